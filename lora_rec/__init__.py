@@ -1,0 +1,71 @@
+"""Adapters on frozen language models for recommenders, served by a light ranking head.
+
+Nothing heavy is imported here: `load` needs numpy alone, `load_towers` brings torch, transformers and peft.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_rec.errors import BundleError, DataError, LoraRecError, RecipeError, TowerError, TrainingError
+
+if TYPE_CHECKING:
+    from lora_rec.export.towers import LoadedTowers
+    from lora_rec.rank.ranker import Recommender
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BundleError",
+    "DataError",
+    "LoraRecError",
+    "RecipeError",
+    "TowerError",
+    "TrainingError",
+    "load",
+    "load_towers",
+]
+
+
+def load(bundle: str | Path) -> Recommender:
+    """Opens the light half of a bundle: lists in milliseconds, without torch.
+
+    Raises:
+        BundleError: there is no bundle, or one of its files was changed.
+    """
+    from lora_rec.rank.ranker import Recommender
+
+    return Recommender.load(bundle)
+
+
+def load_towers(
+    bundle: str | Path,
+    *,
+    user_backbone: str | None = None,
+    item_backbone: str | None = None,
+    precision: str | None = None,
+    device: str = "cpu",
+) -> LoadedTowers:
+    """Opens the heavy half of a bundle: both towers, which encode texts that nobody has seen yet.
+
+    Args:
+        bundle: its folder.
+        user_backbone: where the user tower's base lies, if the bundle cannot know it (a local folder).
+        item_backbone: the same for the item tower.
+        precision: `fp32` or `bf16` instead of what each tower was trained in.
+        device: of torch.
+
+    Raises:
+        BundleError: there is no bundle, a file was changed, or a base is not the one that was trained on.
+        TowerError: a base is not there.
+    """
+    try:
+        from lora_rec.export.towers import load_towers as load_heavy
+    except ModuleNotFoundError as error:
+        from lora_rec.errors import missing_extra
+
+        raise missing_extra(str(error.name), extra="train") from error
+    return load_heavy(
+        bundle, user_backbone=user_backbone, item_backbone=item_backbone, precision=precision, device=device
+    )

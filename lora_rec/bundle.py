@@ -1,0 +1,110 @@
+"""A bundle on disk: written whole or not at all, checked file by file before anything is built from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from lora_rec.errors import BundleError
+from lora_rec.schema import Manifest
+
+MANIFEST = "bundle.json"
+
+
+def check_output(output: str | Path) -> Path:
+    """Checks, before a run, that a bundle can be written there.
+
+    Raises:
+        BundleError: the place holds something that is not a bundle, or cannot be written.
+    """
+    folder = Path(output)
+    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(f"output: {output} exists and is no bundle; name another folder or move that away")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(f"output: {folder.parent} cannot be made ({error.strerror}); name another folder") from error
+    if not os.access(folder.parent, os.W_OK):
+        raise BundleError(f"output: {folder.parent} cannot be written; name another folder")
+    return folder
+
+
+def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
+    """Writes a bundle beside its place and moves it there when it is whole; an older bundle is replaced.
+
+    Args:
+        output: folder of the bundle.
+        manifest: its `files` are filled in here.
+        fill: writes all files but bundle.json into the folder that it is given.
+    """
+    target = check_output(output)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
+    scratch.chmod(0o755)
+    try:
+        fill(scratch)
+        files = {name: file_digest(scratch / name) for name in list_files(scratch)}
+        text = json.dumps(replace(manifest, files=files).to_json(), indent=2, ensure_ascii=False)
+        (scratch / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        for name in (*files, MANIFEST):
+            with open(scratch / name, "rb") as file:
+                os.fsync(file.fileno())
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
+            os.rename(target, old / "bundle")
+            os.rename(scratch, target)
+            shutil.rmtree(old)
+        else:
+            os.rename(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return target
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Reads bundle.json and checks every file that it names.
+
+    Raises:
+        BundleError: there is no bundle, or a file is missing or changed.
+    """
+    root = Path(folder)
+    file = root / MANIFEST
+    if not file.is_file():
+        raise BundleError(f"{folder}: no bundle here ({MANIFEST} is missing); give the output folder of a run")
+    try:
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{folder}/{MANIFEST}: not valid JSON ({error}); get the bundle again") from error
+    manifest = Manifest.from_json(tree if isinstance(tree, dict) else {}, where=str(folder))
+    for name, digest in manifest.files.items():
+        part = Path(name)
+        if part.is_absolute() or ".." in part.parts:
+            raise BundleError(f"{folder}: bundle.json names a file outside of the bundle ({name}); do not use it")
+        if not (root / name).is_file():
+            raise BundleError(f"{folder}/{name}: missing; get the bundle again or run its recipe")
+        if file_digest(root / name) != digest:
+            raise BundleError(
+                f"{folder}/{name}: changed since the bundle was written (its SHA-256 differs);"
+                " get the bundle again or run its recipe"
+            )
+    return manifest
+
+
+def list_files(folder: Path) -> list[str]:
+    """Gives the paths of all files, relative and sorted."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def file_digest(path: Path) -> str:
+    """Gives a file's SHA-256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""One column of a table in, plain arrays out, and the rows that could not be read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_WHOLE = re.compile(r"-?\d+\.0")
+
+
+@dataclass(frozen=True, eq=False)
+class Ids:
+    """A column of ids: each row as a number, and the id that it stands for."""
+
+    codes: NDArray[np.int64]
+    """(rows,), a position in `names`; -1 where the id is missing or empty."""
+    names: NDArray[np.str_]
+    """The distinct ids, in order of first appearance."""
+    kinds: dict[str, int]
+    """Kind of value (int, str, ...) to the first row that has it; more than one kind is a mistake."""
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A column of numbers or times."""
+
+    values: NDArray[Any]
+    """(rows,), float64, or int64 for times; 0 where `missing` or `wrong`."""
+    missing: NDArray[np.bool_]
+    """(rows,), true where the cell is empty or NaN."""
+    wrong: NDArray[np.bool_]
+    """(rows,), true where the cell holds something else."""
+    fraction: NDArray[np.float64] | None = None
+    """(rows,), what a time has beyond the whole second; only to sort by."""
+
+
+def read_ids(column: pd.Series) -> Ids:
+    """Reads ids as strings: 318 and "318" become "318", and so does 318.0 in a column of whole floats.
+
+    But in a column of Python objects, only the distinct values are looked at one by one.
+    """
+    import pandas as pd
+
+    values = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
+    kinds = _kinds(values)
+    if set(kinds) == {"float"}:
+        values = values.astype(np.float64)
+        whole = np.asarray(values.isna() | (values % 1 == 0))
+        kinds = {"float": int(np.argmin(whole))} if not whole.all() else {"whole float": 0}
+    if not set(kinds) <= {"int", "str", "whole float"}:
+        return Ids(np.full(len(values), -1, np.int64), np.empty(0, np.str_), kinds)
+    codes, distinct = pd.factorize(values)
+    names = [str(int(v)) if isinstance(v, float) else str(v) for v in distinct.tolist()]
+    return _join_names(np.asarray(codes, np.int64), _without_point_zero(names), kinds)
+
+
+def _kinds(values: pd.Series) -> dict[str, int]:
+    """Gives each kind of value in a column, with the first row that has it."""
+    if values.dtype != object:
+        first = int(np.argmax(values.notna())) if len(values) else 0
+        return {_kind(values.iloc[first]): first} if values.notna().any() else {}
+    rows = values.map(lambda value: "" if _is_missing(value) else _kind(value)).to_numpy(object)
+    return {kind: int(np.argmax(rows == kind)) for kind in sorted(set(rows)) if kind}
+
+
+def _join_names(codes: NDArray[np.int64], names: list[str], kinds: dict[str, int]) -> Ids:
+    """Joins ids that are the same text, and marks empty ones as missing."""
+    import pandas as pd
+
+    joined, uniques = pd.factorize(np.array(names, object))
+    distinct = np.array(uniques.tolist(), np.str_)
+    full = np.char.str_len(np.char.strip(distinct)) > 0
+    place = np.where(full, np.cumsum(full) - 1, -1)
+    return Ids(np.append(place[joined], -1)[codes].astype(np.int64), distinct[full], kinds)
+
+
+def _kind(value: Any) -> str:
+    """Names the kind of one value; numpy's numbers count as Python's."""
+    if isinstance(value, (bool, np.bool_)):
+        return "bool"
+    if isinstance(value, (int, np.integer)):
+        return "int"
+    if isinstance(value, (float, np.floating)):
+        return "float"
+    return type(value).__name__
+
+
+def _is_missing(value: Any) -> bool:
+    """True for None, NaN, NaT and pandas' NA."""
+    import pandas as pd
+
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def _without_point_zero(texts: list[str]) -> list[str]:
+    """Takes the ".0" off a column that holds nothing else: a CSV written from a float column.
+
+    >>> _without_point_zero(["1995.0", "", "2001.0"]), _without_point_zero(["1.0", "Se7en"])
+    (['1995', '', '2001'], ['1.0', 'Se7en'])
+    """
+    if not any(texts) or not all(_WHOLE.fullmatch(text) for text in texts if text):
+        return texts
+    return [text[:-2] for text in texts]
+
+
+def read_texts(column: pd.Series) -> tuple[str, ...]:
+    """Reads one text per row, "" where it is missing; a list of texts is joined with commas."""
+    return tuple(_without_point_zero([_text(value) for value in column.tolist()]))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return ", ".join(text for text in map(_text, value) if text)
+    return "" if _is_missing(value) else str(value).strip()
+
+
+def read_numbers(column: pd.Series) -> Numbers:
+    """Reads float64 numbers, also from text; infinity is wrong, and so are booleans and dates."""
+    import pandas as pd
+
+    missing = np.array(column.isna(), bool)
+    if pd.api.types.is_bool_dtype(column) or pd.api.types.is_datetime64_any_dtype(column):
+        return Numbers(np.zeros(len(column)), missing, ~missing)
+    if not pd.api.types.is_numeric_dtype(column):
+        column = column.astype(str).str.strip()
+        missing |= np.asarray(column.str.lower().isin(["", "nan"]), bool)
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    wrong = ~missing & ~np.isfinite(values)
+    return Numbers(np.where(missing | wrong, 0.0, values), missing, wrong)
+
+
+def read_times(column: pd.Series) -> Numbers:
+    """Reads unix seconds from numbers, from datetimes, and from ISO 8601 text; without a zone it is UTC."""
+    import pandas as pd
+
+    if pd.api.types.is_integer_dtype(column) and not column.hasnans:
+        none = np.zeros(len(column), bool)
+        return Numbers(column.to_numpy(np.int64), none, none)
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return _read_dates(column)
+    numbers = read_numbers(column)
+    if not pd.api.types.is_numeric_dtype(column) and numbers.wrong.any():
+        dates = _read_dates(column)
+        if dates.wrong.sum() < numbers.wrong.sum():
+            return dates
+    seconds = np.floor(numbers.values)
+    return Numbers(seconds.astype(np.int64), numbers.missing, numbers.wrong, numbers.values - seconds)
+
+
+def _read_dates(column: pd.Series) -> Numbers:
+    import pandas as pd
+
+    parsed = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+    missing = np.asarray(column.isna() | (column.astype(str).str.strip() == ""), bool)
+    wrong = np.asarray(parsed.isna(), bool) & ~missing
+    micros = parsed.fillna(pd.Timestamp(0, tz="UTC")).dt.as_unit("us").astype(np.int64).to_numpy()
+    seconds, rest = np.divmod(micros, 1_000_000)
+    return Numbers(seconds, missing, wrong, rest / 1_000_000)

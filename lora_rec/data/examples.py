@@ -1,0 +1,66 @@
+"""Training examples: points of users' histories, and what came next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data.dataset import Lists
+from lora_rec.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """One row per point: the items before it and the next ones after it."""
+
+    users: NDArray[np.int64]
+    """(M,), internal user ids."""
+    histories: Lists
+    """(M), items before the point, oldest first."""
+    targets: Lists
+    """(M), the next items after it."""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+def draw_examples(
+    histories: Lists, *, per_user: int, history_length: int, n_targets: int, seed: int
+) -> Examples:
+    """Draws points of each user's history from which training looks ahead.
+
+    Args:
+        histories: (n_users), training items of each user, oldest first.
+        per_user: points per user; a user with fewer possible points gives all of them.
+        history_length: most recent items kept before a point.
+        n_targets: next items that count as positives.
+        seed: same seed, same points.
+
+    Raises:
+        DataError: no user has two interactions.
+
+    >>> drawn = draw_examples(Lists.from_arrays([[7, 8, 9]]), per_user=9, history_length=1, n_targets=2, seed=0)
+    >>> [(h.tolist(), t.tolist()) for h, t in zip(drawn.histories, drawn.targets)]
+    [([7], [8, 9]), ([8], [9])]
+    """
+    generator = np.random.default_rng(seed)
+    users: list[int] = []
+    before: list[NDArray[np.int64]] = []
+    after: list[NDArray[np.int64]] = []
+    for user in range(len(histories)):
+        history = histories[user]
+        n_points = len(history) - 1
+        if n_points < 1:
+            continue
+        points = 1 + np.sort(generator.choice(n_points, size=min(per_user, n_points), replace=False))
+        for point in points:
+            users.append(user)
+            before.append(history[max(0, point - history_length) : point])
+            after.append(history[point : point + n_targets])
+    if not users:
+        raise DataError(
+            "training: no user has two interactions, so there is nothing to predict; give more data"
+        )
+    return Examples(np.array(users, dtype=np.int64), Lists.from_arrays(before), Lists.from_arrays(after))

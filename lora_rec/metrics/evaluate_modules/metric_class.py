@@ -1,0 +1,67 @@
+"""What the scripts share. Only they import this module, so only they need the library `evaluate`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lora_rec.metrics.lists import pad_lists
+from lora_rec.metrics.report import mean_over_users
+
+_ITEMS = datasets.List(datasets.Value("int64"))
+_ARRAYS = ("item_vectors", "item_counts")
+
+
+def metric_class(function: Callable[..., Any]) -> type[evaluate.Metric]:
+    """Makes the `evaluate` metric of a function of `lora_rec.metrics`.
+
+    Args:
+        function: `NAME_at_k(recommended, ..., k=...)`; its other parameters are taken from the arguments of
+            `compute`, which has `references` for `relevant`.
+    """
+    needed = [name for name in inspect.signature(function).parameters if name not in ("recommended", "k")]
+    inputs = ["predictions", "references"] if "relevant" in needed else ["predictions"]
+    settings = ["k=10", *(name for name in needed if name != "relevant")]
+
+    def info(self: evaluate.Metric) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=inspect.getdoc(function),
+            citation="",
+            inputs_description=f"\nInputs: {', '.join(inputs)}. Settings of compute: {', '.join(settings)}.",
+            features=datasets.Features({name: _ITEMS for name in inputs}),
+        )
+
+    def compute(
+        self: evaluate.Metric,
+        predictions: Sequence[ArrayLike],
+        references: Sequence[ArrayLike] | None = None,
+        *,
+        k: int = 10,
+        item_vectors: ArrayLike | None = None,
+        item_counts: ArrayLike | None = None,
+        n_items: int | None = None,
+        n_users: int | None = None,
+    ) -> dict[str, float]:
+        given = {
+            "relevant": references,
+            "item_vectors": item_vectors,
+            "item_counts": item_counts,
+            "n_items": n_items,
+            "n_users": n_users,
+        }
+        missing = [name for name in needed if given[name] is None]
+        if missing:
+            raise ValueError(f"{function.__name__}: no {', '.join(missing)}; pass it to compute()")
+        arguments = {name: np.asarray(given[name]) if name in _ARRAYS else given[name] for name in needed}
+        metric = f"{function.__name__.removesuffix('_at_k')}@{k}"
+        return {metric: mean_over_users(function(pad_lists(predictions, k=k), **arguments, k=k), name=metric)}
+
+    # `evaluate` names a metric, and its cache, by the class.
+    name = function.__name__.title().replace("_", "")
+    return type(name, (evaluate.Metric,), {"_info": info, "_compute": compute, "__doc__": function.__doc__})

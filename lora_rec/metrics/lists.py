@@ -1,0 +1,98 @@
+"""Recommended lists as one integer array: how they are padded and checked, for every metric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+EMPTY = -1
+
+
+def pad_lists(lists: Sequence[ArrayLike], *, k: int) -> NDArray[np.int64]:
+    """Puts ragged lists into one array, cut at `k` and filled with -1 at the end.
+
+    Args:
+        lists: one sequence of item indices per user, best first.
+        k: width of the result, at least 1.
+
+    Returns:
+        (U, k).
+
+    Raises:
+        ValueError: `k` is below 1, or a list holds something else than integers.
+
+    >>> pad_lists([[4, 2, 7], [1]], k=2)
+    array([[ 4,  2],
+           [ 1, -1]])
+    """
+    if k < 1:
+        raise ValueError(f"k: {k} is below 1; give the length of the lists to judge")
+    lengths, flat = flatten_lists([items[:k] for items in map(np.asarray, lists)], name="lists")
+    padded = np.full((len(lengths), k), EMPTY, dtype=np.int64)
+    padded[np.arange(k) < lengths[:, None]] = flat
+    return padded
+
+
+def flatten_lists(lists: Sequence[ArrayLike], *, name: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Gives the length of each list (U,) and all items one after the other.
+
+    Raises:
+        ValueError: a list is not one-dimensional, or holds something else than integers; the text has `name`.
+
+    >>> flatten_lists([[4, 2], [], [7]], name="relevant")
+    (array([2, 0, 1]), array([4, 2, 7]))
+    """
+    arrays = [np.asarray(items) for items in lists]
+    if any(array.ndim != 1 for array in arrays):
+        raise ValueError(
+            f"{name}: one of the lists is not one-dimensional; give one sequence of items per user"
+        )
+    lengths = np.fromiter(map(len, arrays), dtype=np.int64, count=len(arrays))
+    filled = [array for array in arrays if len(array)]  # numpy makes an empty list float
+    flat = np.concatenate(filled) if filled else np.empty(0, dtype=np.int64)
+    if flat.dtype.kind not in "iu":
+        raise ValueError(f"{name}: items are {flat.dtype}, not integers; give item indices")
+    return lengths, flat.astype(np.int64, copy=False)
+
+
+def lists_at_k(recommended: NDArray[np.integer[Any]], *, k: int) -> NDArray[np.int64]:
+    """Checks the lists and cuts them at `k`.
+
+    Args:
+        recommended: (U, K), item indices, best first; -1 is an empty slot, only at the end of a list.
+        k: at least 1, at most K.
+
+    Returns:
+        (U, k).
+
+    Raises:
+        ValueError: not a two-dimensional integer array, `k` outside 1..K, an index below -1, an item behind
+            an empty slot, or an item twice in one list.
+    """
+    given = np.asarray(recommended)
+    if given.ndim != 2 or given.dtype.kind not in "iu":
+        raise ValueError(
+            f"recommended: {given.dtype} of shape {given.shape} is not a two-dimensional array "
+            "of integers; pad ragged lists with pad_lists(lists, k=k)"
+        )
+    width = given.shape[1]
+    if not 1 <= k <= width:
+        raise ValueError(
+            f"k: {k} is not within 1..{width}, the width of recommended; recommend longer lists or lower k"
+        )
+    lists: NDArray[np.int64] = given.astype(np.int64, copy=False)
+    _refuse(np.any(lists < EMPTY, axis=1), "an index below -1; only -1 marks an empty slot")
+    empty = lists == EMPTY
+    _refuse(np.any(empty[:, :-1] & ~empty[:, 1:], axis=1), "an item behind an empty slot; move -1 to the end")
+    ordered = np.sort(lists, axis=1)
+    repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != EMPTY)
+    _refuse(np.any(repeated, axis=1), "an item twice; recommend each item once")
+    return lists[:, :k]
+
+
+def _refuse(bad_rows: NDArray[np.bool_], reason: str) -> None:
+    if bad_rows.any():
+        raise ValueError(f"recommended: list {int(np.argmax(bad_rows))} has {reason}")

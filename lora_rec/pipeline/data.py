@@ -1,0 +1,78 @@
+"""From the recipe's `data` and `text` sections to a split and to texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data.dataset import Dataset, Split
+from lora_rec.data.examples import Examples, draw_examples
+from lora_rec.data.sources import load_dataset, load_movielens_small
+from lora_rec.data.splits import leave_last_out, split_at_quantiles
+from lora_rec.recipe import DataSection, Recipe
+from lora_rec.text.templates import render_histories, render_items
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """What the language models read."""
+
+    items: list[str]
+    """(N), one per item."""
+    users: list[str]
+    """(T), the distinct texts of all histories."""
+    example_texts: NDArray[np.int64]
+    """(M,), which of `users` is each training example's."""
+    validation_texts: NDArray[np.int64]
+    """(V,)"""
+    test_texts: NDArray[np.int64]
+    """(U,)"""
+
+
+def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
+    """Reads, checks and splits the data."""
+    if section.source == "movielens-small":
+        dataset = load_movielens_small(min_rating=section.min_rating)
+    else:
+        dataset = load_dataset(
+            section.interactions,
+            section.items,
+            user_column=section.user_column,
+            item_column=section.item_column,
+            time_column=section.time_column,
+            rating_column=section.rating_column,
+            text_columns=section.text_columns,
+            min_rating=section.min_rating,
+        )
+    if section.split == "time":
+        quantiles = {"validation": section.validation_quantile, "test": section.test_quantile}
+        return dataset, split_at_quantiles(dataset, **quantiles)
+    return dataset, leave_last_out(dataset, ordered=section.time_column is None)
+
+
+def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examples, Texts]:
+    """Draws the training examples and writes items and histories down."""
+    examples = draw_examples(
+        split.train_histories(),
+        per_user=recipe.train.examples_per_user,
+        history_length=recipe.text.history_length,
+        n_targets=recipe.train.targets_per_example,
+        seed=recipe.train.seed,
+    )
+    fields = dataset.item_fields
+    items = render_items(recipe.text.item_template, fields, where="text.item_template")
+    in_history = render_items(recipe.text.history_item_template, fields, where="text.history_item_template")
+    parts = (examples.histories, split.validation.histories, split.test.histories)
+    users = [
+        text
+        for histories in parts
+        for text in render_histories(
+            histories, in_history, length=recipe.text.history_length, newest_first=recipe.text.newest_first
+        )
+    ]
+    distinct, numbers = np.unique(np.array(users, dtype=object), return_inverse=True)
+    cuts = np.cumsum([len(part) for part in parts])[:-1]
+    example_texts, validation_texts, test_texts = np.split(numbers, cuts)
+    return examples, Texts(items, distinct.tolist(), example_texts, validation_texts, test_texts)

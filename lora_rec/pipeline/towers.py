@@ -1,0 +1,170 @@
+"""From the recipe's tower and training sections to trained towers and their vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lora_rec.data.dataset import Split
+from lora_rec.data.examples import Examples
+from lora_rec.metrics import ndcg_at_k
+from lora_rec.pipeline.data import Texts
+from lora_rec.rank.search import top_k
+from lora_rec.recipe import Recipe, TowerSection
+from lora_rec.text.collate import BatchSource, tokenize
+from lora_rec.towers.adapters import attach_lora
+from lora_rec.towers.backbone import cache_folder, load_backbone
+from lora_rec.towers.two_tower import Tower, TwoTower, encode
+from lora_rec.train.loop import TrainingResult, shared_encode, train_two_tower
+from lora_rec.train.prefix_cache import open_prefix_cache
+from lora_rec.train.warm_start import ridge, set_projection, whitening
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """Both towers' texts, ready to be asked for as batches."""
+
+    users: BatchSource
+    items: BatchSource
+
+
+@dataclass(frozen=True, eq=False)
+class Vectors:
+    """Embeddings of one state of the towers, all unit length and D wide."""
+
+    items: NDArray[np.float32]
+    """(N, D)"""
+    users: NDArray[np.float32]
+    """(T, D), one per distinct history text."""
+
+
+def build_tower(section: TowerSection, *, kind: str, width: int, where: str) -> Tower:
+    """Loads a backbone and attaches its adapter."""
+    backbone = load_backbone(
+        section.backbone, kind=kind, revision=section.revision, precision=section.precision, where=where
+    )
+    model = attach_lora(
+        backbone.model,
+        lora_rank=section.lora_rank,
+        lora_alpha=section.lora_alpha,
+        lora_dropout=section.lora_dropout,
+        trained_layers=section.trained_layers,
+        target_modules=section.target_modules,
+        where=where,
+    )
+    return Tower(backbone, model, pooling=section.pooling, trained_layers=section.trained_layers, width=width)
+
+
+def build_towers(recipe: Recipe) -> TwoTower:
+    """Builds both towers; seed the generators before, so that every process starts alike."""
+    width = recipe.train.width
+    return TwoTower(
+        build_tower(recipe.user_tower, kind="encoder", width=width, where="user_tower"),
+        build_tower(recipe.item_tower, kind="decoder", width=width, where="item_tower"),
+    )
+
+
+def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Accelerator) -> Sources:
+    """Tokenises all texts and, where asked for, runs the frozen layers once."""
+    opened = []
+    parts = ((model.user_tower, recipe.user_tower, texts.users), (model.item_tower, recipe.item_tower, texts.items))
+    for tower, section, part in parts:
+        tokens = tokenize(tower.backbone_info.tokenizer, part, max_tokens=section.max_tokens)
+        source: BatchSource = tokens
+        if recipe.train.prefix_cache:
+            what = "user" if tower is model.user_tower else "item"
+            with accelerator.main_process_first():
+                source = open_prefix_cache(
+                    tower,
+                    tokens,
+                    root=cache_folder(),
+                    token_budget=recipe.train.token_budget,
+                    progress=lambda batches, what=what: tqdm(list(batches), desc=f"frozen layers, {what} texts"),  # type: ignore[misc]
+                )
+        opened.append(source)
+    return Sources(*opened)
+
+
+def warm_start(recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, examples: Examples) -> None:
+    """Sets both projections to their closed forms; see `train.warm_start`."""
+    budget = recipe.train.token_budget
+    every_item = np.arange(len(texts.items))
+    states = encode(model.item_tower, sources.items, every_item, token_budget=budget, projected=False)
+    weight, bias = whitening(states, width=recipe.train.width)
+    set_projection(model.item_tower.projection, weight, bias)
+    items = _unit(states @ weight.T + bias)
+
+    texts_used, rows = np.unique(texts.example_texts, return_inverse=True)
+    states = encode(model.user_tower, sources.users, texts_used, token_budget=budget, projected=False)
+    repeats = examples.targets.counts
+    sums = np.add.reduceat(items[examples.targets.values], examples.targets.offsets[:-1], axis=0)
+    set_projection(model.user_tower.projection, *ridge(states[rows], _unit(sums / repeats[:, None])))
+
+
+def train_towers(
+    recipe: Recipe,
+    model: TwoTower,
+    sources: Sources,
+    texts: Texts,
+    examples: Examples,
+    split: Split,
+    accelerator: Accelerator,
+) -> TrainingResult:
+    """Trains the adapters; the model ends with the state of the best validation `ndcg@10`."""
+    section = recipe.train
+
+    def validate() -> float:
+        budget, n_items = section.token_budget, split.n_items
+        items = shared_encode(
+            accelerator, model.item_tower, sources.items, np.arange(n_items), token_budget=budget
+        )
+        users = shared_encode(
+            accelerator, model.user_tower, sources.users, texts.validation_texts, token_budget=budget
+        )
+        lists, _ = top_k(users, items, k=10, exclude=split.validation.histories)
+        return float(ndcg_at_k(lists, list(split.validation.targets), k=10).mean())
+
+    return train_two_tower(
+        model,
+        accelerator,
+        user_source=sources.users,
+        user_texts=texts.example_texts,
+        item_source=sources.items,
+        examples=examples,
+        known=split.train_histories(),
+        item_counts=split.item_counts(),
+        validate=validate,
+        epochs=section.epochs,
+        batch_size=section.batch_size,
+        learning_rate=section.learning_rate,
+        projection_learning_rate=section.projection_learning_rate,
+        weight_decay=section.weight_decay,
+        warmup_share=section.warmup_share,
+        max_gradient_norm=section.max_gradient_norm,
+        temperature=section.temperature,
+        popularity_correction=section.popularity_correction,
+        token_budget=section.token_budget,
+        patience=section.patience,
+        seed=section.seed,
+    )
+
+
+def encode_all(recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, accelerator: Accelerator) -> Vectors:
+    """Encodes the catalogue and every history text with the towers as they are now."""
+    budget = recipe.train.token_budget
+    items, users = np.arange(len(texts.items)), np.arange(len(texts.users))
+    return Vectors(
+        shared_encode(accelerator, model.item_tower, sources.items, items, token_budget=budget),
+        shared_encode(accelerator, model.user_tower, sources.users, users, token_budget=budget),
+    )
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

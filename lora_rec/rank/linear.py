@@ -1,0 +1,149 @@
+"""The linear item-item model in closed form: EASE, as a dot product, with texts as further rows.
+
+EASE (Steck 2019, arXiv 1905.03375) solves min |X - XB|^2 + l|B|^2 with a zero diagonal: B_ij = -P_ij / P_jj for
+P = (X'X + l)^-1. With the eigenvectors V and values s of X'X, l P = 1 - Q Q' for Q = V sqrt(s / (s + l)), so the score of
+an item j outside the history h is (sum of w_i Q_i over h) . Q_j / (1 - Q_j . Q_j): exact, and never an N x N matrix
+when there are fewer users than items. Text vectors T (N, D) join as D further rows a T' of X (closed-form side
+information; Jeunen et al. 2020, "Closed-form models for collaborative filtering with side-information").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data.dataset import Lists
+
+EXACT_ROWS = 4096
+EXACT_CELLS = 200_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Factors of a fitted item-item model."""
+
+    factors: NDArray[np.float32]
+    """(N, R), Q of the module's docstring."""
+    scales: NDArray[np.float32]
+    """(N,), 1 / (1 - Q_j . Q_j)."""
+    decay: float
+    """Weight of an item of the history over that of the next newer one; the newest has 1."""
+
+    def item_vectors(self) -> NDArray[np.float32]:
+        """(N, R), what a user vector is multiplied with."""
+        return self.factors * self.scales[:, None]
+
+    def user_vectors(self, histories: Lists) -> NDArray[np.float32]:
+        """Gives (U, R), the recency-weighted sum of the history's factors; zero for an empty history."""
+        ends = np.repeat(histories.offsets[1:], histories.counts)
+        weights = self.decay ** (ends - 1 - np.arange(len(histories.values)))
+        keep = weights > 1e-6  # older items add nothing in single precision
+        users = np.repeat(np.arange(len(histories)), histories.counts)[keep]
+        weighted = self.factors[histories.values[keep]] * weights[keep, None].astype(np.float32)
+        return sum_by_row(weighted, users, n_rows=len(histories))
+
+    def with_decay(self, decay: float) -> LinearModel:
+        """Gives the same model with another recency weight."""
+        return replace(self, decay=decay)
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Eigenvectors and values of X'X, from which models of every regularisation follow."""
+
+    vectors: NDArray[np.float32]
+    """(N, R), unit columns, largest value first."""
+    values: NDArray[np.float32]
+    """(R,)"""
+
+    def model(self, *, regularisation: float, decay: float, max_rank: int | None = None) -> LinearModel:
+        """Gives the fitted model; `max_rank` drops the weakest factors after the scales were computed."""
+        factors = self.vectors * np.sqrt(self.values / (self.values + regularisation))
+        scales = 1 / np.maximum(1 - np.einsum("nr,nr->n", factors, factors), 1e-6)
+        return LinearModel(np.ascontiguousarray(factors[:, :max_rank]), scales, decay)
+
+
+def decompose(
+    histories: Lists,
+    *,
+    n_items: int,
+    text_vectors: NDArray[np.float32] | None = None,
+    text_weight: float = 0.0,
+    max_rank: int = 1024,
+    seed: int = 0,
+) -> Spectrum:
+    """Decomposes the user-item matrix, with text vectors as further rows.
+
+    Args:
+        histories: items of each user; repeats count once.
+        n_items: N.
+        text_vectors: (N, D), unit length.
+        text_weight: factor of the text rows; 0 leaves them out.
+        max_rank: number of eigenvectors where the matrix is too large to be decomposed exactly.
+        seed: of the random start in that case.
+    """
+    rows = np.repeat(np.arange(len(histories)), histories.counts)
+    pairs = np.unique(rows * np.int64(n_items) + histories.values)
+    users, items = pairs // n_items, pairs % n_items
+    used, users = np.unique(users, return_inverse=True)
+    text = None if text_vectors is None or text_weight == 0 else text_weight * text_vectors.T.astype(np.float32)
+    n_rows = len(used) + (0 if text is None else len(text))
+    if min(n_rows, n_items) > EXACT_ROWS or len(used) * n_items > EXACT_CELLS:
+        return _decompose_large(users, items, text, n_users=len(used), n_items=n_items, rank=max_rank, seed=seed)
+    matrix = np.zeros((n_rows, n_items), dtype=np.float32)
+    matrix[users, items] = 1
+    if text is not None:
+        matrix[len(used) :] = text
+    if n_rows <= n_items:
+        values, left = np.linalg.eigh((matrix @ matrix.T).astype(np.float64))
+        kept = np.flatnonzero(values > 1e-6 * values[-1])[::-1]
+        vectors = matrix.T @ (left[:, kept] / np.sqrt(values[kept])).astype(np.float32)
+    else:
+        values, right = np.linalg.eigh((matrix.T @ matrix).astype(np.float64))
+        kept = np.flatnonzero(values > 1e-6 * values[-1])[::-1]
+        vectors = right[:, kept].astype(np.float32)
+    return Spectrum(vectors, values[kept].astype(np.float32))
+
+
+def _decompose_large(
+    users: NDArray[np.int64],
+    items: NDArray[np.int64],
+    text: NDArray[np.float32] | None,
+    *,
+    n_users: int,
+    n_items: int,
+    rank: int,
+    seed: int,
+    n_iterations: int = 4,
+) -> Spectrum:
+    """Finds the leading eigenvectors by subspace iteration; the matrix stays sparse (Halko et al. 2011)."""
+    by_item = np.argsort(items, kind="stable")
+
+    def gram(block: NDArray[np.float32]) -> NDArray[np.float32]:
+        per_user = sum_by_row(block[items], users, n_rows=n_users)
+        result = sum_by_row(per_user[users[by_item]], items[by_item], n_rows=n_items)
+        return result if text is None else result + text.T @ (text @ block)
+
+    rank = min(rank, n_items)
+    start = np.random.default_rng(seed).standard_normal((n_items, min(n_items, rank + 16))).astype(np.float32)
+    basis = np.linalg.qr(start)[0]
+    for _ in range(n_iterations):
+        basis = np.linalg.qr(gram(basis))[0]
+    values, rotation = np.linalg.eigh((basis.T @ gram(basis)).astype(np.float64))
+    kept = np.flatnonzero(values > 1e-6 * values[-1])[::-1][:rank]
+    return Spectrum((basis @ rotation[:, kept].astype(np.float32)), values[kept].astype(np.float32))
+
+
+def sum_by_row(values: NDArray[np.float32], rows: NDArray[np.int64], *, n_rows: int) -> NDArray[np.float32]:
+    """Adds vectors that belong to one row; `rows` never decreases.
+
+    >>> sum_by_row(np.ones((3, 2), np.float32), np.array([0, 0, 2]), n_rows=3).tolist()
+    [[2.0, 2.0], [0.0, 0.0], [1.0, 1.0]]
+    """
+    result = np.zeros((n_rows, values.shape[1]), dtype=np.float32)
+    if len(rows):
+        starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+        result[rows[starts]] = np.add.reduceat(values, starts, axis=0)
+    return result

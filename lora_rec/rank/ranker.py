@@ -1,0 +1,247 @@
+"""Recommends from a bundle with numpy alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from lora_rec.bundle import read_manifest
+from lora_rec.data.dataset import Lists
+from lora_rec.errors import DataError, nearest_names
+from lora_rec.rank.head import RankingHead
+from lora_rec.rank.rerank import rerank
+from lora_rec.rank.search import top_k
+from lora_rec.schema import Manifest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RELATIVE_CANDIDATES = 10  # re-ranking sees at least ten times the list
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """One item of a list."""
+
+    rank: int
+    """Place in the list, from 1."""
+    item_id: str
+    score: float
+    """Relevance; comparable within one list."""
+    title: str
+
+
+@dataclass(frozen=True)
+class RecommendationTable:
+    """The lists of many users, one row per recommended item."""
+
+    user_ids: tuple[str, ...]
+    rows: tuple[tuple[Recommendation, ...], ...]
+    """One list per user."""
+
+    def __len__(self) -> int:
+        return sum(len(row) for row in self.rows)
+
+    def to_columns(self) -> dict[str, list[Any]]:
+        """Gives the columns user_id, rank, item_id, score and title."""
+        columns: dict[str, list[Any]] = {"user_id": [], "rank": [], "item_id": [], "score": [], "title": []}
+        for user_id, row in zip(self.user_ids, self.rows, strict=True):
+            for item in row:
+                for name, value in zip(columns, (user_id, item.rank, item.item_id, item.score, item.title), strict=True):
+                    columns[name].append(value)
+        return columns
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Gives the columns as a data frame; needs pandas."""
+        import pandas as pd
+
+        return pd.DataFrame(self.to_columns())
+
+
+@dataclass(frozen=True, eq=False)
+class Recommender:
+    """The light half of a bundle: item vectors, ids, texts and the ranking head."""
+
+    manifest: Manifest
+    item_ids: tuple[str, ...]
+    item_fields: dict[str, list[str]]
+    item_vectors: NDArray[np.float32]
+    """(N, D), text vectors of the item tower, unit length; they say how alike two items are."""
+    head: RankingHead
+    metrics: dict[str, Any]
+    """What metrics.json holds."""
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Recommender:
+        """Reads a bundle; see `bundle.read_manifest` for errors."""
+        root = Path(folder)
+        manifest = read_manifest(root)
+        items = json.loads((root / "items.json").read_text(encoding="utf-8"))
+        vectors = np.load(root / "item_vectors.npy", allow_pickle=False).astype(np.float32)
+        head = RankingHead.from_arrays(load_file(root / "head.safetensors"))
+        metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
+        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, head, metrics)
+
+    @cached_property
+    def scoring_vectors(self) -> NDArray[np.float32]:
+        """What a user vector of the head is multiplied with, one row per item."""
+        return self.head.item_vectors()
+
+    @cached_property
+    def titles(self) -> Sequence[str]:
+        """The field `title`, or the first field, of each item."""
+        return self.item_fields.get("title") or next(iter(self.item_fields.values()), list(self.item_ids))
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {item_id: i for i, item_id in enumerate(self.item_ids)}
+
+    def recommend(
+        self,
+        history: Sequence[str],
+        *,
+        k: int = 10,
+        diversity: float = 0.0,
+        strategy: str | None = None,
+        n_candidates: int | None = None,
+        user_embedding: NDArray[np.float32] | None = None,
+    ) -> list[Recommendation]:
+        """Gives the best items that are not in the history.
+
+        Args:
+            history: item ids, oldest first.
+            k: list length.
+            diversity: 0 keeps the relevance order exactly, 1 is the most diverse.
+            strategy: `mmr`, `msd`, `dpp` or `ssd`; the bundle's own when left out.
+            n_candidates: items that re-ranking chooses from; the bundle's own, at least 10 k, when left out.
+            user_embedding: (D,), of the user tower (`load_towers(...).encode_users`), if there is one.
+
+        Raises:
+            DataError: the history is empty or has an unknown id.
+            ValueError: k or diversity is out of range.
+        """
+        embeddings = None if user_embedding is None else np.asarray(user_embedding, dtype=np.float32)[None, :]
+        table = self.recommend_users(
+            {"": history},
+            k=k,
+            diversity=diversity,
+            strategy=strategy,
+            n_candidates=n_candidates,
+            user_embeddings=embeddings,
+        )
+        return list(table.rows[0])
+
+    def recommend_users(
+        self,
+        histories: Mapping[str, Sequence[str]],
+        *,
+        k: int = 10,
+        diversity: float = 0.0,
+        strategy: str | None = None,
+        n_candidates: int | None = None,
+        user_embeddings: NDArray[np.float32] | None = None,
+    ) -> RecommendationTable:
+        """Gives the lists of many users; see `recommend`.
+
+        Args:
+            histories: user id to item ids, oldest first.
+            k: list length.
+            diversity: see `recommend`.
+            strategy: see `recommend`.
+            n_candidates: see `recommend`.
+            user_embeddings: (U, D), in the order of `histories`.
+        """
+        lists = Lists.from_arrays(self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items())
+        items, scores = self.rank(
+            lists, k=k, diversity=diversity, strategy=strategy, n_candidates=n_candidates, user_embeddings=user_embeddings
+        )
+        rows = tuple(
+            tuple(
+                Recommendation(place + 1, self.item_ids[item], float(score), self.titles[item])
+                for place, (item, score) in enumerate(zip(row_items, row_scores, strict=True))
+                if item >= 0
+            )
+            for row_items, row_scores in zip(items, scores, strict=True)
+        )
+        return RecommendationTable(tuple(str(u) for u in histories), rows)
+
+    def rank(
+        self,
+        histories: Lists,
+        *,
+        k: int,
+        diversity: float = 0.0,
+        strategy: str | None = None,
+        n_candidates: int | None = None,
+        user_embeddings: NDArray[np.float32] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Gives item indices (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
+        if k < 1:
+            raise ValueError(f"k: {k} is below 1; give the length of the list")
+        if not 0 <= diversity <= 1:
+            raise ValueError(f"diversity: {diversity} is not in [0, 1]")
+        users = self.head.user_vectors(histories, user_embeddings)
+        if diversity == 0:
+            return top_k(users, self.scoring_vectors, k=k, exclude=histories)
+        pool = n_candidates or max(self.manifest.ranking.n_candidates, RELATIVE_CANDIDATES * k)
+        candidates, scores = top_k(users, self.scoring_vectors, k=max(k, pool), exclude=histories)
+        return rerank_lists(
+            candidates,
+            scores,
+            self.item_vectors,
+            k=k,
+            diversity=diversity,
+            strategy=strategy or self.manifest.ranking.strategy,
+        )
+
+    def find_items(self, item_ids: Sequence[str], *, where: str = "history") -> NDArray[np.int64]:
+        """Gives the indices of item ids.
+
+        Raises:
+            DataError: there are none, or some are unknown; each is named with the nearest known ones.
+        """
+        if isinstance(item_ids, str):
+            raise DataError(f"{where}: {item_ids!r} is one string; give a list of item ids")
+        if len(item_ids) == 0:
+            raise DataError(f"{where}: empty; give at least one item id, oldest first")
+        unknown = [str(i) for i in item_ids if str(i) not in self._positions]
+        if unknown:
+            hints = []
+            for name in unknown[:3]:
+                near = nearest_names(name, self.item_ids)
+                hints.append(f"{name!r}" + (f" (nearest: {', '.join(near)})" if near else ""))
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            raise DataError(
+                f"{where}: unknown item id {', '.join(hints)}{more}; the catalogue has {len(self.item_ids):,} items,"
+                f" e.g. {', '.join(self.item_ids[:3])}"
+            )
+        return np.array([self._positions[str(i)] for i in item_ids], dtype=np.int64)
+
+
+def rerank_lists(
+    candidates: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    item_vectors: NDArray[np.float32],
+    *,
+    k: int,
+    diversity: float,
+    strategy: str,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Re-ranks candidates (U, N) of many users into lists (U, k); see `rerank.rerank`."""
+    width = min(k, candidates.shape[1])
+    items = np.full((len(candidates), width), -1, dtype=np.int64)
+    kept = np.full((len(candidates), width), -np.inf, dtype=np.float32)
+    for row in range(len(candidates)):
+        chosen, relevance = rerank(
+            candidates[row], scores[row], item_vectors, k=k, diversity=diversity, strategy=strategy
+        )
+        items[row, : len(chosen)], kept[row, : len(chosen)] = chosen, relevance
+    return items, kept

@@ -1,0 +1,48 @@
+"""Exact top-k over the catalogue."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data.dataset import Lists
+
+
+def top_k(
+    user_vectors: NDArray[np.float32],
+    item_vectors: NDArray[np.float32],
+    *,
+    k: int,
+    exclude: Lists | None = None,
+    block: int = 256,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Gives the best items of each user by dot product.
+
+    Args:
+        user_vectors: (U, D).
+        item_vectors: (N, D).
+        k: list length; at most N are given.
+        exclude: U lists of items that are left out, e.g. those already seen.
+        block: users scored at a time.
+
+    Returns:
+        Items (U, K) and scores (U, K), best first, K = min(k, N); equal scores by item index. A user with fewer
+        than K items left has -1 and -inf at the end.
+    """
+    n_users, n_items = len(user_vectors), len(item_vectors)
+    k = min(k, n_items)
+    items = np.empty((n_users, k), dtype=np.int64)
+    scores = np.empty((n_users, k), dtype=np.float32)
+    for start in range(0, n_users, block):
+        part = user_vectors[start : start + block] @ item_vectors.T
+        if exclude is not None:
+            lists = exclude.take(np.arange(start, start + len(part)))
+            part[np.repeat(np.arange(len(part)), lists.counts), lists.values] = -np.inf
+        # Every item that ties with the k-th could belong to the list, so the threshold decides, not the partition.
+        threshold = np.partition(part, n_items - k, axis=1)[:, n_items - k]
+        for row in range(len(part)):
+            found = np.flatnonzero(part[row] >= threshold[row])
+            best = found[np.argsort(-part[row, found], kind="stable")[:k]]
+            items[start + row], scores[start + row] = best, part[row, best]
+    items[np.isneginf(scores)] = -1
+    return items, scores

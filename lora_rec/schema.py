@@ -1,0 +1,93 @@
+"""What `bundle.json` holds: plain dataclasses, read and written as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lora_rec.errors import BundleError
+
+FORMAT_VERSION = 1
+TOWERS = ("user_tower", "item_tower")
+
+
+@dataclass(frozen=True)
+class TowerManifest:
+    """What is needed to build a tower again."""
+
+    backbone: str
+    """What `load_backbone` takes: a Hub id or package:NAME; the folder's name where it was a local folder."""
+    base_model_id: str
+    revision: str | None
+    fingerprint: str
+    """SHA-256 over configuration, weights and tokenizer of the base."""
+    kind: str
+    precision: str
+    pooling: str
+    trained_layers: int
+    hidden_size: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class TextManifest:
+    """How items and histories were written down."""
+
+    item_template: str
+    history_item_template: str
+    history_length: int
+    newest_first: bool
+
+
+@dataclass(frozen=True)
+class RankingManifest:
+    """Defaults of `recommend`."""
+
+    strategy: str
+    n_candidates: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of `bundle.json`."""
+
+    format_version: int
+    width: int
+    n_items: int
+    user_tower: TowerManifest
+    item_tower: TowerManifest
+    text: TextManifest
+    ranking: RankingManifest
+    versions: dict[str, str]
+    """Package to version that wrote the bundle."""
+    files: dict[str, str]
+    """Path inside the bundle to SHA-256."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Gives plain dictionaries."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any], *, where: str) -> Manifest:
+        """Reads `to_json`'s result.
+
+        Raises:
+            BundleError: the format is newer, or a key is missing, unknown or of the wrong type.
+        """
+        version = tree.get("format_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise BundleError(
+                f"{where}: format version {version!r}, but this lora_rec reads up to {FORMAT_VERSION};"
+                " run: pip install --upgrade lora-rec"
+            )
+        try:
+            fields = dict(tree)
+            for name in TOWERS:
+                fields[name] = TowerManifest(**tree[name])
+            fields["text"] = TextManifest(**tree["text"])
+            fields["ranking"] = RankingManifest(**tree["ranking"])
+            return cls(**fields)
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"{where}: bundle.json is not as it was written ({error}); get the bundle again") from error

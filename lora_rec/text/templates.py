@@ -1,0 +1,76 @@
+"""Turns item fields and histories into the text that the language models read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.errors import DataError, did_you_mean
+
+UNTITLED = "untitled"
+_FIELD = re.compile(r"\{(\w+)\}")
+_SEGMENT = re.compile(r"\[([^\[\]]*)\]")
+
+
+def render_items(template: str, fields: Mapping[str, Sequence[str]], *, where: str = "template") -> list[str]:
+    """Writes one text per item.
+
+    Args:
+        template: names fields in braces. A segment in square brackets is left out, with what stands
+            around its fields, when one of its fields is empty for an item.
+        fields: field name to one string per item.
+        where: named in errors.
+
+    Raises:
+        DataError: the template names no field, or one that does not exist.
+
+    >>> render_items("{title}[ ({year})]", {"title": ["Toy Story", "Cosmos"], "year": ["1995", ""]})
+    ['Toy Story (1995)', 'Cosmos']
+    """
+    names = _FIELD.findall(template)
+    if not names:
+        raise DataError(f"{where}: {template!r} names no field; write one in braces, e.g. {{title}}")
+    for name in names:
+        if name not in fields:
+            hint = did_you_mean(name, fields) or f"the item table has: {', '.join(fields)}"
+            raise DataError(f"{where}: there is no field {name!r}; {hint}")
+    columns = [fields[name] for name in dict.fromkeys(names)]
+    return [_render(template, dict(zip(dict.fromkeys(names), row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def _render(template: str, values: Mapping[str, str]) -> str:
+    def segment(match: re.Match[str]) -> str:
+        inner = match.group(1)
+        return inner if all(values[name].strip() for name in _FIELD.findall(inner)) else ""
+
+    text = _FIELD.sub(lambda match: values[match.group(1)], _SEGMENT.sub(segment, template))
+    return " ".join(text.split()) or UNTITLED
+
+
+def render_histories(
+    histories: Iterable[NDArray[np.int64]],
+    item_texts: Sequence[str],
+    *,
+    length: int,
+    newest_first: bool = True,
+) -> list[str]:
+    """Writes one text per history: its most recent items, joined by semicolons.
+
+    Args:
+        histories: item indices of each history, oldest first.
+        item_texts: how each item is written in a history.
+        length: number of most recent items to keep.
+        newest_first: order in the text; a text that is too long is cut at its end.
+
+    >>> render_histories([np.array([0, 1, 2])], ["Heat", "Casino", "Alien"], length=2)
+    ['Alien; Casino']
+    """
+    texts = []
+    for history in histories:
+        recent = history[-length:]
+        ordered = recent[::-1] if newest_first else recent
+        texts.append("; ".join(item_texts[item] for item in ordered) or UNTITLED)
+    return texts

@@ -1,0 +1,146 @@
+"""A tower (backbone, adapter, pooling, projection) and the pair of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
+from lora_rec.towers.adapters import adapter_dropouts
+from lora_rec.towers.backbone import Backbone
+from lora_rec.towers.pooling import pool
+from lora_rec.towers.split import first_trained_layer, split
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How much of a tower is trained."""
+
+    trained: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        """Trained parameters over all."""
+        return self.trained / self.total
+
+
+class Tower(nn.Module):
+    """Texts in, unit vectors of the shared width out.
+
+    The frozen layers below the adapters (`prefix`) and the layers with them (`suffix`) share their weights with
+    the whole model. A batch of token ids runs both; a batch of hidden states, read from the prefix cache, runs the
+    suffix alone.
+    """
+
+    def __init__(self, backbone: Backbone, model: nn.Module, *, pooling: str, trained_layers: int, width: int) -> None:
+        """Puts the parts together.
+
+        Args:
+            backbone: as loaded, with its tokenizer.
+            model: the backbone under its adapters.
+            pooling: see `pooling.pool`.
+            trained_layers: number of last layers that carry adapters.
+            width: length of the embeddings.
+        """
+        super().__init__()
+        self.model = model
+        self.projection = nn.Linear(backbone.hidden_size, width)
+        self.backbone_info = backbone
+        self.pooling = pooling
+        self.first_trained_layer = first_trained_layer(backbone.model, trained_layers=trained_layers)
+        # In a tuple, so that torch does not register the shared weights twice.
+        self._halves = split(backbone.model, at=self.first_trained_layer)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Tower:
+        """Switches the dropout of the adapters alone: the frozen part never drops anything, so it can be cached."""
+        super().train(False)
+        for module in adapter_dropouts(self.model):
+            module.train(mode)
+        self.training = mode
+        return self
+
+    def encode_prefix(self, batch: TokenBatch) -> torch.Tensor:
+        """Gives what the frozen layers make of token ids, (B, L, H)."""
+        with torch.no_grad():
+            output = self._halves[0](input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._options())
+        return output.last_hidden_state
+
+    def encode_states(self, batch: TokenBatch) -> torch.Tensor:
+        """Gives the pooled states before the projection, (B, H) fp32."""
+        states = batch.hidden_states if batch.hidden_states is not None else self.encode_prefix(batch)
+        states = states.to(next(self.backbone_info.model.parameters()).dtype)
+        output = self._halves[1](inputs_embeds=states, attention_mask=batch.attention_mask, **self._options())
+        return pool(output.last_hidden_state, batch.attention_mask, pooling=self.pooling)
+
+    def forward(self, batch: TokenBatch) -> torch.Tensor:
+        """Gives unit vectors, (B, D) fp32."""
+        return nn.functional.normalize(self.projection(self.encode_states(batch)), dim=-1)
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Gives the tensors of adapter and projection by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def count_parameters(self) -> ParameterCount:
+        """Counts trained and all parameters."""
+        trained = sum(p.numel() for p in self.trained_parameters().values())
+        return ParameterCount(trained, sum(p.numel() for p in self.parameters()))
+
+    def _options(self) -> dict[str, bool]:
+        return {"use_cache": False} if self.backbone_info.kind == "decoder" else {}
+
+
+class TwoTower(nn.Module):
+    """The user tower and the item tower side by side."""
+
+    def __init__(self, user_tower: Tower, item_tower: Tower) -> None:
+        """Keeps both towers."""
+        super().__init__()
+        self.user_tower = user_tower
+        self.item_tower = item_tower
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Gives the trained tensors of both towers by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def encode(
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    *,
+    token_budget: int,
+    projected: bool = True,
+    progress: Callable[[Iterable[NDArray[np.int64]]], Iterable[NDArray[np.int64]]] = iter,
+) -> NDArray[np.float32]:
+    """Encodes chosen texts without gradients, in micro-batches of like length.
+
+    Args:
+        tower: in any mode; adapters' dropout is off while this runs.
+        source: token ids or cached prefixes.
+        indices: which texts.
+        token_budget: padded tokens in one micro-batch.
+        projected: unit vectors of width D; otherwise the pooled states of width H.
+        progress: wraps the micro-batches, e.g. a progress bar.
+
+    Returns:
+        (n, D) or (n, H) fp32, in the order of `indices`.
+    """
+    was_training = tower.training
+    tower.eval()
+    device = tower.projection.weight.device
+    width = tower.projection.out_features if projected else tower.projection.in_features
+    result = np.zeros((len(indices), width), dtype=np.float32)
+    for rows in progress(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
+        batch = source.batch(indices[rows]).to(device)
+        vectors = tower(batch) if projected else tower.encode_states(batch)
+        result[rows] = vectors.float().cpu().numpy()
+    tower.train(was_training)
+    return result

@@ -1,0 +1,279 @@
+"""The training loop of the two towers.
+
+A step encodes each distinct history and each distinct item of its batch once. Embeddings are first computed without
+a graph, in micro-batches; the loss gives their gradient; a second pass carries it through the towers, one micro-batch
+at a time, so the batch size does not set the memory (gradient caching, Gao et al. 2021, arXiv 2101.06983).
+
+Several processes share one step: each encodes its part of the distinct texts, all see all embeddings and the same
+loss, and the gradients of the parts are added. The result is that of one process, with all negatives.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from lora_rec.data.dataset import Lists
+from lora_rec.data.examples import Examples
+from lora_rec.errors import TrainingError
+from lora_rec.text.collate import BatchSource, plan_micro_batches
+from lora_rec.towers.two_tower import Tower, TwoTower, encode
+from lora_rec.train.losses import in_batch_softmax_loss
+from lora_rec.train.optim import build_optimizer, warmup_cosine
+
+logger = logging.getLogger(__name__)
+
+STEPS_UNTIL_MOVED = 3  # a LoRA's B moves in the first step, its A in the second
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """What one epoch did."""
+
+    epoch: int
+    loss: float
+    validation: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What training did; the model holds the best state."""
+
+    start_validation: float
+    best_validation: float
+    best_epoch: int
+    """0 when no epoch beat the start."""
+    epochs: tuple[EpochLog, ...]
+
+
+def train_two_tower(
+    model: TwoTower,
+    accelerator: Accelerator,
+    *,
+    user_source: BatchSource,
+    user_texts: NDArray[np.int64],
+    item_source: BatchSource,
+    examples: Examples,
+    known: Lists,
+    item_counts: NDArray[np.int64],
+    validate: Callable[[], float],
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    projection_learning_rate: float,
+    weight_decay: float,
+    warmup_share: float,
+    max_gradient_norm: float,
+    temperature: float,
+    popularity_correction: float,
+    token_budget: int,
+    patience: int,
+    seed: int,
+) -> TrainingResult:
+    """Trains adapters and projections; at the end the model holds the state that validated best.
+
+    Args:
+        model: both towers, on the accelerator's device; the same in every process.
+        accelerator: of accelerate; gathers embeddings and adds gradients over processes.
+        user_source: distinct texts of histories.
+        user_texts: (M,), which of them is the text of each example.
+        item_source: texts of the catalogue; text i is that of item i.
+        examples: users, histories and next items.
+        known: (n_users), items that a user has taken: never that user's negatives.
+        item_counts: (N,), training interactions of each item, for the popularity correction.
+        validate: called in every process after each epoch; higher is better.
+        epochs: passes over the examples.
+        batch_size: examples in one step, over all processes.
+        learning_rate: peak rate of the adapters.
+        projection_learning_rate: peak rate of the projections.
+        weight_decay: of AdamW.
+        warmup_share: share of the steps with a rising rate.
+        max_gradient_norm: longer gradients are cut.
+        temperature: of the softmax.
+        popularity_correction: see `losses.in_batch_softmax_loss`.
+        token_budget: padded tokens in one micro-batch.
+        patience: epochs without a better validation before it stops.
+        seed: of the order of the examples and of dropout.
+
+    Raises:
+        TrainingError: the loss is not a number, or an adapter did not move in the first steps.
+    """
+    trained = model.trained_parameters()
+    adapters = [p for name, p in trained.items() if ".projection." not in name]
+    projections = [p for name, p in trained.items() if ".projection." in name]
+    optimizer = build_optimizer(
+        adapters,
+        projections,
+        learning_rate=learning_rate,
+        projection_learning_rate=projection_learning_rate,
+        weight_decay=weight_decay,
+    )
+    n_batches = max(1, len(examples) // batch_size)
+    schedule = warmup_cosine(optimizer, n_steps=epochs * n_batches, warmup_share=warmup_share)
+    log_popularity = torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float()
+    at_start = _copy_state(trained)
+
+    best, best_epoch, best_state = validate(), 0, at_start
+    start, logs, step = best, [], 0
+    logger.info("validation before training: %.4f", start)
+    for epoch in range(1, epochs + 1):
+        began = time.perf_counter()
+        order = np.random.default_rng([seed, epoch]).permutation(len(examples))
+        losses, n_texts = [], 0
+        bar = tqdm(np.array_split(order, n_batches), desc=f"epoch {epoch}/{epochs}", disable=not accelerator.is_main_process)
+        for rows in bar:
+            step += 1
+            pairs = _Pairs.of(examples, rows, known)
+            encode_seed = seed * 1_000_003 + step
+            texts, text_of_row = np.unique(user_texts[rows], return_inverse=True)
+            users = _shared_leaf(accelerator, model.user_tower, user_source, texts, token_budget, encode_seed)
+            items = _shared_leaf(accelerator, model.item_tower, item_source, pairs.items, token_budget, encode_seed)
+            loss = in_batch_softmax_loss(
+                users[torch.from_numpy(text_of_row)],
+                items,
+                positive_users=pairs.positive_users.to(users.device),
+                positive_items=pairs.positive_items.to(users.device),
+                log_popularity=log_popularity[pairs.items].to(users.device),
+                known_mask=pairs.known_mask.to(users.device),
+                temperature=temperature,
+                popularity_correction=popularity_correction,
+            )
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"train: the loss is {loss.item()} at step {step}; lower train.learning_rate ({learning_rate:g})"
+                    f" or raise train.temperature ({temperature:g})"
+                )
+            loss.backward()
+            _backpropagate(accelerator, model.user_tower, user_source, texts, users, token_budget, encode_seed)
+            _backpropagate(accelerator, model.item_tower, item_source, pairs.items, items, token_budget, encode_seed)
+            for parameter in trained.values():
+                if parameter.grad is not None:
+                    parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
+            torch.nn.utils.clip_grad_norm_(trained.values(), max_gradient_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            if step == min(STEPS_UNTIL_MOVED, epochs * n_batches):
+                check_moved(at_start, trained, n_steps=step)
+            losses.append(loss.item())
+            n_texts += len(texts) + len(pairs.items)
+            bar.set_postfix(loss=f"{losses[-1]:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - began):.0f}")
+        score = validate()
+        logs.append(EpochLog(epoch, float(np.mean(losses)), score, time.perf_counter() - began))
+        logger.info("epoch %d: loss %.4f, validation %.4f", epoch, logs[-1].loss, score)
+        if score > best:
+            best, best_epoch, best_state = score, epoch, _copy_state(trained)
+        elif epoch - best_epoch >= patience:
+            logger.info("no better validation for %d epochs; stopping", patience)
+            break
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(best_state[name])
+    return TrainingResult(start, best, best_epoch, tuple(logs))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pairs:
+    """The positives of one batch, over its distinct items."""
+
+    items: NDArray[np.int64]
+    positive_users: torch.Tensor
+    positive_items: torch.Tensor
+    known_mask: torch.Tensor
+
+    @classmethod
+    def of(cls, examples: Examples, rows: NDArray[np.int64], known: Lists) -> _Pairs:
+        targets = [examples.targets[int(row)] for row in rows]
+        items, positive_items = np.unique(np.concatenate(targets), return_inverse=True)
+        positive_users = np.repeat(np.arange(len(rows)), [len(t) for t in targets])
+        mask = np.stack([np.isin(items, known[int(examples.users[row])], kind="sort") for row in rows])
+        mask[positive_users, positive_items] = True
+        return cls(items, torch.from_numpy(positive_users), torch.from_numpy(positive_items), torch.from_numpy(mask))
+
+
+def _share(accelerator: Accelerator, n: int) -> NDArray[np.int64]:
+    """Gives the positions that this process encodes."""
+    return np.arange(accelerator.process_index, n, accelerator.num_processes)
+
+
+def _shared_leaf(
+    accelerator: Accelerator, tower: Tower, source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int
+) -> torch.Tensor:
+    """Gives all embeddings as a leaf that collects their gradient; each process encodes its part."""
+    mine = _share(accelerator, len(indices))
+    device = tower.projection.weight.device
+    width = tower.projection.out_features
+    part = torch.zeros(-(-len(indices) // accelerator.num_processes), width, device=device)
+    tower.train()
+    with torch.no_grad():
+        for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
+            part[rows] = tower(batch.to(device))
+    return _join(accelerator, part, len(indices)).clone().requires_grad_()
+
+
+def _backpropagate(
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    embeddings: torch.Tensor,
+    token_budget: int,
+    seed: int,
+) -> None:
+    """Carries the gradient of this process's embeddings into its tower, one micro-batch at a time."""
+    mine = _share(accelerator, len(indices))
+    device = tower.projection.weight.device
+    assert embeddings.grad is not None  # loss.backward() has run
+    gradient = embeddings.grad[mine]
+    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
+        tower(batch.to(device)).backward(gradient[rows])
+
+
+def _micro_batches(source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int):  # noqa: ANN202
+    """Yields positions and batches; both passes of a step draw the same dropout."""
+    for number, rows in enumerate(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
+        torch.manual_seed(seed + 7919 * number)
+        yield rows, source.batch(indices[rows])
+
+
+def shared_encode(
+    accelerator: Accelerator, tower: Tower, source: BatchSource, indices: NDArray[np.int64], *, token_budget: int
+) -> NDArray[np.float32]:
+    """Encodes chosen texts without gradients; each process does its part and all get all, (n, D)."""
+    mine = _share(accelerator, len(indices))
+    part = np.zeros((-(-len(indices) // accelerator.num_processes), tower.projection.out_features), dtype=np.float32)
+    part[: len(mine)] = encode(tower, source, indices[mine], token_budget=token_budget)
+    return _join(accelerator, torch.from_numpy(part).to(accelerator.device), len(indices)).cpu().numpy()
+
+
+def _join(accelerator: Accelerator, part: torch.Tensor, n: int) -> torch.Tensor:
+    """Gives all rows from each process's part: process p holds the rows p, p + P, p + 2P, ..."""
+    parts = accelerator.gather(part).view(accelerator.num_processes, -1, part.shape[1])
+    return parts.transpose(0, 1).reshape(-1, part.shape[1])[:n]
+
+
+def _copy_state(trained: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in trained.items()}
+
+
+def check_moved(before: dict[str, torch.Tensor], now: dict[str, torch.nn.Parameter], *, n_steps: int) -> None:
+    """Stops a run whose adapters learn nothing.
+
+    Raises:
+        TrainingError: a trained tensor equals its start, bit for bit.
+    """
+    still = [name for name, parameter in now.items() if torch.equal(before[name], parameter.detach())]
+    if still:
+        raise TrainingError(
+            f"train: {len(still)} of {len(now)} trained tensors did not move in {n_steps} steps, e.g. {still[0]};"
+            " check target_modules, trained_layers and the learning rates"
+        )

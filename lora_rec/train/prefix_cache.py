@@ -1,0 +1,183 @@
+"""What the frozen layers give for a text, kept on disk: computed once, read in every later step and run.
+
+One folder per setting, named by the hash of everything that decides the states. In it, one folder per addition
+(`segment`) with the states of all its texts one after the other, memory-mapped when read. A segment is written
+beside its final name and renamed when it is whole, so a killed run leaves nothing that is read. A text is known by
+the hash of its token ids: what the template, the tokenizer or the cut-off change, changes those.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lora_rec.errors import TrainingError
+from lora_rec.text.collate import TokenBatch, TokenizedTexts, padding_mask, plan_micro_batches
+from lora_rec.towers.two_tower import Tower
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+# numpy has no bfloat16: its bits are kept as whole numbers.
+_STORED = {"fp32": np.float16, "bf16": np.uint16}
+_LIMIT = 60000.0  # float16 ends at 65504
+
+
+def cache_key(tower: Tower) -> str:
+    """Gives the hash of what decides the frozen states beside the token ids."""
+    info = tower.backbone_info
+    parts = {
+        "format": FORMAT,
+        "backbone": info.fingerprint,  # covers weights, configuration and tokenizer
+        "precision": info.precision,
+        "layer": tower.first_trained_layer,
+        "attention": getattr(info.model.config, "_attn_implementation", None),  # type: ignore[union-attr]
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+class CachedPrefix:
+    """Batches of hidden states for a fixed list of texts, read from the cache."""
+
+    def __init__(self, tokens: TokenizedTexts, places: list[tuple[np.memmap, int]], *, precision: str) -> None:
+        """Keeps where each text's states lie; use `open_prefix_cache`."""
+        self._lengths = tokens.lengths
+        self._places = places
+        self._precision = precision
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(n,), tokens of each text."""
+        return self._lengths
+
+    def batch(self, indices: NDArray[np.int64]) -> TokenBatch:
+        """Gives the chosen texts' states, padded with zeros on the right."""
+        mask = padding_mask(self._lengths[indices])
+        first = self._places[indices[0]][0]
+        states = np.zeros((*mask.shape, first.shape[1]), dtype=first.dtype)
+        for row, index in enumerate(indices):
+            segment, start = self._places[index]
+            length = self._lengths[index]
+            states[row, :length] = segment[start : start + length]
+        tensor = torch.from_numpy(states)
+        if self._precision == "bf16":
+            tensor = tensor.view(torch.bfloat16)
+        return TokenBatch(torch.from_numpy(mask.astype(np.int64)), hidden_states=tensor)
+
+
+def open_prefix_cache(
+    tower: Tower,
+    tokens: TokenizedTexts,
+    *,
+    root: Path,
+    token_budget: int,
+    progress: Callable[[Iterable[NDArray[np.int64]]], Iterable[NDArray[np.int64]]] = iter,
+) -> CachedPrefix:
+    """Computes what is missing and opens the cache for these texts.
+
+    Args:
+        tower: its frozen layers are run; its adapters play no part.
+        tokens: (n) tokenised texts.
+        root: folder of all caches.
+        token_budget: padded tokens in one micro-batch.
+        progress: wraps the micro-batches that have to be computed.
+
+    Raises:
+        TrainingError: the states do not fit half precision, or the backbone does not split where it should: the
+            whole model and its two halves give different vectors.
+    """
+    folder = root / "prefix" / cache_key(tower)
+    digests = [hashlib.sha256(tokens[i].tobytes()).digest()[:16] for i in range(len(tokens))]
+    known = _open_segments(folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision)
+    missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
+    if missing:
+        indices = np.fromiter(missing.values(), dtype=np.int64)
+        _check_split(tower, tokens, indices[:4])
+        _write_segment(tower, tokens, indices, list(missing), folder, token_budget=token_budget, progress=progress)
+        known = _open_segments(folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision)
+    logger.info("prefix cache %s: %d texts, %d computed now", folder.name, len(tokens), len(missing))
+    return CachedPrefix(tokens, [known[d] for d in digests], precision=tower.backbone_info.precision)
+
+
+def _open_segments(folder: Path, *, width: int, precision: str) -> dict[bytes, tuple[np.memmap, int]]:
+    known: dict[bytes, tuple[np.memmap, int]] = {}
+    for segment in sorted(folder.glob("segment-*")):
+        offsets = np.load(segment / "offsets.npy")
+        digests = (segment / "digests.bin").read_bytes()
+        shape = (int(offsets[-1]), width)
+        states = np.memmap(segment / "states.bin", dtype=_STORED[precision], mode="r", shape=shape)
+        for i, start in enumerate(offsets[:-1]):
+            known[digests[16 * i : 16 * i + 16]] = (states, int(start))
+    return known
+
+
+def _write_segment(
+    tower: Tower,
+    tokens: TokenizedTexts,
+    indices: NDArray[np.int64],
+    digests: list[bytes],
+    folder: Path,
+    *,
+    token_budget: int,
+    progress: Callable[[Iterable[NDArray[np.int64]]], Iterable[NDArray[np.int64]]],
+) -> None:
+    info = tower.backbone_info
+    lengths = tokens.lengths[indices]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder, prefix="tmp-"))
+    try:
+        shape = (int(offsets[-1]), info.hidden_size)
+        states = np.memmap(scratch / "states.bin", dtype=_STORED[info.precision], mode="w+", shape=shape)
+        device = tower.projection.weight.device
+        for rows in progress(plan_micro_batches(lengths, token_budget=token_budget)):
+            hidden = tower.encode_prefix(tokens.batch(indices[rows]).to(device)).cpu()
+            for row, position in enumerate(rows):
+                text_states = hidden[row, : lengths[position]]
+                states[offsets[position] : offsets[position + 1]] = _to_stored(text_states, info.precision)
+        states.flush()
+        np.save(scratch / "offsets.npy", offsets)
+        (scratch / "digests.bin").write_bytes(b"".join(digests))
+        os.rename(scratch, folder / f"segment-{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}-{os.getpid()}")
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def _to_stored(states: torch.Tensor, precision: str) -> NDArray[np.generic]:
+    if precision == "bf16":
+        return states.to(torch.bfloat16).contiguous().view(torch.uint16).numpy()
+    if not bool(torch.isfinite(states).all()) or float(states.abs().max()) > _LIMIT:
+        raise TrainingError(
+            "train.prefix_cache: the frozen layers give values beyond half precision;"
+            " set train.prefix_cache=false, or the tower's precision to bf16"
+        )
+    return states.to(torch.float16).numpy()
+
+
+@torch.no_grad()
+def _check_split(tower: Tower, tokens: TokenizedTexts, indices: NDArray[np.int64]) -> None:
+    """Compares the whole model with its two halves on a few texts."""
+    batch = tokens.batch(indices).to(tower.projection.weight.device)
+    model = tower.backbone_info.model
+    options = {"use_cache": False} if tower.backbone_info.kind == "decoder" else {}
+    whole = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options).last_hidden_state
+    hidden = tower.encode_prefix(batch)
+    halves = tower._halves[1](inputs_embeds=hidden, attention_mask=batch.attention_mask, **options).last_hidden_state
+    mask = batch.attention_mask.bool()
+    difference = float((whole[mask].float() - halves[mask].float()).abs().max())
+    if not difference <= 1e-3 * (1 + float(whole[mask].float().abs().max())):
+        raise TrainingError(
+            f"train.prefix_cache: {model.config.model_type} split at layer {tower.first_trained_layer} gives other"  # type: ignore[union-attr]
+            f" states than the whole model (off by {difference:.2g}); set train.prefix_cache=false"
+        )
