@@ -123,7 +123,7 @@ class TowerSection:
 
 @dataclass(frozen=True)
 class TrainSection:
-    """Training of the adapters and projections."""
+    """Training of the adapters."""
 
     width: int = 128
     """Length of the embeddings that both towers share."""
@@ -134,10 +134,8 @@ class TrainSection:
     """Points of a user's history from which training looks ahead, drawn once."""
     targets_per_example: int = 4
     """Next items after such a point that count as positives."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Peak rate of the adapters."""
-    projection_learning_rate: float = 1e-3
-    """Peak rate of the projections, which start from a closed form."""
     weight_decay: float = 0.01
     warmup_share: float = 0.1
     """Share of the steps over which the rate rises; it then falls to zero along a cosine."""
@@ -146,6 +144,11 @@ class TrainSection:
     popularity_correction: float = 1.0
     """Weight of the log-probability correction of in-batch negatives: 1 estimates the softmax over
     the catalogue, 0 leaves popular items pushed down."""
+    distillation: float = 0.9
+    """Weight of the alignment with the vectors of a linear item-item model; the softmax over positives has the
+    rest. On small data the linear model is the far stronger signal."""
+    extra_items: int = 256
+    """Random items of the catalogue in each step, so that rare ones keep their scale."""
     token_budget: int = 4096
     """Padded tokens in one micro-batch: sets the memory, not the result."""
     patience: int = 2
@@ -157,13 +160,15 @@ class TrainSection:
     def __post_init__(self) -> None:
         """Checks ranges."""
         positive = ["width", "epochs", "batch_size", "examples_per_user", "targets_per_example", "patience"]
-        rates = ["learning_rate", "projection_learning_rate", "max_gradient_norm", "temperature"]
+        rates = ["learning_rate", "max_gradient_norm", "temperature"]
         checks = [(getattr(self, n) >= 1, f"{n}: {getattr(self, n)} is below 1") for n in positive]
         checks += [(getattr(self, n) > 0, f"{n}: {getattr(self, n)} is not positive") for n in rates]
         checks += [
             (self.weight_decay >= 0, f"weight_decay: {self.weight_decay} is negative"),
             (0 <= self.warmup_share < 1, f"warmup_share: {self.warmup_share} is not in [0, 1)"),
             (self.batch_size >= 2, f"batch_size: {self.batch_size} leaves no negatives; use 2 or more"),
+            (0 <= self.distillation <= 1, f"distillation: {self.distillation} is not in [0, 1]"),
+            (self.extra_items >= 0, f"extra_items: {self.extra_items} is negative"),
             (self.token_budget >= 16, f"token_budget: {self.token_budget} is below 16"),
             (
                 0 <= self.popularity_correction <= 1,

@@ -13,6 +13,7 @@ from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
 from lora_rec.metrics import ndcg_at_k
 from lora_rec.pipeline.data import Texts
+from lora_rec.rank.linear import LinearModel
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import BatchSource, tokenize
@@ -21,7 +22,7 @@ from lora_rec.towers.backbone import cache_folder, load_backbone
 from lora_rec.towers.two_tower import Tower, TwoTower, encode
 from lora_rec.train.loop import TrainingResult, shared_encode, train_two_tower
 from lora_rec.train.prefix_cache import open_prefix_cache
-from lora_rec.train.warm_start import ridge, set_projection, whitening
+from lora_rec.train.projections import Teacher, build_teacher, solve_projection
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -92,20 +93,24 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
     return Sources(*opened)
 
 
-def warm_start(recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, examples: Examples) -> None:
-    """Sets both projections to their closed forms; see `train.warm_start`."""
+def teach(recipe: Recipe, linear: LinearModel, examples: Examples) -> Teacher:
+    """Gives the unit vectors of a linear item-item model for the catalogue and the training examples."""
+    return build_teacher(linear.item_vectors(), linear.user_vectors(examples.histories), width=recipe.train.width)
+
+
+def solve_projections(
+    recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, teacher: Teacher, accelerator: Accelerator
+) -> None:
+    """Sets both projections to the best linear map from the towers' states, as they are now, onto the teacher."""
     budget = recipe.train.token_budget
     every_item = np.arange(len(texts.items))
-    states = encode(model.item_tower, sources.items, every_item, token_budget=budget, projected=False)
-    weight, bias = whitening(states, width=recipe.train.width)
-    set_projection(model.item_tower.projection, weight, bias)
-    items = _unit(states @ weight.T + bias)
-
-    texts_used, rows = np.unique(texts.example_texts, return_inverse=True)
-    states = encode(model.user_tower, sources.users, texts_used, token_budget=budget, projected=False)
-    repeats = examples.targets.counts
-    sums = np.add.reduceat(items[examples.targets.values], examples.targets.offsets[:-1], axis=0)
-    set_projection(model.user_tower.projection, *ridge(states[rows], _unit(sums / repeats[:, None])))
+    states = shared_encode(
+        accelerator, model.item_tower, sources.items, every_item, token_budget=budget, projected=False
+    )
+    solve_projection(model.item_tower.projection, states, teacher.items)
+    used, rows = np.unique(texts.example_texts, return_inverse=True)
+    states = shared_encode(accelerator, model.user_tower, sources.users, used, token_budget=budget, projected=False)
+    solve_projection(model.user_tower.projection, states[rows], teacher.users)
 
 
 def train_towers(
@@ -115,6 +120,7 @@ def train_towers(
     texts: Texts,
     examples: Examples,
     split: Split,
+    teacher: Teacher,
     accelerator: Accelerator,
 ) -> TrainingResult:
     """Trains the adapters; the model ends with the state of the best validation `ndcg@10`."""
@@ -122,6 +128,7 @@ def train_towers(
 
     def validate() -> float:
         budget, n_items = section.token_budget, split.n_items
+        solve_projections(recipe, model, sources, texts, teacher, accelerator)
         items = shared_encode(
             accelerator, model.item_tower, sources.items, np.arange(n_items), token_budget=budget
         )
@@ -140,16 +147,18 @@ def train_towers(
         examples=examples,
         known=split.train_histories(),
         item_counts=split.item_counts(),
+        teacher=teacher,
         validate=validate,
         epochs=section.epochs,
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,
-        projection_learning_rate=section.projection_learning_rate,
         weight_decay=section.weight_decay,
         warmup_share=section.warmup_share,
         max_gradient_norm=section.max_gradient_norm,
         temperature=section.temperature,
         popularity_correction=section.popularity_correction,
+        distillation=section.distillation,
+        extra_items=section.extra_items,
         token_budget=section.token_budget,
         patience=section.patience,
         seed=section.seed,
@@ -164,7 +173,3 @@ def encode_all(recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, 
         shared_encode(accelerator, model.item_tower, sources.items, items, token_budget=budget),
         shared_encode(accelerator, model.user_tower, sources.users, users, token_budget=budget),
     )
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

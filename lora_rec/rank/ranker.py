@@ -17,6 +17,7 @@ from lora_rec.bundle import read_manifest
 from lora_rec.data.dataset import Lists
 from lora_rec.errors import DataError, nearest_names
 from lora_rec.rank.head import RankingHead
+from lora_rec.rank.linear import whiten
 from lora_rec.rank.rerank import rerank
 from lora_rec.rank.search import top_k
 from lora_rec.schema import Manifest
@@ -74,7 +75,7 @@ class Recommender:
     item_ids: tuple[str, ...]
     item_fields: dict[str, list[str]]
     item_vectors: NDArray[np.float32]
-    """(N, D), text vectors of the item tower, unit length; they say how alike two items are."""
+    """(N, D), of the item tower, unit length."""
     head: RankingHead
     metrics: dict[str, Any]
     """What metrics.json holds."""
@@ -94,6 +95,11 @@ class Recommender:
     def scoring_vectors(self) -> NDArray[np.float32]:
         """What a user vector of the head is multiplied with, one row per item."""
         return self.head.item_vectors()
+
+    @cached_property
+    def similarity_vectors(self) -> NDArray[np.float32]:
+        """The item vectors whitened, (N, D): their cosine says how alike two items are."""
+        return whiten(self.item_vectors)
 
     @cached_property
     def titles(self) -> Sequence[str]:
@@ -196,7 +202,7 @@ class Recommender:
         return rerank_lists(
             candidates,
             scores,
-            self.item_vectors,
+            self.similarity_vectors,
             k=k,
             diversity=diversity,
             strategy=strategy or self.manifest.ranking.strategy,

@@ -28,7 +28,12 @@ def top_k(
     Returns:
         Items (U, K) and scores (U, K), best first, K = min(k, N); equal scores by item index. A user with fewer
         than K items left has -1 and -inf at the end.
+
+    Raises:
+        ValueError: a vector is not finite.
     """
+    if not (np.isfinite(user_vectors).all() and np.isfinite(item_vectors).all()):
+        raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
     n_users, n_items = len(user_vectors), len(item_vectors)
     k = min(k, n_items)
     items = np.empty((n_users, k), dtype=np.int64)

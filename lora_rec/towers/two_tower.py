@@ -19,7 +19,7 @@ from lora_rec.towers.split import first_trained_layer, split
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """How much of a tower is trained."""
+    """How much of a tower is learned: the adapter by gradient, the projection in closed form."""
 
     trained: int
     total: int
@@ -28,6 +28,27 @@ class ParameterCount:
     def share(self) -> float:
         """Trained parameters over all."""
         return self.trained / self.total
+
+
+class Projection(nn.Module):
+    """A linear map of standardised states. It is solved in closed form, never by gradient; see `train.projections`."""
+
+    mean: torch.Tensor
+    scale: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    def __init__(self, hidden_size: int, width: int) -> None:
+        """Starts as a map of the first axes."""
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(hidden_size))
+        self.register_buffer("scale", torch.ones(hidden_size))
+        self.register_buffer("weight", torch.eye(width, hidden_size))
+        self.register_buffer("bias", torch.zeros(width))
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Gives (B, D) from (B, H)."""
+        return nn.functional.linear((states - self.mean) * self.scale, self.weight, self.bias)
 
 
 class Tower(nn.Module):
@@ -50,7 +71,8 @@ class Tower(nn.Module):
         """
         super().__init__()
         self.model = model
-        self.projection = nn.Linear(backbone.hidden_size, width)
+        self.projection = Projection(backbone.hidden_size, width)
+        self.width, self.hidden_size = width, backbone.hidden_size
         self.backbone_info = backbone
         self.pooling = pooling
         self.first_trained_layer = first_trained_layer(backbone.model, trained_layers=trained_layers)
@@ -65,6 +87,11 @@ class Tower(nn.Module):
             module.train(mode)
         self.training = mode
         return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower lies."""
+        return self.projection.weight.device
 
     def encode_prefix(self, batch: TokenBatch) -> torch.Tensor:
         """Gives what the frozen layers make of token ids, (B, L, H)."""
@@ -84,13 +111,14 @@ class Tower(nn.Module):
         return nn.functional.normalize(self.projection(self.encode_states(batch)), dim=-1)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Gives the tensors of adapter and projection by name."""
+        """Gives the tensors of the adapter by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def count_parameters(self) -> ParameterCount:
         """Counts trained and all parameters."""
         trained = sum(p.numel() for p in self.trained_parameters().values())
-        return ParameterCount(trained, sum(p.numel() for p in self.parameters()))
+        fitted = self.projection.weight.numel() + self.projection.bias.numel()
+        return ParameterCount(trained + fitted, sum(p.numel() for p in self.parameters()) + fitted)
 
     def _options(self) -> dict[str, bool]:
         return {"use_cache": False} if self.backbone_info.kind == "decoder" else {}
@@ -106,8 +134,16 @@ class TwoTower(nn.Module):
         self.item_tower = item_tower
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Gives the trained tensors of both towers by name."""
+        """Gives the tensors of both adapters by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def learned_state(self) -> dict[str, torch.Tensor]:
+        """Gives all that differs between two states of training: adapters and projections."""
+        state: dict[str, torch.Tensor] = dict(self.trained_parameters())
+        for name in ("user_tower", "item_tower"):
+            projection = getattr(self, name).projection
+            state |= {f"{name}.projection.{key}": value for key, value in projection.state_dict(keep_vars=True).items()}
+        return state
 
 
 @torch.no_grad()
@@ -135,8 +171,8 @@ def encode(
     """
     was_training = tower.training
     tower.eval()
-    device = tower.projection.weight.device
-    width = tower.projection.out_features if projected else tower.projection.in_features
+    device = tower.device
+    width = tower.width if projected else tower.hidden_size
     result = np.zeros((len(indices), width), dtype=np.float32)
     for rows in progress(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
         batch = source.batch(indices[rows]).to(device)

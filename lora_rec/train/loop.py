@@ -26,8 +26,9 @@ from lora_rec.data.examples import Examples
 from lora_rec.errors import TrainingError
 from lora_rec.text.collate import BatchSource, plan_micro_batches
 from lora_rec.towers.two_tower import Tower, TwoTower, encode
-from lora_rec.train.losses import in_batch_softmax_loss
+from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
 from lora_rec.train.optim import build_optimizer, warmup_cosine
+from lora_rec.train.projections import Teacher
 
 logger = logging.getLogger(__name__)
 
@@ -65,21 +66,23 @@ def train_two_tower(
     examples: Examples,
     known: Lists,
     item_counts: NDArray[np.int64],
+    teacher: Teacher,
     validate: Callable[[], float],
     epochs: int,
     batch_size: int,
     learning_rate: float,
-    projection_learning_rate: float,
     weight_decay: float,
     warmup_share: float,
     max_gradient_norm: float,
     temperature: float,
     popularity_correction: float,
+    distillation: float,
+    extra_items: int,
     token_budget: int,
     patience: int,
     seed: int,
 ) -> TrainingResult:
-    """Trains adapters and projections; at the end the model holds the state that validated best.
+    """Trains the adapters; at the end the model holds the state that validated best.
 
     Args:
         model: both towers, on the accelerator's device; the same in every process.
@@ -90,16 +93,19 @@ def train_two_tower(
         examples: users, histories and next items.
         known: (n_users), items that a user has taken: never that user's negatives.
         item_counts: (N,), training interactions of each item, for the popularity correction.
-        validate: called in every process after each epoch; higher is better.
+        teacher: vectors of the examples and the items whose scores the distillation copies.
+        validate: called in every process before the first and after each epoch; solves the projections for the
+            adapters as they are, and gives a score; higher is better.
         epochs: passes over the examples.
         batch_size: examples in one step, over all processes.
         learning_rate: peak rate of the adapters.
-        projection_learning_rate: peak rate of the projections.
         weight_decay: of AdamW.
         warmup_share: share of the steps with a rising rate.
         max_gradient_norm: longer gradients are cut.
         temperature: of the softmax.
         popularity_correction: see `losses.in_batch_softmax_loss`.
+        distillation: weight of `losses.distillation_loss` in 0..1; the softmax over positives has the rest.
+        extra_items: random items of the catalogue in each step, so that rare ones keep their scale.
         token_budget: padded tokens in one micro-batch.
         patience: epochs without a better validation before it stops.
         seed: of the order of the examples and of dropout.
@@ -108,21 +114,14 @@ def train_two_tower(
         TrainingError: the loss is not a number, or an adapter did not move in the first steps.
     """
     trained = model.trained_parameters()
-    adapters = [p for name, p in trained.items() if ".projection." not in name]
-    projections = [p for name, p in trained.items() if ".projection." in name]
-    optimizer = build_optimizer(
-        adapters,
-        projections,
-        learning_rate=learning_rate,
-        projection_learning_rate=projection_learning_rate,
-        weight_decay=weight_decay,
-    )
+    optimizer = build_optimizer(list(trained.values()), learning_rate=learning_rate, weight_decay=weight_decay)
     n_batches = max(1, len(examples) // batch_size)
     schedule = warmup_cosine(optimizer, n_steps=epochs * n_batches, warmup_share=warmup_share)
     log_popularity = torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float()
-    at_start = _copy_state(trained)
+    n_items = len(item_counts)
 
-    best, best_epoch, best_state = validate(), 0, at_start
+    best, best_epoch = validate(), 0
+    at_start = best_state = _copy_state(model.learned_state())
     start, logs, step = best, [], 0
     logger.info("validation before training: %.4f", start)
     for epoch in range(1, epochs + 1):
@@ -132,21 +131,28 @@ def train_two_tower(
         bar = tqdm(np.array_split(order, n_batches), desc=f"epoch {epoch}/{epochs}", disable=not accelerator.is_main_process)
         for rows in bar:
             step += 1
-            pairs = _Pairs.of(examples, rows, known)
+            extra = np.random.default_rng([seed, step, 1]).choice(n_items, size=min(extra_items, n_items), replace=False)
+            pairs = _Pairs.of(examples, rows, known, extra)
             encode_seed = seed * 1_000_003 + step
             texts, text_of_row = np.unique(user_texts[rows], return_inverse=True)
             users = _shared_leaf(accelerator, model.user_tower, user_source, texts, token_budget, encode_seed)
             items = _shared_leaf(accelerator, model.item_tower, item_source, pairs.items, token_budget, encode_seed)
-            loss = in_batch_softmax_loss(
-                users[torch.from_numpy(text_of_row)],
+            of_rows = users[torch.from_numpy(text_of_row)]
+            known_mask = pairs.known_mask.to(users.device)
+            softmax = in_batch_softmax_loss(
+                of_rows,
                 items,
                 positive_users=pairs.positive_users.to(users.device),
                 positive_items=pairs.positive_items.to(users.device),
                 log_popularity=log_popularity[pairs.items].to(users.device),
-                known_mask=pairs.known_mask.to(users.device),
+                known_mask=known_mask,
                 temperature=temperature,
                 popularity_correction=popularity_correction,
             )
+            distilled = alignment_loss(
+                of_rows, torch.from_numpy(teacher.users[rows]).to(users.device)
+            ) + alignment_loss(items, torch.from_numpy(teacher.items[pairs.items]).to(users.device))
+            loss = (1 - distillation) * softmax + distillation * distilled
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"train: the loss is {loss.item()} at step {step}; lower train.learning_rate ({learning_rate:g})"
@@ -171,13 +177,13 @@ def train_two_tower(
         logs.append(EpochLog(epoch, float(np.mean(losses)), score, time.perf_counter() - began))
         logger.info("epoch %d: loss %.4f, validation %.4f", epoch, logs[-1].loss, score)
         if score > best:
-            best, best_epoch, best_state = score, epoch, _copy_state(trained)
+            best, best_epoch, best_state = score, epoch, _copy_state(model.learned_state())
         elif epoch - best_epoch >= patience:
             logger.info("no better validation for %d epochs; stopping", patience)
             break
     with torch.no_grad():
-        for name, parameter in trained.items():
-            parameter.copy_(best_state[name])
+        for name, tensor in model.learned_state().items():
+            tensor.copy_(best_state[name])
     return TrainingResult(start, best, best_epoch, tuple(logs))
 
 
@@ -189,15 +195,22 @@ class _Pairs:
     positive_users: torch.Tensor
     positive_items: torch.Tensor
     known_mask: torch.Tensor
+    """True where the user has taken the item at any time in training."""
+    history_mask: torch.Tensor
+    """The same but for the example's own targets, which the teacher may rank."""
 
     @classmethod
-    def of(cls, examples: Examples, rows: NDArray[np.int64], known: Lists) -> _Pairs:
+    def of(cls, examples: Examples, rows: NDArray[np.int64], known: Lists, extra: NDArray[np.int64]) -> _Pairs:
         targets = [examples.targets[int(row)] for row in rows]
-        items, positive_items = np.unique(np.concatenate(targets), return_inverse=True)
+        drawn = np.concatenate(targets)
+        items, places = np.unique(np.concatenate([drawn, extra]), return_inverse=True)
+        positive_items = places[: len(drawn)]
         positive_users = np.repeat(np.arange(len(rows)), [len(t) for t in targets])
         mask = np.stack([np.isin(items, known[int(examples.users[row])], kind="sort") for row in rows])
-        mask[positive_users, positive_items] = True
-        return cls(items, torch.from_numpy(positive_users), torch.from_numpy(positive_items), torch.from_numpy(mask))
+        history_mask = mask.copy()
+        mask[positive_users, positive_items], history_mask[positive_users, positive_items] = True, False
+        tensors = (positive_users, positive_items, mask, history_mask)
+        return cls(items, *(torch.from_numpy(array) for array in tensors))
 
 
 def _share(accelerator: Accelerator, n: int) -> NDArray[np.int64]:
@@ -210,8 +223,8 @@ def _shared_leaf(
 ) -> torch.Tensor:
     """Gives all embeddings as a leaf that collects their gradient; each process encodes its part."""
     mine = _share(accelerator, len(indices))
-    device = tower.projection.weight.device
-    width = tower.projection.out_features
+    device = tower.device
+    width = tower.width
     part = torch.zeros(-(-len(indices) // accelerator.num_processes), width, device=device)
     tower.train()
     with torch.no_grad():
@@ -231,7 +244,7 @@ def _backpropagate(
 ) -> None:
     """Carries the gradient of this process's embeddings into its tower, one micro-batch at a time."""
     mine = _share(accelerator, len(indices))
-    device = tower.projection.weight.device
+    device = tower.device
     assert embeddings.grad is not None  # loss.backward() has run
     gradient = embeddings.grad[mine]
     for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
@@ -246,12 +259,19 @@ def _micro_batches(source: BatchSource, indices: NDArray[np.int64], token_budget
 
 
 def shared_encode(
-    accelerator: Accelerator, tower: Tower, source: BatchSource, indices: NDArray[np.int64], *, token_budget: int
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    *,
+    token_budget: int,
+    projected: bool = True,
 ) -> NDArray[np.float32]:
-    """Encodes chosen texts without gradients; each process does its part and all get all, (n, D)."""
+    """Encodes chosen texts without gradients; each process does its part and all get all. See `two_tower.encode`."""
     mine = _share(accelerator, len(indices))
-    part = np.zeros((-(-len(indices) // accelerator.num_processes), tower.projection.out_features), dtype=np.float32)
-    part[: len(mine)] = encode(tower, source, indices[mine], token_budget=token_budget)
+    width = tower.width if projected else tower.hidden_size
+    part = np.zeros((-(-len(indices) // accelerator.num_processes), width), dtype=np.float32)
+    part[: len(mine)] = encode(tower, source, indices[mine], token_budget=token_budget, projected=projected)
     return _join(accelerator, torch.from_numpy(part).to(accelerator.device), len(indices)).cpu().numpy()
 
 
@@ -261,7 +281,7 @@ def _join(accelerator: Accelerator, part: torch.Tensor, n: int) -> torch.Tensor:
     return parts.transpose(0, 1).reshape(-1, part.shape[1])[:n]
 
 
-def _copy_state(trained: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+def _copy_state(trained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in trained.items()}
 
 

@@ -8,25 +8,9 @@ import torch
 from torch import nn
 
 
-def build_optimizer(
-    adapters: list[nn.Parameter],
-    projections: list[nn.Parameter],
-    *,
-    learning_rate: float,
-    projection_learning_rate: float,
-    weight_decay: float,
-) -> torch.optim.AdamW:
-    """Gives AdamW with one rate for adapters and one for projections; biases are not decayed."""
-    groups = [
-        {"params": adapters, "lr": learning_rate, "weight_decay": weight_decay},
-        {
-            "params": [p for p in projections if p.ndim > 1],
-            "lr": projection_learning_rate,
-            "weight_decay": weight_decay,
-        },
-        {"params": [p for p in projections if p.ndim <= 1], "lr": projection_learning_rate, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]])
+def build_optimizer(adapters: list[nn.Parameter], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Gives AdamW over the adapters."""
+    return torch.optim.AdamW(adapters, lr=learning_rate, weight_decay=weight_decay)
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, *, n_steps: int, warmup_share: float) -> torch.optim.lr_scheduler.LambdaLR:

@@ -139,7 +139,7 @@ def _write_segment(
     try:
         shape = (int(offsets[-1]), info.hidden_size)
         states = np.memmap(scratch / "states.bin", dtype=_STORED[info.precision], mode="w+", shape=shape)
-        device = tower.projection.weight.device
+        device = tower.device
         for rows in progress(plan_micro_batches(lengths, token_budget=token_budget)):
             hidden = tower.encode_prefix(tokens.batch(indices[rows]).to(device)).cpu()
             for row, position in enumerate(rows):
@@ -168,7 +168,7 @@ def _to_stored(states: torch.Tensor, precision: str) -> NDArray[np.generic]:
 @torch.no_grad()
 def _check_split(tower: Tower, tokens: TokenizedTexts, indices: NDArray[np.int64]) -> None:
     """Compares the whole model with its two halves on a few texts."""
-    batch = tokens.batch(indices).to(tower.projection.weight.device)
+    batch = tokens.batch(indices).to(tower.device)
     model = tower.backbone_info.model
     options = {"use_cache": False} if tower.backbone_info.kind == "decoder" else {}
     whole = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options).last_hidden_state

@@ -1,0 +1,133 @@
+"""The command `lora-rec`: parses arguments, then calls what does the work."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import lora_rec
+from lora_rec.errors import LoraRecError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; gives 0, or 1 after an error that the user can put right."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except (LoraRecError, ValueError) as error:
+        print(f"lora-rec: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lora-rec", description="Recommend from a bundle, look into it, or check data before a run."
+    )
+    parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    recommend = commands.add_parser(
+        "recommend",
+        help="ten items for one history",
+        epilog="example: lora-rec recommend runs/quickstart --history 318,296 -k 10 --diversity 0.3",
+    )
+    recommend.add_argument("bundle", help="output folder of a run")
+    recommend.add_argument("--history", required=True, help="item ids, oldest first, with commas between them")
+    recommend.add_argument("-k", type=int, default=10, help="length of the list (default: %(default)s)")
+    recommend.add_argument(
+        "--diversity",
+        type=float,
+        default=0.0,
+        help="0 keeps the relevance order, 1 is the most diverse (default: %(default)s)",
+    )
+    recommend.add_argument("--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked")
+    recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
+    recommend.set_defaults(run=_recommend)
+
+    info = commands.add_parser("info", help="what a bundle holds and how well it ranks")
+    info.add_argument("bundle", help="output folder of a run")
+    info.set_defaults(run=_info)
+
+    check = commands.add_parser(
+        "check",
+        help="read data as a run would and say what is in it, or all that is wrong",
+        epilog="example: lora-rec check clicks.csv --items movies.csv --user-column userId --item-column movieId",
+    )
+    check.add_argument("data", help="interactions: CSV, TSV, Parquet or JSON Lines; or a recipe (.yaml)")
+    check.add_argument("--items", help="item table; needed unless DATA is a recipe")
+    check.add_argument("--user-column", default="user_id")
+    check.add_argument("--item-column", default="item_id")
+    check.add_argument("--time-column", default="timestamp", help="'none' if the rows are in order already")
+    check.add_argument("--rating-column")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _recommend(arguments: argparse.Namespace) -> None:
+    history = [part.strip() for part in arguments.history.split(",") if part.strip()]
+    items = lora_rec.load(arguments.bundle).recommend(
+        history, k=arguments.k, diversity=arguments.diversity, strategy=arguments.strategy
+    )
+    if arguments.json:
+        for item in items:
+            print(json.dumps(vars(item), ensure_ascii=False))
+        return
+    width = max((len(item.item_id) for item in items), default=0)
+    for item in items:
+        print(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from lora_rec.metrics import format_table
+
+    rec = lora_rec.load(arguments.bundle)
+    manifest = rec.manifest
+    size = sum(p.stat().st_size for p in Path(arguments.bundle).rglob("*") if p.is_file())
+    print(f"{arguments.bundle}: {manifest.n_items:,} items, {manifest.width} wide, {size / 1e6:.1f} MB, files verified")
+    for name in ("user_tower", "item_tower"):
+        tower = getattr(manifest, name)
+        revision = f" at {tower.revision[:12]}" if tower.revision else ""
+        print(
+            f"  {name}: {tower.base_model_id}{revision}, {tower.precision}, {tower.pooling} pooling,"
+            f" adapters on the last {tower.trained_layers} layers"
+        )
+    print(f"  item text:    {manifest.text.item_template}")
+    print(f"  history text: the last {manifest.text.history_length} of {manifest.text.history_item_template}")
+    print(f"  versions: {', '.join(f'{name} {v}' for name, v in manifest.versions.items())}")
+    systems = {name: row for name, row in rec.metrics.items() if isinstance(row, dict) and "ndcg@10" in row}
+    if systems:
+        print(format_table(systems, columns=["recall@10", "ndcg@10", "ild@10", "coverage@10"]))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from lora_rec.data import describe, load_dataset
+    from lora_rec.errors import DataError
+
+    if arguments.data.endswith((".yaml", ".yml")):
+        from lora_rec.pipeline.data import prepare_data
+        from lora_rec.recipe import Recipe
+
+        dataset, split = prepare_data(Recipe.load(arguments.data).data)
+        print(describe(dataset))
+        print(split.report)
+        return
+    if not arguments.items:
+        raise DataError("check: the item table is missing; give --items FILE, or a recipe instead of the interactions")
+    time_column = None if arguments.time_column.lower() == "none" else arguments.time_column
+    dataset = load_dataset(
+        arguments.data,
+        arguments.items,
+        user_column=arguments.user_column,
+        item_column=arguments.item_column,
+        time_column=time_column,
+        rating_column=arguments.rating_column,
+    )
+    print(describe(dataset))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

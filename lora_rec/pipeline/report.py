@@ -1,0 +1,98 @@
+"""What a run prints and keeps of itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_rec.data.dataset import Dataset, Split
+from lora_rec.metrics import format_table
+from lora_rec.pipeline.ranking import Comparison, FittedHead, LinearChoice
+from lora_rec.rank.ranker import Recommender
+from lora_rec.towers.two_tower import TwoTower
+from lora_rec.train.loop import TrainingResult
+
+
+class Stages:
+    """Wall time of each stage."""
+
+    def __init__(self) -> None:
+        """Starts with none."""
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Times what runs inside."""
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+
+def collect_metrics(
+    comparison: Comparison, model: TwoTower, training: TrainingResult, ease: LinearChoice, fitted: FittedHead
+) -> dict[str, Any]:
+    """Gives what metrics.json holds: a row per system, then how they were chosen and trained."""
+    towers = {name: asdict(getattr(model, name).count_parameters()) for name in ("user_tower", "item_tower")}
+    trained, total = (sum(t[key] for t in towers.values()) for key in ("trained", "total"))
+    return {
+        **comparison.table(),
+        "chosen": {
+            "ease": asdict(ease),
+            "ranking_head": asdict(fitted.choice)
+            | {"sequence_weight": fitted.head.sequence_weight, "validation": fitted.validation},
+        },
+        "training": asdict(training),
+        "parameters": {**towers, "trained_share": trained / total},
+    }
+
+
+def print_report(
+    folder: Path, metrics: dict[str, Any], stages: Stages, *, dataset: Dataset, split: Split, diversity: float, k: int
+) -> None:
+    """Prints the table, what the run cost, and ten recommendations for one user, read back from the bundle."""
+    systems = {name: row for name, row in metrics.items() if f"ndcg@{k}" in row}
+    names = [f"{name}@{k}" for name in ("recall", "ndcg", "ild", "coverage")]
+    columns = [*names, *(f"{name} (rare)" for name in names)]
+    say(f"\nTest: {len(split.test):,} users, the whole catalogue of {split.n_items:,} items ranked for each")
+    say(format_table(systems, columns=[c for c in columns if all(c in row for row in systems.values())]))
+    say(
+        "(rare): targets, or for coverage items, with at most two interactions before the test;"
+        f" ranking_head_diverse: diversity {diversity:g}"
+    )
+    parameters = metrics["parameters"]
+    for name in ("user_tower", "item_tower"):
+        part = parameters[name]
+        say(f"{name}: {part['trained']:,} of {part['total']:,} parameters learned ({part['trained'] / part['total']:.2%})")
+    size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    say("wall time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.seconds.items()))
+    say(f"bundle: {folder}, {size / 1e6:.1f} MB; parameters learned in all: {parameters['trained_share']:.2%}")
+    _print_one_user(Recommender.load(folder), dataset, split, k=k)
+
+
+def _print_one_user(rec: Recommender, dataset: Dataset, split: Split, *, k: int) -> None:
+    lengths = split.test.histories.counts
+    user = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])  # a history of median length
+    history = [str(dataset.item_ids[item]) for item in split.test.histories[user]]
+    say(f"\nuser {dataset.user_ids[split.test.users[user]]} took, newest last: ... " + "; ".join(_titles(rec, history[-5:])))
+    taken = [str(dataset.item_ids[item]) for item in split.test.targets[user]]
+    say("and next took: " + "; ".join(_titles(rec, taken)) + "\nrecommended:")
+    for item in rec.recommend(history, k=k):
+        say(f"{item.rank:>4}. {item.title}  [{item.item_id}, {item.score:.3f}]")
+
+
+def _titles(rec: Recommender, item_ids: list[str]) -> list[str]:
+    return [rec.titles[i] for i in rec.find_items(item_ids)]
+
+
+def say(text: str) -> None:
+    """Writes a line for the person at the terminal."""
+    import sys
+
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

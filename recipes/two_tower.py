@@ -1,0 +1,93 @@
+"""Trains both towers, fits the ranking head, compares them with the baselines and writes a bundle.
+
+accelerate launch recipes/two_tower.py recipes/configs/quickstart.yaml train.epochs=2 output=runs/mine
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from lora_rec.bundle import check_output
+from lora_rec.errors import LoraRecError
+from lora_rec.export.bundle_writer import export_bundle
+from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_head, fit_linear
+from lora_rec.pipeline.report import Stages, collect_metrics, print_report
+from lora_rec.pipeline.towers import build_towers, encode_all, open_sources, solve_projections, teach, train_towers
+from lora_rec.recipe import Recipe
+
+
+def run(recipe: Recipe) -> None:
+    """Goes from data to bundle, stage by stage."""
+    check_output(recipe.output)
+    accelerator = Accelerator()
+    set_seed(recipe.train.seed)
+    stages = Stages()
+
+    with stages("data"):
+        dataset, split = prepare_data(recipe.data)
+        examples, texts = prepare_texts(recipe, dataset, split)
+        print_once(accelerator, split.report)
+    with stages("EASE"):
+        ease = choose_linear(split)
+        linear = fit_linear(split.train_histories(), ease, n_items=split.n_items)
+        teacher = teach(recipe, linear, examples)
+    with stages("load towers"):
+        model = build_towers(recipe).to(accelerator.device)
+    with stages("frozen layers"):
+        sources = open_sources(recipe, model, texts, accelerator)
+    with stages("frozen towers"):
+        solve_projections(recipe, model, sources, texts, teacher, accelerator)
+        frozen = encode_all(recipe, model, sources, texts, accelerator)
+    with stages("train adapters"):
+        training = train_towers(recipe, model, sources, texts, examples, split, teacher, accelerator)
+    with stages("encode"):
+        vectors = encode_all(recipe, model, sources, texts, accelerator)
+    if not accelerator.is_main_process:
+        return
+    with stages("ranking head"):
+        fitted = fit_head(recipe.head, vectors, split, examples, texts, seed=recipe.train.seed, show_progress=True)
+    with stages("compare"):
+        comparison = Comparison(split, ruler=frozen.items, k=recipe.ranking.k)
+        comparison.add_baselines(ease)
+        comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
+        comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
+        comparison.add_head(fitted.head, vectors.items, recipe.ranking)
+        metrics = collect_metrics(comparison, model, training, ease, fitted)
+    with stages("write bundle"):
+        folder = export_bundle(
+            recipe, model, dataset, item_vectors=vectors.items, head=fitted.head.to_arrays(), metrics=metrics
+        )
+    print_report(folder, metrics, stages, dataset=dataset, split=split, diversity=recipe.ranking.diversity, k=recipe.ranking.k)
+
+
+def print_once(accelerator: Accelerator, text: object) -> None:
+    """Prints in the main process alone."""
+    if accelerator.is_main_process:
+        print(text, flush=True)
+
+
+def main() -> int:
+    """Parses the command line; gives 1 after an error that the user can put right."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="YAML file, see recipes/configs")
+    parser.add_argument("overrides", nargs="*", help="section.field=value, e.g. train.learning_rate=2e-4")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for noisy in ("httpx", "filelock", "datasets"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        run(Recipe.load(arguments.config, overrides=arguments.overrides))
+    except LoraRecError as error:
+        print(f"two_tower: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
