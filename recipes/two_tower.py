@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
@@ -19,6 +21,7 @@ from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_head, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.towers import build_towers, encode_all, open_sources, solve_projections, teach, train_towers
+from lora_rec.rank.linear import centre
 from lora_rec.recipe import Recipe
 
 
@@ -53,15 +56,21 @@ def run(recipe: Recipe) -> None:
     with stages("ranking head"):
         fitted = fit_head(recipe.head, vectors, split, examples, texts, seed=recipe.train.seed, show_progress=True)
     with stages("compare"):
-        comparison = Comparison(split, ruler=frozen.items, k=recipe.ranking.k)
+        comparison = Comparison(split, ruler=centre(frozen.items), k=recipe.ranking.k)
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted.head, vectors.items, recipe.ranking)
+        comparison.add_head(fitted.head, vectors.item_states, recipe.ranking)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     with stages("write bundle"):
         folder = export_bundle(
-            recipe, model, dataset, item_vectors=vectors.items, head=fitted.head.to_arrays(), metrics=metrics
+            recipe,
+            model,
+            dataset,
+            item_vectors=vectors.items,
+            similarity_vectors=vectors.item_states,
+            head=fitted.head.to_arrays(),
+            metrics=metrics,
         )
     print_report(folder, metrics, stages, dataset=dataset, split=split, diversity=recipe.ranking.diversity, k=recipe.ranking.k)
 
@@ -72,15 +81,21 @@ def print_once(accelerator: Accelerator, text: object) -> None:
         print(text, flush=True)
 
 
+def use_all_cores() -> None:
+    """Shares the cores among the processes of this machine: `accelerate launch` leaves one to each."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+
+
 def main() -> int:
     """Parses the command line; gives 1 after an error that the user can put right."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", help="section.field=value, e.g. train.learning_rate=2e-4")
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for noisy in ("httpx", "filelock", "datasets"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("lora_rec").setLevel(logging.INFO)
+    use_all_cores()
     try:
         run(Recipe.load(arguments.config, overrides=arguments.overrides))
     except LoraRecError as error:

@@ -28,6 +28,7 @@ def export_bundle(
     dataset: Dataset,
     *,
     item_vectors: NDArray[np.float32],
+    similarity_vectors: NDArray[np.float32],
     head: dict[str, NDArray[np.generic]],
     metrics: dict[str, Any],
 ) -> Path:
@@ -38,6 +39,7 @@ def export_bundle(
         model: trained towers.
         dataset: its item ids and fields go in; no user does.
         item_vectors: (N, D), of the item tower; kept in half precision.
+        similarity_vectors: (N, H), whose cosine says how alike two items are; in half precision too.
         head: arrays of the ranking head.
         metrics: becomes metrics.json.
     """
@@ -54,6 +56,7 @@ def export_bundle(
     def fill(folder: Path) -> None:
         save_towers(model, folder)
         np.save(folder / "item_vectors.npy", item_vectors.astype(np.float16), allow_pickle=False)
+        np.save(folder / "similarity_vectors.npy", similarity_vectors.astype(np.float16), allow_pickle=False)
         items = {"ids": dataset.item_ids.tolist(), "fields": {k: list(v) for k, v in dataset.item_fields.items()}}
         (folder / "items.json").write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
         save_file({name: np.ascontiguousarray(array) for name, array in head.items()}, str(folder / "head.safetensors"))

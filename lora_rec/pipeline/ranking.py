@@ -16,7 +16,7 @@ from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
 from lora_rec.rank.head import RankingHead, SequencePart
-from lora_rec.rank.linear import LinearModel, decompose, whiten
+from lora_rec.rank.linear import LinearModel, centre, decompose
 from lora_rec.rank.ranker import rerank_lists
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import HeadSection, RankingSection
@@ -84,13 +84,18 @@ def fit_linear(
     return spectrum.model(regularisation=choice.regularisation, decay=choice.decay, max_rank=max_rank)
 
 
+def text_vectors(vectors: Vectors) -> _Array:
+    """Gives what the head knows of an item's text, (N, D + H): the item tower's vector and the user tower's reading."""
+    return np.concatenate([centre(vectors.items), vectors.item_states], axis=1) / np.float32(np.sqrt(2))
+
+
 def fit_head(
     section: HeadSection, vectors: Vectors, split: Split, examples: Examples, texts: Texts, *, seed: int, show_progress: bool
 ) -> FittedHead:
     """Fits both parts of the head and their weight: everything is chosen on validation data."""
-    white = whiten(vectors.items)
-    choice = choose_linear(split, text_vectors=white, text_weights=TEXT_WEIGHTS)
-    fit = {"n_items": split.n_items, "text_vectors": white, "max_rank": section.linear_rank}
+    text = text_vectors(vectors)
+    choice = choose_linear(split, text_vectors=text, text_weights=TEXT_WEIGHTS)
+    fit = {"n_items": split.n_items, "text_vectors": text, "max_rank": section.linear_rank}
     linear = fit_linear(split.train_histories(), choice, **fit)  # type: ignore[arg-type]
 
     def validate(sequence: SequencePart, weight: float) -> float:
@@ -100,8 +105,9 @@ def fit_head(
         )
 
     module = SequenceHead(
-        white,
+        text,
         split.item_counts(),
+        user_width=vectors.users.shape[1],
         width=section.width,
         n_heads=section.n_heads,
         history_length=section.history_length,
@@ -158,13 +164,13 @@ class Comparison:
         model = fit_linear(before, ease, n_items=split.n_items)
         self.add("ease", model.user_vectors(test), model.item_vectors())
 
-    def add_head(self, head: RankingHead, item_vectors: _Array, section: RankingSection) -> None:
-        """Adds the head as `recommend` serves it, from histories alone, and its re-ranked lists."""
+    def add_head(self, head: RankingHead, similarity: _Array, section: RankingSection) -> None:
+        """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked by similarity vectors."""
         users, items = head.user_vectors(self.split.test.histories), head.item_vectors()
         self.add("ranking_head", users, items)
         pool, scores = top_k(users, items, k=max(self.k, section.n_candidates), exclude=self.split.test.histories)
         self.lists["ranking_head_diverse"], _ = rerank_lists(
-            pool, scores, whiten(item_vectors), k=self.k, diversity=section.diversity, strategy=section.strategy
+            pool, scores, similarity, k=self.k, diversity=section.diversity, strategy=section.strategy
         )
 
     def table(self) -> dict[str, dict[str, float]]:

@@ -13,7 +13,7 @@ from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
 from lora_rec.metrics import ndcg_at_k
 from lora_rec.pipeline.data import Texts
-from lora_rec.rank.linear import LinearModel
+from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import BatchSource, tokenize
@@ -34,6 +34,7 @@ class Sources:
 
     users: BatchSource
     items: BatchSource
+    items_for_user_tower: BatchSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,9 @@ class Vectors:
     """(N, D)"""
     users: NDArray[np.float32]
     """(T, D), one per distinct history text."""
+    item_states: NDArray[np.float32]
+    """(N, H), item texts as the user tower's encoder reads them, centred, unit length: encoders know better than
+    decoders how alike two texts are, and it has read the titles in its histories anyway."""
 
 
 def build_tower(section: TowerSection, *, kind: str, width: int, where: str) -> Tower:
@@ -75,19 +79,22 @@ def build_towers(recipe: Recipe) -> TwoTower:
 def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Accelerator) -> Sources:
     """Tokenises all texts and, where asked for, runs the frozen layers once."""
     opened = []
-    parts = ((model.user_tower, recipe.user_tower, texts.users), (model.item_tower, recipe.item_tower, texts.items))
-    for tower, section, part in parts:
+    parts = (
+        ("histories", model.user_tower, recipe.user_tower, texts.users),
+        ("items", model.item_tower, recipe.item_tower, texts.items),
+        ("items in the user tower", model.user_tower, recipe.user_tower, texts.items),
+    )
+    for what, tower, section, part in parts:
         tokens = tokenize(tower.backbone_info.tokenizer, part, max_tokens=section.max_tokens)
         source: BatchSource = tokens
         if recipe.train.prefix_cache:
-            what = "user" if tower is model.user_tower else "item"
             with accelerator.main_process_first():
                 source = open_prefix_cache(
                     tower,
                     tokens,
                     root=cache_folder(),
                     token_budget=recipe.train.token_budget,
-                    progress=lambda batches, what=what: tqdm(list(batches), desc=f"frozen layers, {what} texts"),  # type: ignore[misc]
+                    progress=lambda batches, what=what: tqdm(list(batches), desc=f"frozen layers, {what}"),  # type: ignore[misc]
                 )
         opened.append(source)
     return Sources(*opened)
@@ -169,7 +176,11 @@ def encode_all(recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, 
     """Encodes the catalogue and every history text with the towers as they are now."""
     budget = recipe.train.token_budget
     items, users = np.arange(len(texts.items)), np.arange(len(texts.users))
+    states = shared_encode(
+        accelerator, model.user_tower, sources.items_for_user_tower, items, token_budget=budget, projected=False
+    )
     return Vectors(
         shared_encode(accelerator, model.item_tower, sources.items, items, token_budget=budget),
         shared_encode(accelerator, model.user_tower, sources.users, users, token_budget=budget),
+        centre(states),
     )

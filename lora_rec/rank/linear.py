@@ -149,15 +149,7 @@ def sum_by_row(values: NDArray[np.float32], rows: NDArray[np.int64], *, n_rows: 
     return result
 
 
-def whiten(vectors: NDArray[np.float32], *, shrinkage: float = 1e-3) -> NDArray[np.float32]:
-    """Gives unit vectors on axes of equal strength, so that a cosine sees more than the few strongest.
-
-    Args:
-        vectors: (N, D).
-        shrinkage: share of the largest variance added to each, so that noise is not blown up.
-    """
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
-    variances, axes = np.linalg.eigh(centred.T @ centred / max(1, len(vectors)))
-    scales = 1 / np.sqrt(np.maximum(variances, 0) + shrinkage * max(float(variances[-1]), 1e-12))
-    white = centred @ (axes * scales)
-    return (white / np.maximum(np.linalg.norm(white, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+def centre(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gives (N, D) unit vectors without what all share, so that their cosine tells items apart."""
+    centred = vectors - vectors.mean(axis=0)
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-12)

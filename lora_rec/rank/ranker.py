@@ -17,7 +17,6 @@ from lora_rec.bundle import read_manifest
 from lora_rec.data.dataset import Lists
 from lora_rec.errors import DataError, nearest_names
 from lora_rec.rank.head import RankingHead
-from lora_rec.rank.linear import whiten
 from lora_rec.rank.rerank import rerank
 from lora_rec.rank.search import top_k
 from lora_rec.schema import Manifest
@@ -76,6 +75,8 @@ class Recommender:
     item_fields: dict[str, list[str]]
     item_vectors: NDArray[np.float32]
     """(N, D), of the item tower, unit length."""
+    similarity_vectors: NDArray[np.float32]
+    """(N, H), item texts as the user tower reads them; their cosine says how alike two items are."""
     head: RankingHead
     metrics: dict[str, Any]
     """What metrics.json holds."""
@@ -86,20 +87,18 @@ class Recommender:
         root = Path(folder)
         manifest = read_manifest(root)
         items = json.loads((root / "items.json").read_text(encoding="utf-8"))
-        vectors = np.load(root / "item_vectors.npy", allow_pickle=False).astype(np.float32)
+        vectors, similarity = (
+            np.load(root / f"{name}_vectors.npy", allow_pickle=False).astype(np.float32)
+            for name in ("item", "similarity")
+        )
         head = RankingHead.from_arrays(load_file(root / "head.safetensors"))
         metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
-        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, head, metrics)
+        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, similarity, head, metrics)
 
     @cached_property
     def scoring_vectors(self) -> NDArray[np.float32]:
         """What a user vector of the head is multiplied with, one row per item."""
         return self.head.item_vectors()
-
-    @cached_property
-    def similarity_vectors(self) -> NDArray[np.float32]:
-        """The item vectors whitened, (N, D): their cosine says how alike two items are."""
-        return whiten(self.item_vectors)
 
     @cached_property
     def titles(self) -> Sequence[str]:

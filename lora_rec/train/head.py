@@ -25,6 +25,7 @@ class SequenceHead(nn.Module):
         item_vectors: NDArray[np.float32],
         item_counts: NDArray[np.int64],
         *,
+        user_width: int,
         width: int,
         n_heads: int,
         history_length: int,
@@ -36,8 +37,9 @@ class SequenceHead(nn.Module):
         """Prepares the inputs.
 
         Args:
-            item_vectors: (N, D), of the item tower.
+            item_vectors: (N, T), of the items' texts.
             item_counts: (N,), training interactions.
+            user_width: D, length of the user text vectors.
             width: W.
             n_heads: Q, number of learned queries.
             history_length: L.
@@ -60,7 +62,8 @@ class SequenceHead(nn.Module):
         # One query starts on the newest items, the last on the whole history.
         slopes = torch.logspace(0, -2, n_heads) if n_heads > 1 else torch.tensor([0.1])
         self.place_bias = nn.Parameter(-torch.arange(history_length)[:, None] * slopes[None, :])
-        self.hidden = nn.Linear(n_heads * width + text_width + 1, 2 * width)
+        self.user_width = user_width
+        self.hidden = nn.Linear(n_heads * width + user_width + 1, 2 * width)
         self.output = nn.Linear(2 * width, width)
         self.dropout = nn.Dropout(dropout)
 
@@ -149,7 +152,7 @@ def train_sequence_head(
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
-    width = head.text.shape[1]
+    width = head.user_width
     optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     best_score, best = -np.inf, head.to_arrays()
