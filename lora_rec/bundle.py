@@ -24,12 +24,18 @@ def check_output(output: str | Path) -> Path:
         BundleError: the place holds something that is not a bundle, or cannot be written.
     """
     folder = Path(output)
-    if folder.exists() and not (folder / MANIFEST).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if (
+        folder.exists()
+        and not (folder / MANIFEST).is_file()
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
         raise BundleError(f"output: {output} exists and is no bundle; name another folder or move that away")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BundleError(f"output: {folder.parent} cannot be made ({error.strerror}); name another folder") from error
+        raise BundleError(
+            f"output: {folder.parent} cannot be made ({error.strerror}); name another folder"
+        ) from error
     if not os.access(folder.parent, os.W_OK):
         raise BundleError(f"output: {folder.parent} cannot be written; name another folder")
     return folder
@@ -76,7 +82,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     root = Path(folder)
     file = root / MANIFEST
     if not file.is_file():
-        raise BundleError(f"{folder}: no bundle here ({MANIFEST} is missing); give the output folder of a run")
+        raise BundleError(
+            f"{folder}: no bundle here ({MANIFEST} is missing); give the output folder of a run"
+        )
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -85,7 +93,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     for name, digest in manifest.files.items():
         part = Path(name)
         if part.is_absolute() or ".." in part.parts:
-            raise BundleError(f"{folder}: bundle.json names a file outside of the bundle ({name}); do not use it")
+            raise BundleError(
+                f"{folder}: bundle.json names a file outside of the bundle ({name}); do not use it"
+            )
         if not (root / name).is_file():
             raise BundleError(f"{folder}/{name}: missing; get the bundle again or run its recipe")
         if file_digest(root / name) != digest:

@@ -36,7 +36,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="example: lora-rec recommend runs/quickstart --history 318,296 -k 10 --diversity 0.3",
     )
     recommend.add_argument("bundle", help="output folder of a run")
-    recommend.add_argument("--history", required=True, help="item ids, oldest first, with commas between them")
+    recommend.add_argument(
+        "--history", required=True, help="item ids, oldest first, with commas between them"
+    )
     recommend.add_argument("-k", type=int, default=10, help="length of the list (default: %(default)s)")
     recommend.add_argument(
         "--diversity",
@@ -44,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
         default=0.0,
         help="0 keeps the relevance order, 1 is the most diverse (default: %(default)s)",
     )
-    recommend.add_argument("--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked")
+    recommend.add_argument(
+        "--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked"
+    )
     recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
     recommend.set_defaults(run=_recommend)
 
@@ -87,7 +91,9 @@ def _info(arguments: argparse.Namespace) -> None:
     rec = lora_rec.load(arguments.bundle)
     manifest = rec.manifest
     size = sum(p.stat().st_size for p in Path(arguments.bundle).rglob("*") if p.is_file())
-    print(f"{arguments.bundle}: {manifest.n_items:,} items, {manifest.width} wide, {size / 1e6:.1f} MB, files verified")
+    print(
+        f"{arguments.bundle}: {manifest.n_items:,} items, {manifest.width} wide, {size / 1e6:.1f} MB, files verified"
+    )
     for name in ("user_tower", "item_tower"):
         tower = getattr(manifest, name)
         revision = f" at {tower.revision[:12]}" if tower.revision else ""
@@ -116,7 +122,9 @@ def _check(arguments: argparse.Namespace) -> None:
         print(split.report)
         return
     if not arguments.items:
-        raise DataError("check: the item table is missing; give --items FILE, or a recipe instead of the interactions")
+        raise DataError(
+            "check: the item table is missing; give --items FILE, or a recipe instead of the interactions"
+        )
     time_column = None if arguments.time_column.lower() == "none" else arguments.time_column
     dataset = load_dataset(
         arguments.data,

@@ -32,7 +32,9 @@ def load_config(cls: type[T], path: str | Path, *, overrides: Sequence[str] = ()
     """
     file = Path(path)
     if not file.is_file():
-        raise RecipeError(f"{path}: no such recipe; give the path of a YAML file, e.g. recipes/configs/quickstart.yaml")
+        raise RecipeError(
+            f"{path}: no such recipe; give the path of a YAML file, e.g. recipes/configs/quickstart.yaml"
+        )
     try:
         tree = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:

@@ -90,4 +90,6 @@ class Manifest:
             fields["ranking"] = RankingManifest(**tree["ranking"])
             return cls(**fields)
         except (KeyError, TypeError) as error:
-            raise BundleError(f"{where}: bundle.json is not as it was written ({error}); get the bundle again") from error
+            raise BundleError(
+                f"{where}: bundle.json is not as it was written ({error}); get the bundle again"
+            ) from error

@@ -20,7 +20,14 @@ from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_head, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
-from lora_rec.pipeline.towers import build_towers, encode_all, open_sources, solve_projections, teach, train_towers
+from lora_rec.pipeline.towers import (
+    build_towers,
+    encode_all,
+    open_sources,
+    solve_projections,
+    teach,
+    train_towers,
+)
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import Recipe
 
@@ -54,7 +61,9 @@ def run(recipe: Recipe) -> None:
     if not accelerator.is_main_process:
         return
     with stages("ranking head"):
-        fitted = fit_head(recipe.head, vectors, split, examples, texts, seed=recipe.train.seed, show_progress=True)
+        fitted = fit_head(
+            recipe.head, vectors, split, examples, texts, seed=recipe.train.seed, show_progress=True
+        )
     with stages("compare"):
         comparison = Comparison(split, ruler=centre(frozen.items), k=recipe.ranking.k)
         comparison.add_baselines(ease)
@@ -72,7 +81,15 @@ def run(recipe: Recipe) -> None:
             head=fitted.head.to_arrays(),
             metrics=metrics,
         )
-    print_report(folder, metrics, stages, dataset=dataset, split=split, diversity=recipe.ranking.diversity, k=recipe.ranking.k)
+    print_report(
+        folder,
+        metrics,
+        stages,
+        dataset=dataset,
+        split=split,
+        diversity=recipe.ranking.diversity,
+        k=recipe.ranking.k,
+    )
 
 
 def print_once(accelerator: Accelerator, text: object) -> None:
@@ -89,7 +106,9 @@ def use_all_cores() -> None:
 
 def main() -> int:
     """Parses the command line; gives 1 after an error that the user can put right."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", help="YAML file, see recipes/configs")
     parser.add_argument("overrides", nargs="*", help="section.field=value, e.g. train.learning_rate=2e-4")
     arguments = parser.parse_args()

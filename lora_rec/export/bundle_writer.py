@@ -57,9 +57,15 @@ def export_bundle(
         save_towers(model, folder)
         np.save(folder / "item_vectors.npy", item_vectors.astype(np.float16), allow_pickle=False)
         np.save(folder / "similarity_vectors.npy", similarity_vectors.astype(np.float16), allow_pickle=False)
-        items = {"ids": dataset.item_ids.tolist(), "fields": {k: list(v) for k, v in dataset.item_fields.items()}}
+        items = {
+            "ids": dataset.item_ids.tolist(),
+            "fields": {k: list(v) for k, v in dataset.item_fields.items()},
+        }
         (folder / "items.json").write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
-        save_file({name: np.ascontiguousarray(array) for name, array in head.items()}, str(folder / "head.safetensors"))
+        save_file(
+            {name: np.ascontiguousarray(array) for name, array in head.items()},
+            str(folder / "head.safetensors"),
+        )
         (folder / "recipe.yaml").write_text(portable_recipe(recipe), encoding="utf-8")
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
@@ -86,7 +92,12 @@ def portable_recipe(recipe: Recipe) -> str:
     """Gives the resolved recipe; an absolute path is cut to its last part, since bundles travel."""
     tree = yaml.safe_load(recipe.to_yaml())
     cut = []
-    for section, name in (("data", "interactions"), ("data", "items"), ("user_tower", "backbone"), ("item_tower", "backbone")):
+    for section, name in (
+        ("data", "interactions"),
+        ("data", "items"),
+        ("user_tower", "backbone"),
+        ("item_tower", "backbone"),
+    ):
         value = tree[section][name]
         if value and (PurePath(value).is_absolute() or value.startswith("~")):
             tree[section][name] = PurePath(value).name

@@ -73,7 +73,9 @@ class LoadedTowers:
         """Writes items down as the item tower was trained to read them."""
         return render_items(self.manifest.text.item_template, fields)
 
-    def render_histories(self, histories: Sequence[Sequence[int]], fields: dict[str, Sequence[str]]) -> list[str]:
+    def render_histories(
+        self, histories: Sequence[Sequence[int]], fields: dict[str, Sequence[str]]
+    ) -> list[str]:
         """Writes histories of rows of `fields`, oldest first, as the user tower was trained to read them."""
         text = self.manifest.text
         in_history = render_items(text.history_item_template, fields)
@@ -81,13 +83,20 @@ class LoadedTowers:
         return render_histories(rows, in_history, length=text.history_length, newest_first=text.newest_first)
 
     @staticmethod
-    def _encode(tower: Tower, texts: Sequence[str], max_tokens: int, token_budget: int) -> NDArray[np.float32]:
+    def _encode(
+        tower: Tower, texts: Sequence[str], max_tokens: int, token_budget: int
+    ) -> NDArray[np.float32]:
         tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
         return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
 
 
 def load_towers(
-    bundle: str | Path, *, user_backbone: str | None, item_backbone: str | None, precision: str | None, device: str
+    bundle: str | Path,
+    *,
+    user_backbone: str | None,
+    item_backbone: str | None,
+    precision: str | None,
+    device: str,
 ) -> LoadedTowers:
     """Builds both towers from a bundle; see `lora_rec.load_towers`."""
     folder = Path(bundle)
@@ -112,10 +121,16 @@ def load_towers(
         check_adapter(folder / name, where=name)
         model = load_adapter(backbone.model, folder / name)
         tower = Tower(
-            backbone, model, pooling=described.pooling, trained_layers=described.trained_layers, width=manifest.width
+            backbone,
+            model,
+            pooling=described.pooling,
+            trained_layers=described.trained_layers,
+            width=manifest.width,
         )
         prefix = f"{name}."
-        tower.projection.load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+        tower.projection.load_state_dict(
+            {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+        )
         towers.append(tower.requires_grad_(False))
     return LoadedTowers(manifest, TwoTower(*towers).to(device))
 
@@ -131,6 +146,6 @@ def check_adapter(folder: Path, *, where: str) -> None:
         raise BundleError(f"{where}: adapter_config.json asks for rank {config.get('r')}; ranks are 1..1024")
     for name, tensor in load_file(str(folder / "adapter_model.safetensors")).items():
         if not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"{where}: tensor {name} holds values that are not finite; get the bundle again")
-
-
+            raise BundleError(
+                f"{where}: tensor {name} holds values that are not finite; get the bundle again"
+            )

@@ -77,10 +77,17 @@ def choose_linear(
 
 
 def fit_linear(
-    histories: Lists, choice: LinearChoice, *, n_items: int, text_vectors: _Array | None = None, max_rank: int | None = None
+    histories: Lists,
+    choice: LinearChoice,
+    *,
+    n_items: int,
+    text_vectors: _Array | None = None,
+    max_rank: int | None = None,
 ) -> LinearModel:
     """Fits a linear model with chosen numbers."""
-    spectrum = decompose(histories, n_items=n_items, text_vectors=text_vectors, text_weight=choice.text_weight)
+    spectrum = decompose(
+        histories, n_items=n_items, text_vectors=text_vectors, text_weight=choice.text_weight
+    )
     return spectrum.model(regularisation=choice.regularisation, decay=choice.decay, max_rank=max_rank)
 
 
@@ -90,7 +97,14 @@ def text_vectors(vectors: Vectors) -> _Array:
 
 
 def fit_head(
-    section: HeadSection, vectors: Vectors, split: Split, examples: Examples, texts: Texts, *, seed: int, show_progress: bool
+    section: HeadSection,
+    vectors: Vectors,
+    split: Split,
+    examples: Examples,
+    texts: Texts,
+    *,
+    seed: int,
+    show_progress: bool,
 ) -> FittedHead:
     """Fits both parts of the head and their weight: everything is chosen on validation data."""
     text = text_vectors(vectors)
@@ -168,7 +182,9 @@ class Comparison:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked by similarity vectors."""
         users, items = head.user_vectors(self.split.test.histories), head.item_vectors()
         self.add("ranking_head", users, items)
-        pool, scores = top_k(users, items, k=max(self.k, section.n_candidates), exclude=self.split.test.histories)
+        pool, scores = top_k(
+            users, items, k=max(self.k, section.n_candidates), exclude=self.split.test.histories
+        )
         self.lists["ranking_head_diverse"], _ = rerank_lists(
             pool, scores, similarity, k=self.k, diversity=section.diversity, strategy=section.strategy
         )
@@ -179,7 +195,9 @@ class Comparison:
         rare = counts <= RARE_COUNT
         return {name: self._row(lists, counts, rare) for name, lists in self.lists.items()}
 
-    def _row(self, lists: NDArray[np.int64], counts: NDArray[np.int64], rare: NDArray[np.bool_]) -> dict[str, float]:
+    def _row(
+        self, lists: NDArray[np.int64], counts: NDArray[np.int64], rare: NDArray[np.bool_]
+    ) -> dict[str, float]:
         split, k = self.split, self.k
         quality = {"item_vectors": self.ruler, "item_counts": counts, "n_users": split.n_users, "k": k}
         row = evaluate_lists(lists, list(split.test.targets), **quality)  # type: ignore[arg-type]
@@ -187,7 +205,9 @@ class Comparison:
         chosen = np.flatnonzero([len(targets) > 0 for targets in rare_targets])
         # Coverage of the rare items is over all lists; relevance over the users who took one.
         only_rare = np.where((lists >= 0) & ~rare[lists], -1, lists)
-        row[f"coverage@{k} (rare)"] = coverage_at_k(_close_gaps(only_rare), k=k, n_items=len(rare)) * len(rare) / max(1, rare.sum())
+        row[f"coverage@{k} (rare)"] = (
+            coverage_at_k(_close_gaps(only_rare), k=k, n_items=len(rare)) * len(rare) / max(1, rare.sum())
+        )
         if len(chosen):
             part = evaluate_lists(lists[chosen], [rare_targets[i] for i in chosen], **quality)  # type: ignore[arg-type]
             row |= {f"{name}@{k} (rare)": part[f"{name}@{k}"] for name in ("recall", "ndcg", "ild")}
@@ -198,5 +218,3 @@ def _close_gaps(lists: NDArray[np.int64]) -> NDArray[np.int64]:
     """Moves the empty slots of each list to its end."""
     order = np.argsort(lists < 0, axis=1, kind="stable")
     return np.take_along_axis(lists, order, axis=1)
-
-

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +21,16 @@ from lora_rec.rank.ranker import Recommender
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.loop import TrainingResult
 
+logger = logging.getLogger(__name__)
+
 
 class Stages:
-    """Wall time of each stage."""
+    """Wall time of each stage, and the peak memory of the process at its end."""
 
     def __init__(self) -> None:
         """Starts with none."""
         self.seconds: dict[str, float] = {}
+        self.peak_gb: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
@@ -32,6 +38,8 @@ class Stages:
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
+        self.peak_gb[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        logger.info("%s: %.1f s, peak memory so far %.2f GB", name, self.seconds[name], self.peak_gb[name])
 
 
 def collect_metrics(
@@ -53,7 +61,14 @@ def collect_metrics(
 
 
 def print_report(
-    folder: Path, metrics: dict[str, Any], stages: Stages, *, dataset: Dataset, split: Split, diversity: float, k: int
+    folder: Path,
+    metrics: dict[str, Any],
+    stages: Stages,
+    *,
+    dataset: Dataset,
+    split: Split,
+    diversity: float,
+    k: int,
 ) -> None:
     """Prints the table, what the run cost, and ten recommendations for one user, read back from the bundle."""
     systems = {name: row for name, row in metrics.items() if f"ndcg@{k}" in row}
@@ -68,10 +83,18 @@ def print_report(
     parameters = metrics["parameters"]
     for name in ("user_tower", "item_tower"):
         part = parameters[name]
-        say(f"{name}: {part['trained']:,} of {part['total']:,} parameters learned ({part['trained'] / part['total']:.2%})")
+        say(
+            f"{name}: {part['trained']:,} of {part['total']:,} parameters learned ({part['trained'] / part['total']:.2%})"
+        )
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    say("wall time: " + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.seconds.items()))
-    say(f"bundle: {folder}, {size / 1e6:.1f} MB; parameters learned in all: {parameters['trained_share']:.2%}")
+    say(
+        "wall time: "
+        + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in stages.seconds.items())
+        + f"; {sum(stages.seconds.values()):.0f} s in all, peak memory {max(stages.peak_gb.values()):.2f} GB"
+    )
+    say(
+        f"bundle: {folder}, {size / 1e6:.1f} MB; parameters learned in all: {parameters['trained_share']:.2%}"
+    )
     _print_one_user(Recommender.load(folder), dataset, split, k=k)
 
 
@@ -79,7 +102,10 @@ def _print_one_user(rec: Recommender, dataset: Dataset, split: Split, *, k: int)
     lengths = split.test.histories.counts
     user = int(np.argsort(lengths, kind="stable")[len(lengths) // 2])  # a history of median length
     history = [str(dataset.item_ids[item]) for item in split.test.histories[user]]
-    say(f"\nuser {dataset.user_ids[split.test.users[user]]} took, newest last: ... " + "; ".join(_titles(rec, history[-5:])))
+    say(
+        f"\nuser {dataset.user_ids[split.test.users[user]]} took, newest last: ... "
+        + "; ".join(_titles(rec, history[-5:]))
+    )
     taken = [str(dataset.item_ids[item]) for item in split.test.targets[user]]
     say("and next took: " + "; ".join(_titles(rec, taken)) + "\nrecommended:")
     for item in rec.recommend(history, k=k):
@@ -92,7 +118,5 @@ def _titles(rec: Recommender, item_ids: list[str]) -> list[str]:
 
 def say(text: str) -> None:
     """Writes a line for the person at the terminal."""
-    import sys
-
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

@@ -102,11 +102,18 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
 
 def teach(recipe: Recipe, linear: LinearModel, examples: Examples) -> Teacher:
     """Gives the unit vectors of a linear item-item model for the catalogue and the training examples."""
-    return build_teacher(linear.item_vectors(), linear.user_vectors(examples.histories), width=recipe.train.width)
+    return build_teacher(
+        linear.item_vectors(), linear.user_vectors(examples.histories), width=recipe.train.width
+    )
 
 
 def solve_projections(
-    recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, teacher: Teacher, accelerator: Accelerator
+    recipe: Recipe,
+    model: TwoTower,
+    sources: Sources,
+    texts: Texts,
+    teacher: Teacher,
+    accelerator: Accelerator,
 ) -> None:
     """Sets both projections to the best linear map from the towers' states, as they are now, onto the teacher."""
     budget = recipe.train.token_budget
@@ -116,7 +123,9 @@ def solve_projections(
     )
     solve_projection(model.item_tower.projection, states, teacher.items)
     used, rows = np.unique(texts.example_texts, return_inverse=True)
-    states = shared_encode(accelerator, model.user_tower, sources.users, used, token_budget=budget, projected=False)
+    states = shared_encode(
+        accelerator, model.user_tower, sources.users, used, token_budget=budget, projected=False
+    )
     solve_projection(model.user_tower.projection, states[rows], teacher.users)
 
 
@@ -172,12 +181,19 @@ def train_towers(
     )
 
 
-def encode_all(recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, accelerator: Accelerator) -> Vectors:
+def encode_all(
+    recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, accelerator: Accelerator
+) -> Vectors:
     """Encodes the catalogue and every history text with the towers as they are now."""
     budget = recipe.train.token_budget
     items, users = np.arange(len(texts.items)), np.arange(len(texts.users))
     states = shared_encode(
-        accelerator, model.user_tower, sources.items_for_user_tower, items, token_budget=budget, projected=False
+        accelerator,
+        model.user_tower,
+        sources.items_for_user_tower,
+        items,
+        token_budget=budget,
+        projected=False,
     )
     return Vectors(
         shared_encode(accelerator, model.item_tower, sources.items, items, token_budget=budget),

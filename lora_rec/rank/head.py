@@ -90,7 +90,9 @@ class RankingHead:
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Gives every array by name, for a safetensors file; the factors in half precision."""
-        arrays: dict[str, NDArray[np.generic]] = {name: getattr(self.sequence, name) for name in SEQUENCE_SHAPES}
+        arrays: dict[str, NDArray[np.generic]] = {
+            name: getattr(self.sequence, name) for name in SEQUENCE_SHAPES
+        }
         arrays |= {"items": self.sequence.items, "item_bias": self.sequence.item_bias}
         arrays |= {"factors": self.linear.factors.astype(np.float16), "scales": self.linear.scales}
         return arrays | {"settings": np.array([self.linear.decay, self.sequence_weight], dtype=np.float64)}
@@ -99,7 +101,10 @@ class RankingHead:
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> RankingHead:
         """Reads what `to_arrays` gave."""
         decay, weight = (float(value) for value in arrays["settings"])
-        fields = {name: np.asarray(arrays[name], dtype=np.float32) for name in (*SEQUENCE_SHAPES, "items", "item_bias")}
+        fields = {
+            name: np.asarray(arrays[name], dtype=np.float32)
+            for name in (*SEQUENCE_SHAPES, "items", "item_bias")
+        }
         factors = np.asarray(arrays["factors"], dtype=np.float32)
         linear = LinearModel(factors, np.asarray(arrays["scales"], dtype=np.float32), decay)
         return cls(linear, SequencePart(**fields), weight)

@@ -18,6 +18,7 @@ from lora_rec.data.dataset import Lists
 
 EXACT_ROWS = 4096
 EXACT_CELLS = 200_000_000
+USERS_AT_ONCE = 64  # bounds the memory of their histories' factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +39,16 @@ class LinearModel:
     def user_vectors(self, histories: Lists) -> NDArray[np.float32]:
         """Gives (U, R), the recency-weighted sum of the history's factors; zero for an empty history."""
         ends = np.repeat(histories.offsets[1:], histories.counts)
-        weights = self.decay ** (ends - 1 - np.arange(len(histories.values)))
-        keep = weights > 1e-6  # older items add nothing in single precision
-        users = np.repeat(np.arange(len(histories)), histories.counts)[keep]
-        weighted = self.factors[histories.values[keep]] * weights[keep, None].astype(np.float32)
-        return sum_by_row(weighted, users, n_rows=len(histories))
+        weights = (self.decay ** (ends - 1 - np.arange(len(histories.values)))).astype(np.float32)
+        users = np.repeat(np.arange(len(histories)), histories.counts)
+        kept = np.flatnonzero(weights > 1e-6)  # older items add nothing in single precision
+        result = np.zeros((len(histories), self.factors.shape[1]), dtype=np.float32)
+        for start in range(0, len(histories), USERS_AT_ONCE):
+            stop = min(start + USERS_AT_ONCE, len(histories))
+            rows = kept[slice(*np.searchsorted(users[kept], (start, stop)))]
+            weighted = self.factors[histories.values[rows]] * weights[rows, None]
+            result[start:stop] = sum_by_row(weighted, users[rows] - start, n_rows=stop - start)
+        return result
 
     def with_decay(self, decay: float) -> LinearModel:
         """Gives the same model with another recency weight."""
@@ -88,10 +94,14 @@ def decompose(
     pairs = np.unique(rows * np.int64(n_items) + histories.values)
     users, items = pairs // n_items, pairs % n_items
     used, users = np.unique(users, return_inverse=True)
-    text = None if text_vectors is None or text_weight == 0 else text_weight * text_vectors.T.astype(np.float32)
+    text = (
+        None if text_vectors is None or text_weight == 0 else text_weight * text_vectors.T.astype(np.float32)
+    )
     n_rows = len(used) + (0 if text is None else len(text))
     if min(n_rows, n_items) > EXACT_ROWS or len(used) * n_items > EXACT_CELLS:
-        return _decompose_large(users, items, text, n_users=len(used), n_items=n_items, rank=max_rank, seed=seed)
+        return _decompose_large(
+            users, items, text, n_users=len(used), n_items=n_items, rank=max_rank, seed=seed
+        )
     matrix = np.zeros((n_rows, n_items), dtype=np.float32)
     matrix[users, items] = 1
     if text is not None:

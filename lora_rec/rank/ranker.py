@@ -55,7 +55,9 @@ class RecommendationTable:
         columns: dict[str, list[Any]] = {"user_id": [], "rank": [], "item_id": [], "score": [], "title": []}
         for user_id, row in zip(self.user_ids, self.rows, strict=True):
             for item in row:
-                for name, value in zip(columns, (user_id, item.rank, item.item_id, item.score, item.title), strict=True):
+                for name, value in zip(
+                    columns, (user_id, item.rank, item.item_id, item.score, item.title), strict=True
+                ):
                     columns[name].append(value)
         return columns
 
@@ -164,9 +166,16 @@ class Recommender:
             n_candidates: see `recommend`.
             user_embeddings: (U, D), in the order of `histories`.
         """
-        lists = Lists.from_arrays(self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items())
+        lists = Lists.from_arrays(
+            self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items()
+        )
         items, scores = self.rank(
-            lists, k=k, diversity=diversity, strategy=strategy, n_candidates=n_candidates, user_embeddings=user_embeddings
+            lists,
+            k=k,
+            diversity=diversity,
+            strategy=strategy,
+            n_candidates=n_candidates,
+            user_embeddings=user_embeddings,
         )
         rows = tuple(
             tuple(

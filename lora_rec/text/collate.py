@@ -87,7 +87,11 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int) -> Tokeni
         texts: any strings.
         max_tokens: a longer text is cut at its end.
     """
-    encoded = tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=False)["input_ids"] if texts else []
+    encoded = (
+        tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=False)["input_ids"]
+        if texts
+        else []
+    )
     sentinels = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id, 0)
     sentinel = next(t for t in sentinels if t is not None)
     rows = [row if len(row) else [sentinel] for row in encoded]

@@ -38,7 +38,10 @@ def render_items(template: str, fields: Mapping[str, Sequence[str]], *, where: s
             hint = did_you_mean(name, fields) or f"the item table has: {', '.join(fields)}"
             raise DataError(f"{where}: there is no field {name!r}; {hint}")
     columns = [fields[name] for name in dict.fromkeys(names)]
-    return [_render(template, dict(zip(dict.fromkeys(names), row, strict=True))) for row in zip(*columns, strict=True)]
+    return [
+        _render(template, dict(zip(dict.fromkeys(names), row, strict=True)))
+        for row in zip(*columns, strict=True)
+    ]
 
 
 def _render(template: str, values: Mapping[str, str]) -> str:

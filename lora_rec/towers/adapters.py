@@ -26,7 +26,9 @@ def find_targets(
     layout = layout_of(model, where=where)
     first = first_trained_layer(model, trained_layers=trained_layers, where=where)
     linear = [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]
-    inside = [n for n in linear if n.startswith(f"{layout.layers}.") and _layer_index(n, layout.layers) >= first]
+    inside = [
+        n for n in linear if n.startswith(f"{layout.layers}.") and _layer_index(n, layout.layers) >= first
+    ]
     found: list[str] = []
     for target in target_modules or layout.query_value:
         matches = [n for n in inside if n.endswith(f".{target}")]
@@ -84,7 +86,9 @@ def save_adapter(model: PeftModel, folder: Path, *, base_model_id: str, revision
     config["base_model_name_or_path"] = base_model_id
     config["revision"] = revision
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    (folder / "README.md").unlink(missing_ok=True)  # peft's card repeats the local path; the bundle has its own
+    (folder / "README.md").unlink(
+        missing_ok=True
+    )  # peft's card repeats the local path; the bundle has its own
 
 
 def load_adapter(model: nn.Module, folder: Path) -> PeftModel:

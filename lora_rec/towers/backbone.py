@@ -101,10 +101,14 @@ def resolve_backbone(name: str, *, revision: str | None = None, where: str = "ba
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise TowerError(f"{where}: {name!r} holds no config.json; give the folder that save_pretrained wrote")
+            raise TowerError(
+                f"{where}: {name!r} holds no config.json; give the folder that save_pretrained wrote"
+            )
         return BackboneSource(folder, folder.resolve().name, None)
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise TowerError(f"{where}: there is no folder {name!r}; give a Hub id, an existing folder or package:NAME")
+        raise TowerError(
+            f"{where}: there is no folder {name!r}; give a Hub id, an existing folder or package:NAME"
+        )
     return _resolve_hub(name, revision=revision, where=where)
 
 
@@ -120,7 +124,8 @@ def _resolve_hub(name: str, *, revision: str | None, where: str) -> BackboneSour
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TowerError(
             f"{where}: the Hub gave no model {name!r}{f' at {revision}' if revision else ''} ({reason}); check the "
-            "id and the network, or give a folder or one of " + ", ".join(PACKAGE_PREFIX + n for n in PACKAGED_MODELS)
+            "id and the network, or give a folder or one of "
+            + ", ".join(PACKAGE_PREFIX + n for n in PACKAGED_MODELS)
         ) from error
     return BackboneSource(folder, name, folder.name)
 
@@ -148,7 +153,9 @@ def _convert_gguf(folder: Path, file: str, *, target: Path) -> Path:
     logger.info("converting %s to safetensors under %s (once)", file, target)
     loaded = AutoModel.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
     # The loaded config carries a quantization_config that blocks save_pretrained.
-    fields = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")}
+    fields = {
+        k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
+    }
     model = AutoModel.from_config(type(loaded.config)(**fields))
     model.load_state_dict(loaded.state_dict())
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +195,9 @@ def load_backbone(
     try:
         config = AutoConfig.from_pretrained(source.folder)
     except (OSError, ValueError) as error:
-        raise TowerError(f"{where}.backbone: {name!r} has no readable config.json ({error}); check the model") from error
+        raise TowerError(
+            f"{where}.backbone: {name!r} has no readable config.json ({error}); check the model"
+        ) from error
     found = backbone_kind(config)
     if found != kind:
         wanted = "a BERT-type encoder" if kind == "encoder" else "a GPT-type decoder"
@@ -200,8 +209,10 @@ def load_backbone(
         model = AutoModel.from_pretrained(source.folder, dtype=DTYPES[precision], use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(source.folder)
     except (OSError, ValueError) as error:
-        raise TowerError(f"{where}.backbone: {name!r} does not load ({error}); it needs safetensors weights"
-                         " and tokenizer files") from error
+        raise TowerError(
+            f"{where}.backbone: {name!r} does not load ({error}); it needs safetensors weights"
+            " and tokenizer files"
+        ) from error
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # we pool ourselves
     if tokenizer.pad_token_id is None:
@@ -218,10 +229,16 @@ def fingerprint(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kept = {k: v for k, v in config.items() if k not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")}
+    kept = {
+        k: v
+        for k, v in config.items()
+        if k not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
+    }
     digest.update(json.dumps(kept, sort_keys=True).encode())
     names = sorted(p.name for p in folder.glob("*.safetensors"))
-    names += [n for n in ("tokenizer.json", "vocab.txt", "merges.txt", "tokenizer.model") if (folder / n).is_file()]
+    names += [
+        n for n in ("tokenizer.json", "vocab.txt", "merges.txt", "tokenizer.model") if (folder / n).is_file()
+    ]
     for name in names:
         digest.update(name.encode())
         with open(folder / name, "rb") as file:

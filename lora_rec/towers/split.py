@@ -66,7 +66,9 @@ def layout_of(model: nn.Module, *, where: str = "backbone") -> Layout:
     """
     model_type = model.config.model_type  # type: ignore[union-attr]
     if model_type not in LAYOUTS:
-        raise TowerError(f"{where}: type {model_type!r} is not supported yet; use one of {', '.join(LAYOUTS)}")
+        raise TowerError(
+            f"{where}: type {model_type!r} is not supported yet; use one of {', '.join(LAYOUTS)}"
+        )
     return LAYOUTS[str(model_type)]
 
 
@@ -78,7 +80,9 @@ def first_trained_layer(model: nn.Module, *, trained_layers: int, where: str = "
     """
     n_layers = len(model.get_submodule(layout_of(model, where=where).layers))  # type: ignore[arg-type]
     if trained_layers > n_layers:
-        raise TowerError(f"{where}.trained_layers: {trained_layers}, but the backbone has {n_layers}; give 1..{n_layers}")
+        raise TowerError(
+            f"{where}.trained_layers: {trained_layers}, but the backbone has {n_layers}; give 1..{n_layers}"
+        )
     return n_layers - trained_layers
 
 

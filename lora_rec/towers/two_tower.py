@@ -59,7 +59,9 @@ class Tower(nn.Module):
     suffix alone.
     """
 
-    def __init__(self, backbone: Backbone, model: nn.Module, *, pooling: str, trained_layers: int, width: int) -> None:
+    def __init__(
+        self, backbone: Backbone, model: nn.Module, *, pooling: str, trained_layers: int, width: int
+    ) -> None:
         """Puts the parts together.
 
         Args:
@@ -96,7 +98,9 @@ class Tower(nn.Module):
     def encode_prefix(self, batch: TokenBatch) -> torch.Tensor:
         """Gives what the frozen layers make of token ids, (B, L, H)."""
         with torch.no_grad():
-            output = self._halves[0](input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._options())
+            output = self._halves[0](
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._options()
+            )
         return output.last_hidden_state
 
     def encode_states(self, batch: TokenBatch) -> torch.Tensor:
@@ -142,7 +146,10 @@ class TwoTower(nn.Module):
         state: dict[str, torch.Tensor] = dict(self.trained_parameters())
         for name in ("user_tower", "item_tower"):
             projection = getattr(self, name).projection
-            state |= {f"{name}.projection.{key}": value for key, value in projection.state_dict(keep_vars=True).items()}
+            state |= {
+                f"{name}.projection.{key}": value
+                for key, value in projection.state_dict(keep_vars=True).items()
+            }
         return state
 
 

@@ -79,7 +79,9 @@ class SequenceHead(nn.Module):
     ) -> torch.Tensor:
         """Gives (B, W) from item inputs (N, W), histories (B, L) newest first with mask, and text (B, D + 1)."""
         inputs = items[histories] * mask[:, :, None]
-        logits = inputs @ self.queries.T / self.queries.shape[1] ** 0.5 + self.place_bias[: histories.shape[1]]
+        logits = (
+            inputs @ self.queries.T / self.queries.shape[1] ** 0.5 + self.place_bias[: histories.shape[1]]
+        )
         weights = logits.masked_fill(~mask[:, :, None], -1e9).softmax(dim=1)
         pooled = torch.einsum("ulq,ulw->uqw", weights, inputs).flatten(1)
         hidden = torch.relu(self.hidden(torch.cat([pooled, user_text], dim=1)))
@@ -180,7 +182,9 @@ def train_sequence_head(
             users = head.user_vectors(items, padded, torch.from_numpy(mask), torch.from_numpy(text[rows]))
             loss = nn.functional.cross_entropy(head.scores(items, users), torch.from_numpy(targets[rows]))
             if not torch.isfinite(loss):
-                raise TrainingError(f"head: the loss is {loss.item()}; lower head.learning_rate ({learning_rate:g})")
+                raise TrainingError(
+                    f"head: the loss is {loss.item()}; lower head.learning_rate ({learning_rate:g})"
+                )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

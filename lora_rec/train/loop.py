@@ -114,7 +114,9 @@ def train_two_tower(
         TrainingError: the loss is not a number, or an adapter did not move in the first steps.
     """
     trained = model.trained_parameters()
-    optimizer = build_optimizer(list(trained.values()), learning_rate=learning_rate, weight_decay=weight_decay)
+    optimizer = build_optimizer(
+        list(trained.values()), learning_rate=learning_rate, weight_decay=weight_decay
+    )
     n_batches = max(1, len(examples) // batch_size)
     schedule = warmup_cosine(optimizer, n_steps=epochs * n_batches, warmup_share=warmup_share)
     log_popularity = torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float()
@@ -128,15 +130,23 @@ def train_two_tower(
         began = time.perf_counter()
         order = np.random.default_rng([seed, epoch]).permutation(len(examples))
         losses, n_texts = [], 0
-        bar = tqdm(np.array_split(order, n_batches), desc=f"epoch {epoch}/{epochs}", disable=not accelerator.is_main_process)
+        bar = tqdm(
+            np.array_split(order, n_batches),
+            desc=f"epoch {epoch}/{epochs}",
+            disable=not accelerator.is_main_process,
+        )
         for rows in bar:
             step += 1
-            extra = np.random.default_rng([seed, step, 1]).choice(n_items, size=min(extra_items, n_items), replace=False)
+            extra = np.random.default_rng([seed, step, 1]).choice(
+                n_items, size=min(extra_items, n_items), replace=False
+            )
             pairs = _Pairs.of(examples, rows, known, extra)
             encode_seed = seed * 1_000_003 + step
             texts, text_of_row = np.unique(user_texts[rows], return_inverse=True)
             users = _shared_leaf(accelerator, model.user_tower, user_source, texts, token_budget, encode_seed)
-            items = _shared_leaf(accelerator, model.item_tower, item_source, pairs.items, token_budget, encode_seed)
+            items = _shared_leaf(
+                accelerator, model.item_tower, item_source, pairs.items, token_budget, encode_seed
+            )
             of_rows = users[torch.from_numpy(text_of_row)]
             known_mask = pairs.known_mask.to(users.device)
             softmax = in_batch_softmax_loss(
@@ -159,8 +169,12 @@ def train_two_tower(
                     f" or raise train.temperature ({temperature:g})"
                 )
             loss.backward()
-            _backpropagate(accelerator, model.user_tower, user_source, texts, users, token_budget, encode_seed)
-            _backpropagate(accelerator, model.item_tower, item_source, pairs.items, items, token_budget, encode_seed)
+            _backpropagate(
+                accelerator, model.user_tower, user_source, texts, users, token_budget, encode_seed
+            )
+            _backpropagate(
+                accelerator, model.item_tower, item_source, pairs.items, items, token_budget, encode_seed
+            )
             for parameter in trained.values():
                 if parameter.grad is not None:
                     parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
@@ -172,7 +186,9 @@ def train_two_tower(
                 check_moved(at_start, trained, n_steps=step)
             losses.append(loss.item())
             n_texts += len(texts) + len(pairs.items)
-            bar.set_postfix(loss=f"{losses[-1]:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - began):.0f}")
+            bar.set_postfix(
+                loss=f"{losses[-1]:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - began):.0f}"
+            )
         score = validate()
         logs.append(EpochLog(epoch, float(np.mean(losses)), score, time.perf_counter() - began))
         logger.info("epoch %d: loss %.4f, validation %.4f", epoch, logs[-1].loss, score)
@@ -200,7 +216,9 @@ class _Pairs:
     """The same but for the example's own targets, which the teacher may rank."""
 
     @classmethod
-    def of(cls, examples: Examples, rows: NDArray[np.int64], known: Lists, extra: NDArray[np.int64]) -> _Pairs:
+    def of(
+        cls, examples: Examples, rows: NDArray[np.int64], known: Lists, extra: NDArray[np.int64]
+    ) -> _Pairs:
         targets = [examples.targets[int(row)] for row in rows]
         drawn = np.concatenate(targets)
         items, places = np.unique(np.concatenate([drawn, extra]), return_inverse=True)
@@ -219,7 +237,12 @@ def _share(accelerator: Accelerator, n: int) -> NDArray[np.int64]:
 
 
 def _shared_leaf(
-    accelerator: Accelerator, tower: Tower, source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    token_budget: int,
+    seed: int,
 ) -> torch.Tensor:
     """Gives all embeddings as a leaf that collects their gradient; each process encodes its part."""
     mine = _share(accelerator, len(indices))

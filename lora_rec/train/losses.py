@@ -75,7 +75,10 @@ def distillation_loss(
 
     Source: Hinton et al. 2015, "Distilling the knowledge in a neural network", eq. 1.
     """
-    if teacher_scores.shape != (len(user_embeddings), len(item_embeddings)) or known_mask.shape != teacher_scores.shape:
+    if (
+        teacher_scores.shape != (len(user_embeddings), len(item_embeddings))
+        or known_mask.shape != teacher_scores.shape
+    ):
         raise ValueError(
             f"teacher_scores {tuple(teacher_scores.shape)} and known_mask {tuple(known_mask.shape)} do not fit"
             f" {len(user_embeddings)} users and {len(item_embeddings)} items"
@@ -99,5 +102,7 @@ def alignment_loss(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Ten
         ValueError: shapes differ.
     """
     if embeddings.shape != targets.shape:
-        raise ValueError(f"embeddings {tuple(embeddings.shape)} and targets {tuple(targets.shape)} differ in shape")
+        raise ValueError(
+            f"embeddings {tuple(embeddings.shape)} and targets {tuple(targets.shape)} differ in shape"
+        )
     return (1 - (embeddings * targets).sum(dim=1)).mean()

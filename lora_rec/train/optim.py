@@ -8,12 +8,16 @@ import torch
 from torch import nn
 
 
-def build_optimizer(adapters: list[nn.Parameter], *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(
+    adapters: list[nn.Parameter], *, learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
     """Gives AdamW over the adapters."""
     return torch.optim.AdamW(adapters, lr=learning_rate, weight_decay=weight_decay)
 
 
-def warmup_cosine(optimizer: torch.optim.Optimizer, *, n_steps: int, warmup_share: float) -> torch.optim.lr_scheduler.LambdaLR:
+def warmup_cosine(
+    optimizer: torch.optim.Optimizer, *, n_steps: int, warmup_share: float
+) -> torch.optim.lr_scheduler.LambdaLR:
     """Gives a schedule that rises over the first share of the steps and falls to zero along a cosine."""
     warmup = max(1, round(warmup_share * n_steps))
 

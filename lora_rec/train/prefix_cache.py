@@ -49,7 +49,9 @@ def cache_key(tower: Tower) -> str:
 class CachedPrefix:
     """Batches of hidden states for a fixed list of texts, read from the cache."""
 
-    def __init__(self, tokens: TokenizedTexts, places: list[tuple[np.memmap, int]], *, precision: str) -> None:
+    def __init__(
+        self, tokens: TokenizedTexts, places: list[tuple[np.memmap, int]], *, precision: str
+    ) -> None:
         """Keeps where each text's states lie; use `open_prefix_cache`."""
         self._lengths = tokens.lengths
         self._places = places
@@ -98,13 +100,19 @@ def open_prefix_cache(
     """
     folder = root / "prefix" / cache_key(tower)
     digests = [hashlib.sha256(tokens[i].tobytes()).digest()[:16] for i in range(len(tokens))]
-    known = _open_segments(folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision)
+    known = _open_segments(
+        folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision
+    )
     missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
     if missing:
         indices = np.fromiter(missing.values(), dtype=np.int64)
         _check_split(tower, tokens, indices[:4])
-        _write_segment(tower, tokens, indices, list(missing), folder, token_budget=token_budget, progress=progress)
-        known = _open_segments(folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision)
+        _write_segment(
+            tower, tokens, indices, list(missing), folder, token_budget=token_budget, progress=progress
+        )
+        known = _open_segments(
+            folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision
+        )
     logger.info("prefix cache %s: %d texts, %d computed now", folder.name, len(tokens), len(missing))
     return CachedPrefix(tokens, [known[d] for d in digests], precision=tower.backbone_info.precision)
 
@@ -148,7 +156,9 @@ def _write_segment(
         states.flush()
         np.save(scratch / "offsets.npy", offsets)
         (scratch / "digests.bin").write_bytes(b"".join(digests))
-        os.rename(scratch, folder / f"segment-{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}-{os.getpid()}")
+        os.rename(
+            scratch, folder / f"segment-{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}-{os.getpid()}"
+        )
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
@@ -173,7 +183,9 @@ def _check_split(tower: Tower, tokens: TokenizedTexts, indices: NDArray[np.int64
     options = {"use_cache": False} if tower.backbone_info.kind == "decoder" else {}
     whole = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options).last_hidden_state
     hidden = tower.encode_prefix(batch)
-    halves = tower._halves[1](inputs_embeds=hidden, attention_mask=batch.attention_mask, **options).last_hidden_state
+    halves = tower._halves[1](
+        inputs_embeds=hidden, attention_mask=batch.attention_mask, **options
+    ).last_hidden_state
     mask = batch.attention_mask.bool()
     difference = float((whole[mask].float() - halves[mask].float()).abs().max())
     if not difference <= 1e-3 * (1 + float(whole[mask].float().abs().max())):

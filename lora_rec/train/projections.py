@@ -60,7 +60,9 @@ def build_teacher(
     return Teacher(lifted, flat)
 
 
-def ridge(states: NDArray[np.float32], targets: NDArray[np.float32], *, shrinkage: float = 1e-2) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def ridge(
+    states: NDArray[np.float32], targets: NDArray[np.float32], *, shrinkage: float = 1e-2
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Gives the linear map from states to targets with the least squared error and a penalty on its size.
 
     Args:
@@ -79,10 +81,14 @@ def ridge(states: NDArray[np.float32], targets: NDArray[np.float32], *, shrinkag
     return weight.astype(np.float32), (y_mean - weight @ x_mean).astype(np.float32)
 
 
-def solve_projection(projection: Projection, states: NDArray[np.float32], targets: NDArray[np.float32]) -> None:
+def solve_projection(
+    projection: Projection, states: NDArray[np.float32], targets: NDArray[np.float32]
+) -> None:
     """Sets a projection's standardisation from states (M, H) and its map to their regression onto targets (M, D)."""
     mean, deviation = states.mean(axis=0), states.std(axis=0)
     scale = 1 / np.maximum(deviation, 1e-6 * max(float(deviation.max()), 1e-12))
     weight, bias = ridge((states - mean) * scale, targets)
     values = {"mean": mean, "scale": scale, "weight": weight, "bias": bias}
-    projection.load_state_dict({k: torch.from_numpy(np.asarray(v, dtype=np.float32)) for k, v in values.items()})
+    projection.load_state_dict(
+        {k: torch.from_numpy(np.asarray(v, dtype=np.float32)) for k, v in values.items()}
+    )
