@@ -1,7 +1,7 @@
 """Runs the quickstart once per seed and writes benchmarks/results/quickstart_quality.json.
 
-The data, the split and the baselines are the same for every seed; the adapters, the examples and the sequence part of
-the head are drawn anew. `low` and `high` are the lowest and the highest seed, `value` their mean.
+The data, the split and the baselines are the same for every seed; the adapters, the examples and the sequence
+part of the head are drawn anew. `low` and `high` are the lowest and the highest seed, `value` their mean.
 
 python benchmarks/quickstart_quality.py --seeds 0 1 2
 """

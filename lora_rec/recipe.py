@@ -145,8 +145,8 @@ class TrainSection:
     """Weight of the log-probability correction of in-batch negatives: 1 estimates the softmax over
     the catalogue, 0 leaves popular items pushed down."""
     distillation: float = 0.9
-    """Weight of the alignment with the vectors of a linear item-item model; the softmax over positives has the
-    rest. On small data the linear model is the far stronger signal."""
+    """Weight of the alignment with the vectors of a linear item-item model; the softmax over positives has
+    the rest. On small data the linear model is the far stronger signal."""
     extra_items: int = 256
     """Random items of the catalogue in each step, so that rare ones keep their scale."""
     token_budget: int = 4096

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,9 @@ class Lists:
             raise IndexError(f"list {index} of {len(self)}")
         index %= len(self)
         return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+        return (self[i] for i in range(len(self)))
 
     @property
     def counts(self) -> NDArray[np.int64]:

@@ -92,7 +92,7 @@ def fit_linear(
 
 
 def text_vectors(vectors: Vectors) -> _Array:
-    """Gives what the head knows of an item's text, (N, D + H): the item tower's vector and the user tower's reading."""
+    """Gives what the head knows of item texts, (N, D + H): item tower and user tower side by side."""
     return np.concatenate([centre(vectors.items), vectors.item_states], axis=1) / np.float32(np.sqrt(2))
 
 
@@ -157,8 +157,8 @@ class Comparison:
 
     split: Split
     ruler: _Array
-    """(N, D), vectors on which `ild@k` is measured: those of the frozen towers, so no trained system is judged
-    by its own."""
+    """(N, D), vectors on which `ild@k` is measured: those of the frozen towers, so no trained system is
+    judged by its own."""
     k: int
     lists: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     """System to items (U, k)."""
@@ -190,7 +190,7 @@ class Comparison:
         )
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Gives every metric of every system; `(rare)` is over targets with at most two interactions before the test."""
+        """Gives every metric of every system; `(rare)` is over targets with at most two earlier interactions."""
         counts = self.split.item_counts(include_validation=True)
         rare = counts <= RARE_COUNT
         return {name: self._row(lists, counts, rare) for name, lists in self.lists.items()}

@@ -19,7 +19,7 @@ from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import BatchSource, tokenize
 from lora_rec.towers.adapters import attach_lora
 from lora_rec.towers.backbone import cache_folder, load_backbone
-from lora_rec.towers.two_tower import Tower, TwoTower, encode
+from lora_rec.towers.two_tower import Tower, TwoTower
 from lora_rec.train.loop import TrainingResult, shared_encode, train_two_tower
 from lora_rec.train.prefix_cache import open_prefix_cache
 from lora_rec.train.projections import Teacher, build_teacher, solve_projection
@@ -46,8 +46,8 @@ class Vectors:
     users: NDArray[np.float32]
     """(T, D), one per distinct history text."""
     item_states: NDArray[np.float32]
-    """(N, H), item texts as the user tower's encoder reads them, centred, unit length: encoders know better than
-    decoders how alike two texts are, and it has read the titles in its histories anyway."""
+    """(N, H), item texts as the user tower's encoder reads them, centred, unit length: encoders know better
+    than decoders how alike two texts are, and it has read the titles in its histories anyway."""
 
 
 def build_tower(section: TowerSection, *, kind: str, width: int, where: str) -> Tower:
@@ -115,7 +115,7 @@ def solve_projections(
     teacher: Teacher,
     accelerator: Accelerator,
 ) -> None:
-    """Sets both projections to the best linear map from the towers' states, as they are now, onto the teacher."""
+    """Sets both projections to the best linear map of the towers' present states onto the teacher."""
     budget = recipe.train.token_budget
     every_item = np.arange(len(texts.items))
     states = shared_encode(

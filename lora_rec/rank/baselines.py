@@ -13,8 +13,8 @@ def item_cosine_vectors(histories: Lists, *, n_items: int) -> tuple[NDArray[np.f
     """Gives item-item cosine on interactions, as a dot product over the users who took an item.
 
     Returns:
-        Vectors (N, U) of unit length, one axis per user, for the history's items and for the candidates alike;
-        and the counts (N,). An item that nobody took is zero.
+        Vectors (N, U) of unit length, one axis per user, for the history's items and for the candidates
+        alike; and the counts (N,). An item that nobody took is zero.
     """
     vectors = np.zeros((n_items, len(histories)), dtype=np.float32)
     vectors[histories.values, np.repeat(np.arange(len(histories)), histories.counts)] = 1

@@ -1,9 +1,9 @@
 """The ranking head in numpy: one user vector from a history, so a list is a dot product over the catalogue.
 
-It holds two parts side by side. The linear part is the item-item model of `linear`. The sequence part pools the
-history's item inputs (a projection of the text vector plus a residual per item id) with learned queries and a bias per
-place in the history, adds the user's text vector where there is one, and maps that to the items' space. `train.head`
-trains it in torch; this is the same arithmetic.
+It holds two parts side by side. The linear part is the item-item model of `linear`. The sequence part pools
+the history's item inputs (a projection of the text vector plus a residual per item id) with learned queries
+and a bias per place in the history, adds the user's text vector where there is one, and maps that to the
+items' space. `train.head` trains it in torch; this is the same arithmetic.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """The linear item-item model in closed form: EASE, as a dot product, with texts as further rows.
 
-EASE (Steck 2019, arXiv 1905.03375) solves min |X - XB|^2 + l|B|^2 with a zero diagonal: B_ij = -P_ij / P_jj for
-P = (X'X + l)^-1. With the eigenvectors V and values s of X'X, l P = 1 - Q Q' for Q = V sqrt(s / (s + l)), so the score of
-an item j outside the history h is (sum of w_i Q_i over h) . Q_j / (1 - Q_j . Q_j): exact, and never an N x N matrix
-when there are fewer users than items. Text vectors T (N, D) join as D further rows a T' of X (closed-form side
-information; Jeunen et al. 2020, "Closed-form models for collaborative filtering with side-information").
+EASE (Steck 2019, arXiv 1905.03375) solves min |X - XB|^2 + l|B|^2 with a zero diagonal: B_ij = -P_ij / P_jj
+for P = (X'X + l)^-1. With the eigenvectors V and values s of X'X, l P = 1 - Q Q' for Q = V sqrt(s / (s + l)),
+so the score of an item j outside the history h is (sum of w_i Q_i over h) . Q_j / (1 - Q_j . Q_j): exact, and
+never an N x N matrix when there are fewer users than items. Text vectors T (N, D) join as D further rows a T'
+of X (closed-form side information; Jeunen et al. 2020, "Closed-form models for collaborative filtering with
+side-information").
 """
 
 from __future__ import annotations

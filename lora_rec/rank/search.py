@@ -26,8 +26,8 @@ def top_k(
         block: users scored at a time.
 
     Returns:
-        Items (U, K) and scores (U, K), best first, K = min(k, N); equal scores by item index. A user with fewer
-        than K items left has -1 and -inf at the end.
+        Items (U, K) and scores (U, K), best first, K = min(k, N); equal scores by item index. A user with
+        fewer than K items left has -1 and -inf at the end.
 
     Raises:
         ValueError: a vector is not finite.
@@ -43,7 +43,8 @@ def top_k(
         if exclude is not None:
             lists = exclude.take(np.arange(start, start + len(part)))
             part[np.repeat(np.arange(len(part)), lists.counts), lists.values] = -np.inf
-        # Every item that ties with the k-th could belong to the list, so the threshold decides, not the partition.
+        # Every item that ties with the k-th could belong to the list, so the threshold decides, not the
+        # partition.
         threshold = np.partition(part, n_items - k, axis=1)[:, n_items - k]
         for row in range(len(part)):
             found = np.flatnonzero(part[row] >= threshold[row])

@@ -1,4 +1,4 @@
-"""Token batches: texts sorted by length and cut into micro-batches of a token budget, never padded to a fixed length."""
+"""Token batches: sorted by length, cut by a token budget, never padded to a fixed length."""
 
 from __future__ import annotations
 

@@ -78,9 +78,9 @@ def attach_lora(
     return get_peft_model(model, config)  # type: ignore[arg-type,return-value]
 
 
-def save_adapter(model: PeftModel, folder: Path, *, base_model_id: str, revision: str | None) -> None:
+def save_adapter(model: nn.Module, folder: Path, *, base_model_id: str, revision: str | None) -> None:
     """Writes a folder that plain peft loads; it names the base by its Hub id, never by a path of this machine."""
-    model.save_pretrained(str(folder), save_embedding_layers=False)
+    model.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base_model_id

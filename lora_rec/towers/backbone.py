@@ -1,4 +1,4 @@
-"""Finds and loads a frozen language model: from the Hub, from a folder, or from a package that carries one."""
+"""Finds and loads a frozen language model: from the Hub, a folder, or a package that carries one."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Backbone:
     @property
     def hidden_size(self) -> int:
         """Width of the token states."""
-        return int(self.model.config.hidden_size)  # type: ignore[union-attr]
+        return int(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
 
 
 def cache_folder() -> Path:

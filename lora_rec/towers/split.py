@@ -1,7 +1,7 @@
 """Cuts a backbone into the frozen layers below the adapters and the layers that carry them.
 
-Both halves share the weights of the whole: they are shallow copies in which the list of layers is shorter. Each
-runs the model's own forward, so masks and position embeddings are made by the model itself.
+Both halves share the weights of the whole: they are shallow copies in which the list of layers is shorter.
+Each runs the model's own forward, so masks and position embeddings are made by the model itself.
 """
 
 from __future__ import annotations

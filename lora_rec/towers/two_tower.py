@@ -31,7 +31,7 @@ class ParameterCount:
 
 
 class Projection(nn.Module):
-    """A linear map of standardised states. It is solved in closed form, never by gradient; see `train.projections`."""
+    """A linear map of standardised states, solved in closed form, never by gradient: `train.projections`."""
 
     mean: torch.Tensor
     scale: torch.Tensor
@@ -54,9 +54,9 @@ class Projection(nn.Module):
 class Tower(nn.Module):
     """Texts in, unit vectors of the shared width out.
 
-    The frozen layers below the adapters (`prefix`) and the layers with them (`suffix`) share their weights with
-    the whole model. A batch of token ids runs both; a batch of hidden states, read from the prefix cache, runs the
-    suffix alone.
+    The frozen layers below the adapters (`prefix`) and the layers with them (`suffix`) share their weights
+    with the whole model. A batch of token ids runs both; a batch of hidden states, read from the prefix
+    cache, runs the suffix alone.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Tower(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> Tower:
-        """Switches the dropout of the adapters alone: the frozen part never drops anything, so it can be cached."""
+        """Switches the dropout of the adapters alone: the frozen part drops nothing, so it can be cached."""
         super().train(False)
         for module in adapter_dropouts(self.model):
             module.train(mode)

@@ -49,6 +49,9 @@ class SequenceHead(nn.Module):
             temperature: of the softmax; folded into the exported vectors.
         """
         super().__init__()
+        self.text: torch.Tensor
+        self.has_id: torch.Tensor
+        self.popularity: torch.Tensor
         n_items, text_width = item_vectors.shape
         self.register_buffer("text", torch.from_numpy(np.asarray(item_vectors, dtype=np.float32)))
         self.register_buffer("has_id", torch.from_numpy(item_counts >= min_id_count).float()[:, None])

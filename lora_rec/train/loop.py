@@ -1,18 +1,19 @@
 """The training loop of the two towers.
 
-A step encodes each distinct history and each distinct item of its batch once. Embeddings are first computed without
-a graph, in micro-batches; the loss gives their gradient; a second pass carries it through the towers, one micro-batch
-at a time, so the batch size does not set the memory (gradient caching, Gao et al. 2021, arXiv 2101.06983).
+A step encodes each distinct history and each distinct item of its batch once. Embeddings are first computed
+without a graph, in micro-batches; the loss gives their gradient; a second pass carries it through the towers,
+one micro-batch at a time, so the batch size does not set the memory (gradient caching, Gao et al. 2021, arXiv
+2101.06983).
 
-Several processes share one step: each encodes its part of the distinct texts, all see all embeddings and the same
-loss, and the gradients of the parts are added. The result is that of one process, with all negatives.
+Several processes share one step: each encodes its part of the distinct texts, all see all embeddings and the
+same loss, and the gradients of the parts are added. The result is that of one process, with all negatives.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +25,7 @@ from tqdm import tqdm
 from lora_rec.data.dataset import Lists
 from lora_rec.data.examples import Examples
 from lora_rec.errors import TrainingError
-from lora_rec.text.collate import BatchSource, plan_micro_batches
+from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
 from lora_rec.towers.two_tower import Tower, TwoTower, encode
 from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
 from lora_rec.train.optim import build_optimizer, warmup_cosine
@@ -94,7 +95,8 @@ def train_two_tower(
         known: (n_users), items that a user has taken: never that user's negatives.
         item_counts: (N,), training interactions of each item, for the popularity correction.
         teacher: vectors of the examples and the items whose scores the distillation copies.
-        validate: called in every process before the first and after each epoch; solves the projections for the
+        validate: called in every process before the first and after each epoch; solves the projections for
+            the
             adapters as they are, and gives a score; higher is better.
         epochs: passes over the examples.
         batch_size: examples in one step, over all processes.
@@ -274,7 +276,9 @@ def _backpropagate(
         tower(batch.to(device)).backward(gradient[rows])
 
 
-def _micro_batches(source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int):  # noqa: ANN202
+def _micro_batches(
+    source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int
+) -> Iterator[tuple[NDArray[np.int64], TokenBatch]]:
     """Yields positions and batches; both passes of a step draw the same dropout."""
     for number, rows in enumerate(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
         torch.manual_seed(seed + 7919 * number)

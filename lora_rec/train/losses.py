@@ -18,8 +18,9 @@ def in_batch_softmax_loss(
 ) -> torch.Tensor:
     """Cross-entropy of each positive pair against the batch's other distinct items.
 
-    For a pair (u, i) the logits are s_uj / temperature - popularity_correction * log q_j over i itself and every item
-    j of the batch that user u is not known to have taken; the loss is the mean of -log softmax at i.
+    For a pair (u, i) the logits are s_uj / temperature - popularity_correction * log q_j over i itself and
+    every item j of the batch that user u is not known to have taken; the loss is the mean of -log softmax at
+    i.
 
     Args:
         user_embeddings: (U, D), unit length, one per distinct user text.
@@ -27,7 +28,8 @@ def in_batch_softmax_loss(
         positive_users: (P,), row of each pair's user.
         positive_items: (P,), row of each pair's item.
         log_popularity: (M,), log of each item's probability to be drawn as a positive.
-        known_mask: (U, M) bool, true where the user has taken the item: repeats and other positives, which are left
+        known_mask: (U, M) bool, true where the user has taken the item: repeats and other positives, which
+            are left
             out of the negatives.
         temperature: > 0; scores are divided by it.
         popularity_correction: 1 estimates the softmax over the catalogue, 0 leaves the sampling bias in.
@@ -35,7 +37,8 @@ def in_batch_softmax_loss(
     Raises:
         ValueError: shapes differ, or temperature is not positive.
 
-    Source: Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item recommendations", eq. 4-6.
+    Source: Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item recommendations",
+    eq. 4-6.
     """
     n_users, n_items = len(user_embeddings), len(item_embeddings)
     if known_mask.shape != (n_users, n_items) or log_popularity.shape != (n_items,):

@@ -1,9 +1,10 @@
 """What the frozen layers give for a text, kept on disk: computed once, read in every later step and run.
 
-One folder per setting, named by the hash of everything that decides the states. In it, one folder per addition
-(`segment`) with the states of all its texts one after the other, memory-mapped when read. A segment is written
-beside its final name and renamed when it is whole, so a killed run leaves nothing that is read. A text is known by
-the hash of its token ids: what the template, the tokenizer or the cut-off change, changes those.
+One folder per setting, named by the hash of everything that decides the states. In it, one folder per
+addition (`segment`) with the states of all its texts one after the other, memory-mapped when read. A segment
+is written beside its final name and renamed when it is whole, so a killed run leaves nothing that is read. A
+text is known by the hash of its token ids: what the template, the tokenizer or the cut-off change, changes
+those.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def open_prefix_cache(
         progress: wraps the micro-batches that have to be computed.
 
     Raises:
-        TrainingError: the states do not fit half precision, or the backbone does not split where it should: the
+        TrainingError: the states do not fit half precision, or the backbone does not split where it should:
+            the
             whole model and its two halves give different vectors.
     """
     folder = root / "prefix" / cache_key(tower)

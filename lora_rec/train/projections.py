@@ -1,10 +1,10 @@
 """The projections in closed form: what a linear map can do is solved, not learned step by step.
 
-The frozen towers speak different languages: an encoder's states of a history and a decoder's states of an item have
-no common axes. A linear item-item model (the teacher) gives both sides vectors in one space; regressing the states
-onto these gives the best linear map. With the frozen states that is what the trained adapters are compared with;
-while the adapters are trained by gradient, the maps are solved again after each epoch (variable projection,
-Golub and Pereyra 1973).
+The frozen towers speak different languages: an encoder's states of a history and a decoder's states of an
+item have no common axes. A linear item-item model (the teacher) gives both sides vectors in one space;
+regressing the states onto these gives the best linear map. With the frozen states that is what the trained
+adapters are compared with; while the adapters are trained by gradient, the maps are solved again after each
+epoch (variable projection, Golub and Pereyra 1973).
 """
 
 from __future__ import annotations
@@ -33,15 +33,17 @@ def build_teacher(
 ) -> Teacher:
     """Brings a model whose scores are dot products to unit vectors of a given width.
 
-    The scores' leading axes are kept. Items get one more axis that lifts each to the length of the longest, and users
-    have zero there, so the order of the items stays what it was although every vector has unit length.
+    The scores' leading axes are kept. Items get one more axis that lifts each to the length of the longest,
+    and users have zero there, so the order of the items stays what it was although every vector has unit
+    length.
 
     Args:
         item_vectors: (N, R).
         user_vectors: (M, R), of the training examples' histories.
         width: D; one axis is the lift.
 
-    Source: Bachrach et al. 2014, "Speeding up the Xbox recommender system using a Euclidean transformation for
+    Source: Bachrach et al. 2014, "Speeding up the Xbox recommender system using a Euclidean transformation
+    for
         inner-product spaces", section 3.
     """
     values, axes = np.linalg.eigh((item_vectors.T @ item_vectors).astype(np.float64))
@@ -84,7 +86,7 @@ def ridge(
 def solve_projection(
     projection: Projection, states: NDArray[np.float32], targets: NDArray[np.float32]
 ) -> None:
-    """Sets a projection's standardisation from states (M, H) and its map to their regression onto targets (M, D)."""
+    """Sets the standardisation from states (M, H) and the map to their regression onto targets (M, D)."""
     mean, deviation = states.mean(axis=0), states.std(axis=0)
     scale = 1 / np.maximum(deviation, 1e-6 * max(float(deviation.max()), 1e-12))
     weight, bias = ridge((states - mean) * scale, targets)

@@ -1,0 +1,1 @@
+"""Writes bundles, and builds towers from them."""

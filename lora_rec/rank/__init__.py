@@ -1,0 +1,1 @@
+"""Serves lists: the ranking head, exact search, re-ranking and the simple baselines; numpy alone."""

@@ -1,0 +1,1 @@
+"""Backbones, adapters, pooling, and the two towers made of them."""

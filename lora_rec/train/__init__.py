@@ -1,0 +1,1 @@
+"""Training: losses, the loop, the prefix cache, the projections and the ranking head."""
