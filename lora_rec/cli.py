@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="read data as a run would and say what is in it, or all that is wrong",
-        epilog="example: lora-rec check clicks.csv --items movies.csv --user-column userId --item-column movieId",
+        epilog="example: lora-rec check clicks.csv --items films.csv --user-column user --item-column film",
     )
     check.add_argument("data", help="interactions: CSV, TSV, Parquet or JSON Lines; or a recipe (.yaml)")
     check.add_argument("--items", help="item table; needed unless DATA is a recipe")
@@ -92,7 +92,7 @@ def _info(arguments: argparse.Namespace) -> None:
     manifest = rec.manifest
     size = sum(p.stat().st_size for p in Path(arguments.bundle).rglob("*") if p.is_file())
     print(
-        f"{arguments.bundle}: {manifest.n_items:,} items, {manifest.width} wide, {size / 1e6:.1f} MB, files verified"
+        f"{arguments.bundle}: {manifest.n_items:,} items, {manifest.width} wide, {size / 1e6:.1f} MB, verified"
     )
     for name in ("user_tower", "item_tower"):
         tower = getattr(manifest, name)

@@ -41,7 +41,8 @@ def draw_examples(
     Raises:
         DataError: no user has two interactions.
 
-    >>> drawn = draw_examples(Lists.from_arrays([[7, 8, 9]]), per_user=9, history_length=1, n_targets=2, seed=0)
+    >>> lists = Lists.from_arrays([[7, 8, 9]])
+    >>> drawn = draw_examples(lists, per_user=9, history_length=1, n_targets=2, seed=0)
     >>> [(h.tolist(), t.tolist()) for h, t in zip(drawn.histories, drawn.targets)]
     [([7], [8, 9]), ([8], [9])]
     """

@@ -179,7 +179,7 @@ class Comparison:
         self.add("ease", model.user_vectors(test), model.item_vectors())
 
     def add_head(self, head: RankingHead, similarity: _Array, section: RankingSection) -> None:
-        """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked by similarity vectors."""
+        """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
         users, items = head.user_vectors(self.split.test.histories), head.item_vectors()
         self.add("ranking_head", users, items)
         pool, scores = top_k(
@@ -190,7 +190,7 @@ class Comparison:
         )
 
     def table(self) -> dict[str, dict[str, float]]:
-        """Gives every metric of every system; `(rare)` is over targets with at most two earlier interactions."""
+        """Gives every metric of every system; `(rare)`: targets with at most two earlier interactions."""
         counts = self.split.item_counts(include_validation=True)
         rare = counts <= RARE_COUNT
         return {name: self._row(lists, counts, rare) for name, lists in self.lists.items()}

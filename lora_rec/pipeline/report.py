@@ -70,7 +70,7 @@ def print_report(
     diversity: float,
     k: int,
 ) -> None:
-    """Prints the table, what the run cost, and ten recommendations for one user, read back from the bundle."""
+    """Prints the table, what the run cost, and ten items for one user, read back from the bundle."""
     systems = {name: row for name, row in metrics.items() if f"ndcg@{k}" in row}
     names = [f"{name}@{k}" for name in ("recall", "ndcg", "ild", "coverage")]
     columns = [*names, *(f"{name} (rare)" for name in names)]
@@ -84,7 +84,8 @@ def print_report(
     for name in ("user_tower", "item_tower"):
         part = parameters[name]
         say(
-            f"{name}: {part['trained']:,} of {part['total']:,} parameters learned ({part['trained'] / part['total']:.2%})"
+            f"{name}: {part['trained']:,} of {part['total']:,} parameters learned"
+            f" ({part['trained'] / part['total']:.2%})"
         )
     size = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
     say(

@@ -197,7 +197,7 @@ class Recommender:
         n_candidates: int | None = None,
         user_embeddings: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Gives item indices (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
+        """Gives items (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
         if k < 1:
             raise ValueError(f"k: {k} is below 1; give the length of the list")
         if not 0 <= diversity <= 1:
@@ -234,8 +234,8 @@ class Recommender:
                 hints.append(f"{name!r}" + (f" (nearest: {', '.join(near)})" if near else ""))
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise DataError(
-                f"{where}: unknown item id {', '.join(hints)}{more}; the catalogue has {len(self.item_ids):,} items,"
-                f" e.g. {', '.join(self.item_ids[:3])}"
+                f"{where}: unknown item id {', '.join(hints)}{more};"
+                f" the catalogue has {len(self.item_ids):,} items, e.g. {', '.join(self.item_ids[:3])}"
             )
         return np.array([self._positions[str(i)] for i in item_ids], dtype=np.int64)
 

@@ -79,7 +79,7 @@ def attach_lora(
 
 
 def save_adapter(model: nn.Module, folder: Path, *, base_model_id: str, revision: str | None) -> None:
-    """Writes a folder that plain peft loads; it names the base by its Hub id, never by a path of this machine."""
+    """Writes a folder that plain peft loads; it names the base by its Hub id, never by a local path."""
     model.save_pretrained(str(folder), save_embedding_layers=False)  # type: ignore[operator]
     file = folder / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))

@@ -123,8 +123,8 @@ def _resolve_hub(name: str, *, revision: str | None, where: str) -> BackboneSour
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TowerError(
-            f"{where}: the Hub gave no model {name!r}{f' at {revision}' if revision else ''} ({reason}); check the "
-            "id and the network, or give a folder or one of "
+            f"{where}: the Hub gave no model {name!r}{f' at {revision}' if revision else ''} ({reason});"
+            " check the id and the network, or give a folder or one of "
             + ", ".join(PACKAGE_PREFIX + n for n in PACKAGED_MODELS)
         ) from error
     return BackboneSource(folder, name, folder.name)
@@ -145,7 +145,7 @@ def _resolve_package(name: str, *, where: str) -> BackboneSource:
 
 
 def _convert_gguf(folder: Path, file: str, *, target: Path) -> Path:
-    """Writes a GGUF file's weights as safetensors, once; a killed conversion leaves nothing behind that is read."""
+    """Writes a GGUF file's weights as safetensors, once; a killed conversion leaves nothing that is read."""
     if (target / "model.safetensors").is_file():
         return target
     if importlib.util.find_spec("gguf") is None:
@@ -202,8 +202,8 @@ def load_backbone(
     if found != kind:
         wanted = "a BERT-type encoder" if kind == "encoder" else "a GPT-type decoder"
         raise TowerError(
-            f"{where}.backbone: {name!r} is of type {config.model_type!r}, {f'a {found}' if found else 'neither'};"
-            f" give {wanted}"
+            f"{where}.backbone: {name!r} is of type {config.model_type!r},"
+            f" {f'a {found}' if found else 'neither'}; give {wanted}"
         )
     try:
         model = AutoModel.from_pretrained(source.folder, dtype=DTYPES[precision], use_safetensors=True)

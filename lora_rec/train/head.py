@@ -80,7 +80,7 @@ class SequenceHead(nn.Module):
     def user_vectors(
         self, items: torch.Tensor, histories: torch.Tensor, mask: torch.Tensor, user_text: torch.Tensor
     ) -> torch.Tensor:
-        """Gives (B, W) from item inputs (N, W), histories (B, L) newest first with mask, and text (B, D + 1)."""
+        """Gives (B, W) from items (N, W), histories (B, L) newest first with mask, and text (B, D + 1)."""
         inputs = items[histories] * mask[:, :, None]
         logits = (
             inputs @ self.queries.T / self.queries.shape[1] ** 0.5 + self.place_bias[: histories.shape[1]]
@@ -204,7 +204,7 @@ def train_sequence_head(
 def _draw_points(
     histories: Lists, per_user: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Gives flat positions of targets, and where the history of each begins; the first item is never a target."""
+    """Gives flat positions of targets, and where each history begins; a first item is no target."""
     keys = generator.random(len(histories.values))
     users = np.repeat(np.arange(len(histories)), histories.counts)
     starts = histories.offsets[:-1][users]

@@ -94,7 +94,7 @@ def train_two_tower(
         examples: users, histories and next items.
         known: (n_users), items that a user has taken: never that user's negatives.
         item_counts: (N,), training interactions of each item, for the popularity correction.
-        teacher: vectors of the examples and the items whose scores the distillation copies.
+        teacher: vectors that the embeddings are aligned with.
         validate: called in every process before the first and after each epoch; solves the projections for
             the
             adapters as they are, and gives a score; higher is better.
@@ -106,7 +106,7 @@ def train_two_tower(
         max_gradient_norm: longer gradients are cut.
         temperature: of the softmax.
         popularity_correction: see `losses.in_batch_softmax_loss`.
-        distillation: weight of `losses.distillation_loss` in 0..1; the softmax over positives has the rest.
+        distillation: weight of `losses.alignment_loss` in 0..1; the softmax over positives has the rest.
         extra_items: random items of the catalogue in each step, so that rare ones keep their scale.
         token_budget: padded tokens in one micro-batch.
         patience: epochs without a better validation before it stops.
@@ -167,8 +167,8 @@ def train_two_tower(
             loss = (1 - distillation) * softmax + distillation * distilled
             if not torch.isfinite(loss):
                 raise TrainingError(
-                    f"train: the loss is {loss.item()} at step {step}; lower train.learning_rate ({learning_rate:g})"
-                    f" or raise train.temperature ({temperature:g})"
+                    f"train: the loss is {loss.item()} at step {step};"
+                    f" lower train.learning_rate ({learning_rate:g}) or raise train.temperature ({temperature:g})"
                 )
             loss.backward()
             _backpropagate(
@@ -294,7 +294,7 @@ def shared_encode(
     token_budget: int,
     projected: bool = True,
 ) -> NDArray[np.float32]:
-    """Encodes chosen texts without gradients; each process does its part and all get all. See `two_tower.encode`."""
+    """Encodes chosen texts as `two_tower.encode` does; each process does its part and all get all."""
     mine = _share(accelerator, len(indices))
     width = tower.width if projected else tower.hidden_size
     part = np.zeros((-(-len(indices) // accelerator.num_processes), width), dtype=np.float32)
@@ -321,6 +321,6 @@ def check_moved(before: dict[str, torch.Tensor], now: dict[str, torch.nn.Paramet
     still = [name for name, parameter in now.items() if torch.equal(before[name], parameter.detach())]
     if still:
         raise TrainingError(
-            f"train: {len(still)} of {len(now)} trained tensors did not move in {n_steps} steps, e.g. {still[0]};"
-            " check target_modules, trained_layers and the learning rates"
+            f"train: {len(still)} of {len(now)} trained tensors did not move in {n_steps} steps,"
+            f" e.g. {still[0]}; check target_modules, trained_layers and the learning rates"
         )

@@ -43,8 +43,8 @@ def in_batch_softmax_loss(
     n_users, n_items = len(user_embeddings), len(item_embeddings)
     if known_mask.shape != (n_users, n_items) or log_popularity.shape != (n_items,):
         raise ValueError(
-            f"known_mask {tuple(known_mask.shape)} and log_popularity {tuple(log_popularity.shape)} do not fit"
-            f" {n_users} users and {n_items} items"
+            f"known_mask {tuple(known_mask.shape)} and log_popularity {tuple(log_popularity.shape)}"
+            f" do not fit {n_users} users and {n_items} items"
         )
     if positive_users.shape != positive_items.shape:
         raise ValueError("positive_users and positive_items differ in length")
@@ -54,44 +54,6 @@ def in_batch_softmax_loss(
     negatives = torch.logsumexp(logits.masked_fill(known_mask, -torch.inf), dim=1)
     positives = logits[positive_users, positive_items]
     return (torch.logaddexp(positives, negatives[positive_users]) - positives).mean()
-
-
-def distillation_loss(
-    user_embeddings: torch.Tensor,
-    item_embeddings: torch.Tensor,
-    *,
-    teacher_scores: torch.Tensor,
-    known_mask: torch.Tensor,
-    temperature: float,
-) -> torch.Tensor:
-    """Cross-entropy of the towers' softmax over the batch's items against a teacher's.
-
-    Args:
-        user_embeddings: (U, D), unit length.
-        item_embeddings: (M, D), unit length.
-        teacher_scores: (U, M), on the scale of the towers' scores, -1..1.
-        known_mask: (U, M) bool, true where the user has taken the item: left out on both sides.
-        temperature: > 0; both sides' scores are divided by it.
-
-    Raises:
-        ValueError: shapes differ, or temperature is not positive.
-
-    Source: Hinton et al. 2015, "Distilling the knowledge in a neural network", eq. 1.
-    """
-    if (
-        teacher_scores.shape != (len(user_embeddings), len(item_embeddings))
-        or known_mask.shape != teacher_scores.shape
-    ):
-        raise ValueError(
-            f"teacher_scores {tuple(teacher_scores.shape)} and known_mask {tuple(known_mask.shape)} do not fit"
-            f" {len(user_embeddings)} users and {len(item_embeddings)} items"
-        )
-    if temperature <= 0:
-        raise ValueError(f"temperature: {temperature} is not positive")
-    hidden = torch.finfo(user_embeddings.dtype).min
-    scores = (user_embeddings @ item_embeddings.T / temperature).masked_fill(known_mask, hidden)
-    targets = (teacher_scores / temperature).masked_fill(known_mask, hidden).softmax(dim=1)
-    return -(targets * scores.log_softmax(dim=1)).masked_fill(known_mask, 0).sum(dim=1).mean()
 
 
 def alignment_loss(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

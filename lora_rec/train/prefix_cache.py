@@ -192,6 +192,6 @@ def _check_split(tower: Tower, tokens: TokenizedTexts, indices: NDArray[np.int64
     difference = float((whole[mask].float() - halves[mask].float()).abs().max())
     if not difference <= 1e-3 * (1 + float(whole[mask].float().abs().max())):
         raise TrainingError(
-            f"train.prefix_cache: {model.config.model_type} split at layer {tower.first_trained_layer} gives other"  # type: ignore[union-attr]
-            f" states than the whole model (off by {difference:.2g}); set train.prefix_cache=false"
+            f"train.prefix_cache: the backbone split at layer {tower.first_trained_layer} gives other states"
+            f" than the whole model (off by {difference:.2g}); set train.prefix_cache=false"
         )
