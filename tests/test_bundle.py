@@ -1,0 +1,149 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+import lora_rec
+from lora_rec.bundle import check_output, list_files, write_bundle
+from lora_rec.errors import BundleError, DataError
+
+SYSTEMS = {
+    "popularity",
+    "item_cosine",
+    "ease",
+    "frozen_towers",
+    "trained_towers",
+    "ranking_head",
+    "ranking_head_diverse",
+}
+
+
+@pytest.fixture
+def copy(bundle, tmp_path):
+    return shutil.copytree(bundle, tmp_path / "copy")
+
+
+def test_what_a_bundle_holds(bundle):
+    assert set(list_files(bundle)) == {
+        "bundle.json",
+        "head.safetensors",
+        "item_tower/adapter_config.json",
+        "item_tower/adapter_model.safetensors",
+        "item_vectors.npy",
+        "items.json",
+        "metrics.json",
+        "projections.safetensors",
+        "recipe.yaml",
+        "similarity_vectors.npy",
+        "user_tower/adapter_config.json",
+        "user_tower/adapter_model.safetensors",
+    }
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    assert SYSTEMS <= set(metrics)
+    assert {"recall@10", "ndcg@10", "ild@10", "coverage@10"} <= set(metrics["ease"])
+
+
+def test_no_path_of_this_machine_in_any_text_file(bundle, models, tables):
+    texts = {
+        name: (bundle / name).read_text() for name in list_files(bundle) if name.endswith((".json", ".yaml"))
+    }
+    assert len(texts) == 6
+    for name, text in texts.items():
+        for folder in (models["bert"].parent, tables, bundle.parent, os.getcwd()):
+            assert str(folder) not in text, name
+    assert yaml.safe_load(texts["recipe.yaml"])["user_tower"]["backbone"] == "tiny-bert"
+
+
+def test_the_obvious_answer(bundle):
+    # The first 20 items are one cluster: by luck, all of 5 items would be from it in 1 of 32 lists.
+    for history, cluster in ((["i3", "i5", "i7"], 0), (["i23", "i25", "i31"], 1)):
+        items = lora_rec.load(bundle).recommend(history, k=5)
+        assert [int(item.item_id[1:]) // 20 for item in items] == [cluster] * 5
+        assert not {item.item_id for item in items} & set(history)
+        assert [item.rank for item in items] == [1, 2, 3, 4, 5]
+
+
+def test_many_at_once_equal_one_by_one(bundle):
+    rec = lora_rec.load(bundle)
+    histories = {"a": ["i1", "i2"], "b": ["i30"], "c": ["i30", "i4", "i9"]}
+    for diversity in (0.0, 0.5):
+        table = rec.recommend_users(histories, k=4, diversity=diversity)
+        assert table.to_columns()["user_id"] == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+        for user, row in zip(histories, table.rows, strict=True):
+            alone = rec.recommend(histories[user], k=4, diversity=diversity)
+            assert [item.item_id for item in row] == [item.item_id for item in alone]
+
+
+def test_unknown_and_empty_histories(bundle):
+    rec = lora_rec.load(bundle)
+    with pytest.raises(
+        DataError, match=r"history: unknown item id 'i1O' \(nearest: .*i1.*\); the catalogue has 40 items"
+    ):
+        rec.recommend(["i3", "i1O"])
+    with pytest.raises(DataError, match="history: empty; give at least one item id"):
+        rec.recommend([])
+    with pytest.raises(DataError, match="is one string; give a list"):
+        rec.recommend("i3")
+    with pytest.raises(ValueError, match="k: 0 is below 1"):
+        rec.recommend(["i3"], k=0)
+
+
+def test_a_changed_or_missing_file_is_named(copy):
+    vectors = copy / "item_vectors.npy"
+    data = bytearray(vectors.read_bytes())
+    data[-1] ^= 1
+    vectors.write_bytes(data)
+    with pytest.raises(BundleError, match=r"item_vectors.npy: changed since the bundle was written"):
+        lora_rec.load(copy)
+    vectors.unlink()
+    with pytest.raises(BundleError, match=r"item_vectors.npy: missing; get the bundle again"):
+        lora_rec.load(copy)
+
+
+def test_a_newer_format_and_no_bundle(copy, tmp_path):
+    manifest = json.loads((copy / "bundle.json").read_text())
+    (copy / "bundle.json").write_text(json.dumps(manifest | {"format_version": 99}))
+    with pytest.raises(BundleError, match="format version 99, but this lora_rec reads up to 1"):
+        lora_rec.load(copy)
+    with pytest.raises(BundleError, match="no bundle here"):
+        lora_rec.load(tmp_path / "nothing")
+
+
+def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="exists and is no bundle; name another folder"):
+        check_output(tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_failed_write_leaves_the_old_bundle_and_nothing_else(copy):
+    manifest = lora_rec.load(copy).manifest
+
+    def fill(folder):
+        (folder / "items.json").write_text("half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_bundle(copy, manifest, fill)
+    assert os.listdir(copy.parent) == [copy.name]
+    assert lora_rec.load(copy).item_ids
+
+
+def test_the_light_half_never_imports_torch(bundle):
+    code = (
+        "import sys, lora_rec\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)\n"
+        f"rec = lora_rec.load({str(bundle)!r})\n"
+        "print([i.item_id for i in rec.recommend(['i3'], k=3) + rec.recommend(['i3'], k=3, diversity=0.5)])\n"
+        "heavy = {'torch', 'transformers', 'peft', 'accelerate', 'pandas', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    rec = lora_rec.load(bundle)
+    lists = rec.recommend(["i3"], k=3) + rec.recommend(["i3"], k=3, diversity=0.5)
+    assert result.stdout.strip() == str([item.item_id for item in lists])

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lora_rec.config import build_config, convert, load_config
+from lora_rec.errors import RecipeError
+from lora_rec.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+MINIMAL = {"output": "runs/x", "data": {"source": "movielens-small"}}
+
+
+def test_every_config_loads():
+    files = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
+        assert Recipe.load(file).output
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "value"),
+    [
+        ("3e-4", float, 3e-4),
+        ("no", str, "no"),
+        ("no", bool, False),
+        ("null", int | None, None),
+        ("7", int | None, 7),
+    ],
+)
+def test_values_are_read_by_the_type_of_their_field(raw, kind, value):
+    assert convert(raw, kind) == value
+
+
+def test_yaml_traps_survive_a_file(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("output: no\ndata: {source: movielens-small}\ntrain: {learning_rate: 3e-4}\n")
+    recipe = Recipe.load(file, overrides=["train.seed=4", "text.item_template={title}=x"])
+    assert recipe.output == "no"
+    assert recipe.train.learning_rate == 3e-4
+    assert recipe.train.seed == 4
+    assert recipe.text.item_template == "{title}=x"
+
+
+def test_all_problems_in_one_message():
+    tree = MINIMAL | {
+        "item_towr": {},
+        "train": {"epochs": "many", "temperature": 0},
+        "user_tower": {"lora_rank": 0, "poling": "mean"},
+    }
+    with pytest.raises(RecipeError) as caught:
+        build_config(Recipe, tree)
+    text = str(caught.value)
+    assert "item_towr: unknown key; did you mean 'item_tower'?" in text
+    assert "train.epochs: 'many' is not a whole number" in text
+    assert "user_tower.poling: unknown key; did you mean 'pooling'?" in text
+
+
+def test_ranges_are_checked():
+    with pytest.raises(RecipeError, match=r"train\.temperature: 0.0 is not positive"):
+        build_config(Recipe, MINIMAL | {"train": {"temperature": 0}})
+
+
+def test_settings_without_effect_are_refused():
+    with pytest.raises(RecipeError, match="have no effect with source 'movielens-small'; leave them out"):
+        build_config(Recipe, {"output": "x", "data": {"source": "movielens-small", "items": "a.csv"}})
+
+
+def test_resolved_recipe_runs_again(tmp_path):
+    recipe = build_config(Recipe, MINIMAL)
+    file = tmp_path / "r.yaml"
+    file.write_text(recipe.to_yaml())
+    assert load_config(Recipe, file) == recipe
+    assert yaml.safe_load(recipe.to_yaml())["train"]["seed"] == 0
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(RecipeError, match="no such recipe; give the path of a YAML file"):
+        Recipe.load(tmp_path / "none.yaml")

@@ -1,0 +1,150 @@
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from safetensors.torch import load_file
+
+from lora_rec.config import build_config
+from lora_rec.errors import TrainingError
+from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.ranking import choose_linear, fit_linear
+from lora_rec.pipeline.towers import build_towers, open_sources, solve_projections, teach, train_towers
+from lora_rec.recipe import Recipe
+from lora_rec.train.loop import check_moved
+
+
+def train(tree, **settings):
+    """Runs the stages up to the trained towers."""
+    recipe = build_config(Recipe, tree | {"train": tree["train"] | settings})
+    accelerator = Accelerator(cpu=True)
+    set_seed(0)
+    dataset, split = prepare_data(recipe.data)
+    examples, texts = prepare_texts(recipe, dataset, split)
+    linear = fit_linear(split.train_histories(), choose_linear(split), n_items=split.n_items)
+    teacher = teach(recipe, linear, examples)
+    model = build_towers(recipe)
+    sources = open_sources(recipe, model, texts, accelerator)
+    solve_projections(recipe, model, sources, texts, teacher, accelerator)
+    before = {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)}
+    result = train_towers(recipe, model, sources, texts, examples, split, teacher, accelerator)
+    return model, result, before
+
+
+def frozen(model):
+    return [(name, p.detach()) for name, p in model.named_parameters() if not p.requires_grad]
+
+
+def adapters(model):
+    return {name: p.detach().clone() for name, p in model.trained_parameters().items()}
+
+
+def assert_same(one, other, atol):
+    assert one
+    for name, tensor in one.items():
+        torch.testing.assert_close(tensor, other[name], atol=atol, rtol=0, msg=name)
+
+
+@pytest.fixture
+def last_state(monkeypatch):
+    """Keeps the state after the last step, not the best one: a comparison of starts would prove nothing."""
+    import lora_rec.train.loop as loop
+
+    kept = {}
+    original = loop.check_moved
+
+    def keep(before, now, *, n_steps):
+        original(before, now, n_steps=n_steps)
+        kept.update({name: p.detach().clone() for name, p in now.items()})
+
+    monkeypatch.setattr(loop, "check_moved", keep)
+    return kept
+
+
+def test_base_weights_are_bit_equal_after_training(recipe_tree):
+    model, result, before = train(recipe_tree, epochs=2)
+    assert len(result.epochs) >= 1
+    assert before
+    assert {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)} == before
+
+
+@pytest.mark.parametrize("distillation", [0.0, 0.5])
+def test_micro_batched_equals_whole(recipe_tree, last_state, distillation):
+    train(recipe_tree, token_budget=16, distillation=distillation)
+    small = dict(last_state)
+    train(recipe_tree, token_budget=100_000, distillation=distillation)
+    assert_same(small, last_state, atol=1e-4)
+
+
+def test_cached_training_equals_uncached(recipe_tree, last_state):
+    train(recipe_tree)
+    cached = dict(last_state)
+    train(recipe_tree, prefix_cache=False)
+    assert_same(cached, last_state, atol=2e-2)  # three steps of Adam on states in half precision
+
+
+def test_distinct_once_equals_every_slot():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4, 3, generator=generator, requires_grad=True)
+    texts = torch.randn(2, 4, generator=generator)
+    slots = torch.tensor([0, 1, 0, 0])
+    direction = torch.randn(4, 3, generator=generator)
+    (torch.tanh(texts[slots] @ weight) * direction).sum().backward()
+    every_slot = weight.grad.clone()
+    weight.grad = None
+    once = torch.tanh(texts @ weight)
+    leaf = once.detach().requires_grad_()
+    (leaf[slots] * direction).sum().backward()
+    once.backward(leaf.grad)
+    torch.testing.assert_close(weight.grad, every_slot)
+
+
+def test_training_lowers_the_loss(recipe_tree):
+    _, result, _ = train(recipe_tree, epochs=6, patience=6, distillation=1.0)
+    assert result.epochs[-1].loss < 0.9 * result.epochs[0].loss
+
+
+def test_an_adapter_that_stands_still_is_an_error():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(
+        TrainingError, match="1 of 1 trained tensors did not move in 3 steps, e.g. lora_A; check"
+    ):
+        check_moved({"lora_A": torch.ones(2)}, {"lora_A": parameter}, n_steps=3)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(recipe_tree, monkeypatch):
+    import lora_rec.train.loop as loop
+
+    monkeypatch.setattr(loop, "alignment_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(TrainingError, match=r"the loss is nan at step 1; lower train.learning_rate \(0.01\)"):
+        train(recipe_tree)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(recipe_tree, tmp_path):
+    import json
+
+    script = Path(__file__).parent / "train_in_processes.py"
+    (tmp_path / "tree.json").write_text(json.dumps(recipe_tree))
+    for n in (1, 2):
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc_per_node={n}",
+            str(script),
+        ]
+        subprocess.run(
+            [*command, str(tmp_path / "tree.json"), str(tmp_path / f"{n}.safetensors")], check=True
+        )
+    one, two = (load_file(str(tmp_path / f"{n}.safetensors")) for n in (1, 2))
+    assert int(two.pop("processes")) == 2
+    assert int(one.pop("processes")) == 1
+    assert_same(one, two, atol=1e-5)
+    assert np.isfinite(sum(float(t.abs().sum()) for t in one.values()))

@@ -1,0 +1,26 @@
+import numpy as np
+
+from lora_rec.towers.two_tower import Projection
+from lora_rec.train.projections import build_teacher, solve_projection
+
+
+def test_teacher_keeps_the_order_of_the_scores():
+    generator = np.random.default_rng(0)
+    items, users = generator.normal(size=(50, 6)).astype("f4"), generator.normal(size=(7, 6)).astype("f4")
+    teacher = build_teacher(items, users, width=16)
+    np.testing.assert_allclose(np.linalg.norm(teacher.items, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(teacher.users, axis=1), 1, atol=1e-5)
+    # 50 random scores in one order for 7 users: 7 * log2(50!) bits do not agree by luck.
+    assert (np.argsort(teacher.users @ teacher.items.T) == np.argsort(users @ items.T)).all()
+
+
+def test_a_linear_map_is_recovered():
+    import torch
+
+    generator = np.random.default_rng(0)
+    states = (generator.normal(size=(400, 5)) * [1, 10, 100, 1, 1] + 3).astype("f4")
+    targets = (states @ generator.normal(size=(5, 3)) + 1).astype("f4")
+    projection = Projection(5, 3)
+    solve_projection(projection, states, targets)
+    found = projection(torch.from_numpy(states)).numpy()
+    assert np.abs(found - targets).max() < 0.05 * targets.std()  # the penalty shrinks by about a hundredth
