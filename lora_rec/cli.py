@@ -91,9 +91,7 @@ def _info(arguments: argparse.Namespace) -> None:
     rec = lora_rec.load(arguments.bundle)
     manifest = rec.manifest
     size = sum(p.stat().st_size for p in Path(arguments.bundle).rglob("*") if p.is_file())
-    print(
-        f"{arguments.bundle}: {manifest.n_items:,} items, {manifest.width} wide, {size / 1e6:.1f} MB, verified"
-    )
+    print(f"{arguments.bundle}: {manifest.n_items:,} items, width {manifest.width}, {size / 1e6:.1f} MB, ok")
     for name in ("user_tower", "item_tower"):
         tower = getattr(manifest, name)
         revision = f" at {tower.revision[:12]}" if tower.revision else ""

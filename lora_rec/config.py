@@ -70,7 +70,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(child, dict):
             raise RecipeError(f"{path}: {section!r} is a value, not a section; write section.field=value")
         tree = child
-    tree[field] = yaml.load(text, Loader=yaml.BaseLoader) if text else ""
+    try:
+        tree[field] = yaml.load(text, Loader=yaml.BaseLoader) if text else ""
+    except yaml.YAMLError:
+        tree[field] = text  # a template such as {title} ({year}) looks like broken YAML
 
 
 def _build(cls: type, tree: Mapping[str, Any], *, path: str, problems: list[str]) -> Any:

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 WORDS = [f"{kind}{n}" for kind in ("war", "love") for n in range(20)]
+# Two tokens each: attention over a single token has no use for a query, so its adapter could not learn.
+TITLES = [f"{word.rstrip('0123456789')} {word}" for word in WORDS]
 
 
 def _tokenizer(folder, *, encoder):
@@ -17,7 +19,7 @@ def _tokenizer(folder, *, encoder):
     from transformers import PreTrainedTokenizerFast
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"] if encoder else ["<unk>", "<eos>"]
-    vocabulary = {token: i for i, token in enumerate([*special, ";", *WORDS])}
+    vocabulary = {token: i for i, token in enumerate([*special, ";", "war", "love", *WORDS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[1] if encoder else special[0]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if encoder:
@@ -71,7 +73,7 @@ def tables(tmp_path_factory):
         chosen = generator.permutation(20)[:9] + 20 * (user % 2)
         rows += [f"u{user},i{item},{1000 + 10 * place}" for place, item in enumerate(chosen)]
     (folder / "clicks.csv").write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
-    items = [f"i{n},{word}" for n, word in enumerate(WORDS)]
+    items = [f"i{n},{title}" for n, title in enumerate(TITLES)]
     (folder / "items.csv").write_text("item_id,title\n" + "\n".join(items) + "\n")
     return folder
 

@@ -25,7 +25,7 @@ def test_check_describes_or_lists_all_problems(tables, tmp_path, capsys):
     assert "540" in capsys.readouterr().out
     (tmp_path / "bad.csv").write_text("user_id,item_id,timestamp\n")
     assert main(["check", str(tmp_path / "bad.csv"), "--items", str(tables / "items.csv")]) == 1
-    assert "empty" in capsys.readouterr().err
+    assert "a header and no rows" in capsys.readouterr().err
     assert main(["check", str(tables / "clicks.csv")]) == 1
     assert "give --items FILE" in capsys.readouterr().err
 

@@ -51,7 +51,7 @@ def test_all_problems_in_one_message():
     with pytest.raises(RecipeError) as caught:
         build_config(Recipe, tree)
     text = str(caught.value)
-    assert "item_towr: unknown key; did you mean 'item_tower'?" in text
+    assert "item_towr: unknown key; did you mean 'item_tower'" in text
     assert "train.epochs: 'many' is not a whole number" in text
     assert "user_tower.poling: unknown key; did you mean 'pooling'?" in text
 

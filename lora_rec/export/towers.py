@@ -115,9 +115,9 @@ def load_towers(
         if backbone.fingerprint != described.fingerprint:
             raise BundleError(
                 f"{name}: the base at {override or described.backbone} is not the one"
-                f" that the adapter was trained on ({described.base_model_id}; fingerprint {backbone.fingerprint[:12]} instead of"
-                f" {described.fingerprint[:12]}); give the right one as"
-                f" {name.removesuffix('_tower')}_backbone"
+                f" that the adapter was trained on ({described.base_model_id};"
+                f" fingerprint {backbone.fingerprint[:12]} instead of {described.fingerprint[:12]});"
+                f" give the right one as {name.removesuffix('_tower')}_backbone"
             )
         check_adapter(folder / name, where=name)
         model = load_adapter(backbone.model, folder / name)

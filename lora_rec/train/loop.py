@@ -168,7 +168,8 @@ def train_two_tower(
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"train: the loss is {loss.item()} at step {step};"
-                    f" lower train.learning_rate ({learning_rate:g}) or raise train.temperature ({temperature:g})"
+                    f" lower train.learning_rate ({learning_rate:g})"
+                    f" or raise train.temperature ({temperature:g})"
                 )
             loss.backward()
             _backpropagate(
