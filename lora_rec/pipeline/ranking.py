@@ -23,8 +23,8 @@ from lora_rec.recipe import HeadSection, RankingSection
 from lora_rec.train.head import HeadExamples, SequenceHead, train_sequence_head
 
 _Array = NDArray[np.float32]
-REGULARISATIONS = (50.0, 100.0, 200.0, 400.0, 800.0)
-DECAYS = (0.7, 0.8, 0.9, 0.95, 1.0)
+REGULARISATIONS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
+DECAYS = (0.6, 0.7, 0.8, 0.9, 1.0)
 TEXT_WEIGHTS = (0.0, 2.0, 4.0, 8.0)
 SEQUENCE_WEIGHTS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 VALIDATED_WEIGHT = 0.008  # of the sequence part while its epochs are compared

@@ -1,0 +1,49 @@
+import contextlib
+import io
+import json
+import re
+import runpy
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_tables_show_what_the_results_say():
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "readme_tables.py"))
+    assert "lora_rec_ranking_head" in README
+    assert tables["fill"](README) == README
+
+
+def test_results_have_the_one_form():
+    header, *rows = json.loads((ROOT / "benchmarks" / "results" / "quickstart_quality.json").read_text())
+    assert {"machine", "versions", "command", "date"} <= set(header)
+    assert rows
+    for row in rows:
+        assert set(row) == {"benchmark", "case", "system", "metric", "value", "low", "high", "n", "unit"}
+        assert row["low"] <= row["value"] + 1e-12
+        assert row["value"] <= row["high"] + 1e-12
+        assert row["n"] == len(header["seeds"])
+
+
+def test_the_python_example_runs(bundle, models, tmp_path, monkeypatch):
+    (code,) = re.findall(r"<!-- test: python -->\n```python\n(.*?)```", README, flags=re.S)
+    shutil.copytree(bundle, tmp_path / "runs" / "quickstart")
+    monkeypatch.chdir(tmp_path)
+    for wanted, there in {"318": "i3", "296": "i5", '"1"': '"i7"', "3114": "i9"}.items():
+        code = code.replace(wanted, there)
+    bases = f'user_backbone={str(models["bert"])!r}, item_backbone={str(models["llama"])!r}'
+    code = code.replace('load_towers("runs/quickstart")', f'load_towers("runs/quickstart", {bases})')
+    pytest.importorskip("pandas")
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {})  # noqa: S102
+    assert out.getvalue().splitlines()[0].startswith("1 ")
+
+
+def test_the_map_names_every_part():
+    for part in sorted(p for p in (ROOT / "lora_rec").iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()):
+        if part.name != "__init__.py":
+            assert part.name in README, part.name
