@@ -32,14 +32,14 @@ def top_k(
     Raises:
         ValueError: a vector is not finite.
     """
-    if not (np.isfinite(user_vectors).all() and np.isfinite(item_vectors).all()):
-        raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
     n_users, n_items = len(user_vectors), len(item_vectors)
     k = min(k, n_items)
     items = np.empty((n_users, k), dtype=np.int64)
     scores = np.empty((n_users, k), dtype=np.float32)
     for start in range(0, n_users, block):
         part = user_vectors[start : start + block] @ item_vectors.T
+        if not np.isfinite(part).all():  # the scores tell, and they are far fewer than the vectors' values
+            raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
         if exclude is not None:
             lists = exclude.take(np.arange(start, start + len(part)))
             part[np.repeat(np.arange(len(part)), lists.counts), lists.values] = -np.inf
