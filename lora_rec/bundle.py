@@ -63,7 +63,12 @@ def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], 
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
             os.rename(target, old / "bundle")
-            os.rename(scratch, target)
+            try:
+                os.rename(scratch, target)
+            except BaseException:
+                os.rename(old / "bundle", target)
+                os.rmdir(old)
+                raise
             shutil.rmtree(old)
         else:
             os.rename(scratch, target)

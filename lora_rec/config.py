@@ -6,6 +6,7 @@ PyYAML reads `3e-4` as text and `no` as false, so a value is converted by the ty
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -146,7 +147,10 @@ def _convert_scalar(raw: Any, hint: type) -> Any:
             return False
         raise ValueError(f"{raw!r} is neither true nor false")
     try:
-        return hint(raw)
+        value = hint(raw)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError
+        return value
     except (TypeError, ValueError):
         expected = {"int": "a whole number", "float": "a number"}.get(hint.__name__, hint.__name__)
         raise ValueError(f"{raw!r} is not {expected}") from None

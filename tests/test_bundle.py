@@ -134,6 +134,21 @@ def test_a_failed_write_leaves_the_old_bundle_and_nothing_else(copy):
     assert lora_rec.load(copy).item_ids
 
 
+def test_a_failed_replacement_puts_the_old_bundle_back(copy, monkeypatch):
+    manifest, rename = lora_rec.load(copy).manifest, os.rename
+
+    def fail_on_the_new_one(source, target):
+        if ".tmp-" in str(source):
+            raise OSError("no space left")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_on_the_new_one)
+    with pytest.raises(OSError, match="no space left"):
+        write_bundle(copy, manifest, lambda folder: (folder / "items.json").write_text("{}"))
+    assert os.listdir(copy.parent) == [copy.name]
+    assert lora_rec.load(copy).item_ids
+
+
 def test_the_light_half_never_imports_torch(bundle):
     code = (
         "import sys, lora_rec\n"

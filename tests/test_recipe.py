@@ -61,9 +61,18 @@ def test_ranges_are_checked():
         build_config(Recipe, MINIMAL | {"train": {"temperature": 0}})
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_are_finite(value):
+    with pytest.raises(RecipeError, match=rf"train\.learning_rate: '{value}' is not a number"):
+        build_config(Recipe, MINIMAL | {"train": {"learning_rate": value}})
+
+
 def test_settings_without_effect_are_refused():
     with pytest.raises(RecipeError, match="have no effect with source 'movielens-small'; leave them out"):
         build_config(Recipe, {"output": "x", "data": {"source": "movielens-small", "items": "a.csv"}})
+    files = {"interactions": "a.csv", "items": "b.csv", "min_rating": "4"}
+    with pytest.raises(RecipeError, match="min_rating: has no effect without rating_column"):
+        build_config(Recipe, {"output": "x", "data": files})
 
 
 def test_resolved_recipe_runs_again(tmp_path):
