@@ -8,6 +8,7 @@ items' space. `train.head` trains it in torch; this is the same arithmetic.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -56,7 +57,9 @@ class SequencePart:
         """
         padded, mask = newest_first(histories, length=len(self.place_bias))
         inputs = self.items[padded] * mask[:, :, None]
-        logits = inputs @ self.queries.T / np.sqrt(self.queries.shape[1]) + self.place_bias[: padded.shape[1]]
+        logits = (
+            inputs @ self.queries.T / math.sqrt(self.queries.shape[1]) + self.place_bias[: padded.shape[1]]
+        )
         logits = np.where(mask[:, :, None], logits, -1e9)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)

@@ -99,5 +99,7 @@ def test_save_and_load_give_the_same_scores():
     again = RankingHead.from_arrays(head.to_arrays())
     assert again.sequence_weight == 0.05
     assert again.linear.decay == 0.8
+    # Double precision would make a list fifty times slower: the catalogue would be converted for each.
+    assert head.user_vectors(HISTORIES).dtype == head.item_vectors().dtype == np.float32
     scores = [h.user_vectors(HISTORIES) @ h.item_vectors().T for h in (head, again)]
     np.testing.assert_allclose(scores[0], scores[1], atol=2e-3)  # factors are kept in half precision
