@@ -25,7 +25,7 @@ $(VENV)/.dev: $(VENV)/.quickstart
 	touch $@
 
 quickstart: $(VENV)/.quickstart
-	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true $(BIN)/accelerate launch --num_processes 1 --num_machines 1 \
+	HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=true $(BIN)/accelerate launch -q --num_processes 1 --num_machines 1 \
 		--mixed_precision no --dynamo_backend no recipes/two_tower.py recipes/configs/quickstart.yaml
 
 test: $(VENV)/.dev

@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--items", help="item table; needed unless DATA is a recipe")
     check.add_argument("--user-column", default="user_id")
     check.add_argument("--item-column", default="item_id")
+    check.add_argument("--item-id-column", help="in the item table, if it has another name there")
     check.add_argument("--time-column", default="timestamp", help="'none' if the rows are in order already")
     check.add_argument("--rating-column")
     check.set_defaults(run=_check)
@@ -129,6 +130,7 @@ def _check(arguments: argparse.Namespace) -> None:
         arguments.items,
         user_column=arguments.user_column,
         item_column=arguments.item_column,
+        item_id_column=arguments.item_id_column,
         time_column=time_column,
         rating_column=arguments.rating_column,
     )

@@ -72,9 +72,11 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
             raise RecipeError(f"{path}: {section!r} is a value, not a section; write section.field=value")
         tree = child
     try:
-        tree[field] = yaml.load(text, Loader=yaml.BaseLoader) if text else ""
+        value = yaml.load(text, Loader=yaml.BaseLoader) if text else ""
     except yaml.YAMLError:
-        tree[field] = text  # a template such as {title} ({year}) looks like broken YAML
+        value = text
+    # A template such as {title} reads as a mapping, {title} ({year}) as broken YAML; an override is never either.
+    tree[field] = text if isinstance(value, dict) else value
 
 
 def _build(cls: type, tree: Mapping[str, Any], *, path: str, problems: list[str]) -> Any:

@@ -29,6 +29,8 @@ class DataSection:
     """Path of the item table, one row per item."""
     user_column: str = "user_id"
     item_column: str = "item_id"
+    item_id_column: str | None = None
+    """Column of the ids in the item table; that of the interactions when left out."""
     time_column: str | None = "timestamp"
     rating_column: str | None = None
     text_columns: tuple[str, ...] | None = None
@@ -98,7 +100,6 @@ class TowerSection:
     """`mean` or `first` token for encoders, `last` real token for decoders."""
     trained_layers: int = 2
     """Adapters sit on this many last layers; what lies below is computed once and cached."""
-    adapter: Literal["lora"] = "lora"
     lora_rank: int = 8
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0

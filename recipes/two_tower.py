@@ -1,6 +1,8 @@
 """Trains both towers, fits the ranking head, compares them with the baselines and writes a bundle.
 
-accelerate launch recipes/two_tower.py recipes/configs/quickstart.yaml train.epochs=2 output=runs/mine
+accelerate launch -q recipes/two_tower.py recipes/configs/quickstart.yaml train.epochs=2 output=runs/mine
+
+`-q` keeps the launcher's traceback away, so that an error is the one line that says what to do.
 """
 
 from __future__ import annotations
@@ -15,16 +17,16 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
-from lora_rec.errors import LoraRecError
+from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_head, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.towers import (
     build_towers,
-    encode_all,
     open_sources,
-    solve_projections,
+    read_items,
+    solve_and_encode,
     teach,
     train_towers,
 )
@@ -36,6 +38,7 @@ def run(recipe: Recipe) -> None:
     """Goes from data to bundle, stage by stage."""
     check_output(recipe.output)
     accelerator = Accelerator()
+    check_processes(accelerator)
     set_seed(recipe.train.seed)
     stages = Stages()
 
@@ -52,24 +55,31 @@ def run(recipe: Recipe) -> None:
     with stages("frozen layers"):
         sources = open_sources(recipe, model, texts, accelerator)
     with stages("frozen towers"):
-        solve_projections(recipe, model, sources, texts, teacher, accelerator)
-        frozen = encode_all(recipe, model, sources, texts, accelerator)
+        frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     with stages("train adapters"):
-        training = train_towers(recipe, model, sources, texts, examples, split, teacher, accelerator)
+        training = train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator)
     with stages("encode"):
-        vectors = encode_all(recipe, model, sources, texts, accelerator)
+        vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+        item_states = read_items(recipe, model, sources, accelerator)
     if not accelerator.is_main_process:
         return
     with stages("ranking head"):
         fitted = fit_head(
-            recipe.head, vectors, split, examples, texts, seed=recipe.train.seed, show_progress=True
+            recipe.head,
+            vectors,
+            item_states,
+            split,
+            examples,
+            texts,
+            seed=recipe.train.seed,
+            show_progress=True,
         )
     with stages("compare"):
         comparison = Comparison(split, ruler=centre(frozen.items), k=recipe.ranking.k)
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted.head, vectors.item_states, recipe.ranking)
+        comparison.add_head(fitted.head, item_states, recipe.ranking)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     with stages("write bundle"):
         folder = export_bundle(
@@ -77,7 +87,7 @@ def run(recipe: Recipe) -> None:
             model,
             dataset,
             item_vectors=vectors.items,
-            similarity_vectors=vectors.item_states,
+            similarity_vectors=item_states,
             head=fitted.head.to_arrays(),
             metrics=metrics,
         )
@@ -96,6 +106,16 @@ def print_once(accelerator: Accelerator, text: object) -> None:
     """Prints in the main process alone."""
     if accelerator.is_main_process:
         print(text, flush=True)
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Refuses processes that do not know of each other: each would train alone and write the output."""
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked:
+        raise TrainingError(
+            f"launch: {asked} processes were started but this one sees {accelerator.num_processes};"
+            " without a GPU set ACCELERATE_USE_CPU=true"
+        )
 
 
 def use_all_cores() -> None:

@@ -40,6 +40,7 @@ def test_yaml_traps_survive_a_file(tmp_path):
     assert recipe.train.learning_rate == 3e-4
     assert recipe.train.seed == 4
     assert recipe.text.item_template == "{title}=x"
+    assert Recipe.load(file, overrides=["text.item_template={title}"]).text.item_template == "{title}"
 
 
 def test_all_problems_in_one_message():

@@ -41,6 +41,7 @@ def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
             section.items,
             user_column=section.user_column,
             item_column=section.item_column,
+            item_id_column=section.item_id_column,
             time_column=section.time_column,
             rating_column=section.rating_column,
             text_columns=section.text_columns,

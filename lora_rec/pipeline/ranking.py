@@ -91,14 +91,15 @@ def fit_linear(
     return spectrum.model(regularisation=choice.regularisation, decay=choice.decay, max_rank=max_rank)
 
 
-def text_vectors(vectors: Vectors) -> _Array:
+def text_vectors(vectors: Vectors, item_states: _Array) -> _Array:
     """Gives what the head knows of item texts, (N, D + H): item tower and user tower side by side."""
-    return np.concatenate([centre(vectors.items), vectors.item_states], axis=1) / np.float32(np.sqrt(2))
+    return np.concatenate([centre(vectors.items), item_states], axis=1) / np.float32(np.sqrt(2))
 
 
 def fit_head(
     section: HeadSection,
     vectors: Vectors,
+    item_states: _Array,
     split: Split,
     examples: Examples,
     texts: Texts,
@@ -107,7 +108,7 @@ def fit_head(
     show_progress: bool,
 ) -> FittedHead:
     """Fits both parts of the head and their weight: everything is chosen on validation data."""
-    text = text_vectors(vectors)
+    text = text_vectors(vectors, item_states)
     choice = choose_linear(split, text_vectors=text, text_weights=TEXT_WEIGHTS)
     fit = {"n_items": split.n_items, "text_vectors": text, "max_rank": section.linear_rank}
     linear = fit_linear(split.train_histories(), choice, **fit)  # type: ignore[arg-type]

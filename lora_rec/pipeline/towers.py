@@ -19,10 +19,11 @@ from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import BatchSource, tokenize
 from lora_rec.towers.adapters import attach_lora
 from lora_rec.towers.backbone import cache_folder, load_backbone
-from lora_rec.towers.two_tower import Tower, TwoTower
-from lora_rec.train.loop import TrainingResult, shared_encode, train_two_tower
+from lora_rec.towers.two_tower import Tower, TwoTower, project
+from lora_rec.train.loop import TrainingResult, train_two_tower
 from lora_rec.train.prefix_cache import open_prefix_cache
 from lora_rec.train.projections import Teacher, build_teacher, solve_projection
+from lora_rec.train.shared import shared_states
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,9 +46,6 @@ class Vectors:
     """(N, D)"""
     users: NDArray[np.float32]
     """(T, D), one per distinct history text."""
-    item_states: NDArray[np.float32]
-    """(N, H), item texts as the user tower's encoder reads them, centred, unit length: encoders know better
-    than decoders how alike two texts are, and it has read the titles in its histories anyway."""
 
 
 def build_tower(section: TowerSection, *, kind: str, width: int, where: str) -> Tower:
@@ -107,26 +105,35 @@ def teach(recipe: Recipe, linear: LinearModel, examples: Examples) -> Teacher:
     )
 
 
-def solve_projections(
+def solve_and_encode(
     recipe: Recipe,
     model: TwoTower,
     sources: Sources,
     texts: Texts,
     teacher: Teacher,
     accelerator: Accelerator,
-) -> None:
-    """Sets both projections to the best linear map of the towers' present states onto the teacher."""
+) -> Vectors:
+    """Sets both projections to the best map of the towers' present states onto the teacher; applies it."""
     budget = recipe.train.token_budget
-    every_item = np.arange(len(texts.items))
-    states = shared_encode(
-        accelerator, model.item_tower, sources.items, every_item, token_budget=budget, projected=False
+    items = shared_states(accelerator, model.item_tower, sources.items, token_budget=budget)
+    solve_projection(model.item_tower.projection, items, teacher.items)
+    users = shared_states(accelerator, model.user_tower, sources.users, token_budget=budget)
+    solve_projection(model.user_tower.projection, users[texts.example_texts], teacher.users)
+    return Vectors(project(model.item_tower, items), project(model.user_tower, users))
+
+
+def read_items(
+    recipe: Recipe, model: TwoTower, sources: Sources, accelerator: Accelerator
+) -> NDArray[np.float32]:
+    """Gives (N, H) unit vectors of item texts as the user tower's encoder reads them, centred.
+
+    Encoders know better than decoders how alike two texts are, and this one has read the titles in its
+    histories.
+    """
+    budget = recipe.train.token_budget
+    return centre(
+        shared_states(accelerator, model.user_tower, sources.items_for_user_tower, token_budget=budget)
     )
-    solve_projection(model.item_tower.projection, states, teacher.items)
-    used, rows = np.unique(texts.example_texts, return_inverse=True)
-    states = shared_encode(
-        accelerator, model.user_tower, sources.users, used, token_budget=budget, projected=False
-    )
-    solve_projection(model.user_tower.projection, states[rows], teacher.users)
 
 
 def train_towers(
@@ -137,21 +144,15 @@ def train_towers(
     examples: Examples,
     split: Split,
     teacher: Teacher,
+    frozen: Vectors,
     accelerator: Accelerator,
 ) -> TrainingResult:
-    """Trains the adapters; the model ends with the state of the best validation `ndcg@10`."""
+    """Trains the adapters from the state that gave `frozen`; the model ends with that of the best `ndcg@10`."""
     section = recipe.train
 
-    def validate() -> float:
-        budget, n_items = section.token_budget, split.n_items
-        solve_projections(recipe, model, sources, texts, teacher, accelerator)
-        items = shared_encode(
-            accelerator, model.item_tower, sources.items, np.arange(n_items), token_budget=budget
-        )
-        users = shared_encode(
-            accelerator, model.user_tower, sources.users, texts.validation_texts, token_budget=budget
-        )
-        lists, _ = top_k(users, items, k=10, exclude=split.validation.histories)
+    def score(vectors: Vectors) -> float:
+        users = vectors.users[texts.validation_texts]
+        lists, _ = top_k(users, vectors.items, k=10, exclude=split.validation.histories)
         return float(ndcg_at_k(lists, list(split.validation.targets), k=10).mean())
 
     return train_two_tower(
@@ -164,7 +165,8 @@ def train_towers(
         known=split.train_histories(),
         item_counts=split.item_counts(),
         teacher=teacher,
-        validate=validate,
+        start_validation=score(frozen),
+        validate=lambda: score(solve_and_encode(recipe, model, sources, texts, teacher, accelerator)),
         epochs=section.epochs,
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,
@@ -178,25 +180,4 @@ def train_towers(
         token_budget=section.token_budget,
         patience=section.patience,
         seed=section.seed,
-    )
-
-
-def encode_all(
-    recipe: Recipe, model: TwoTower, sources: Sources, texts: Texts, accelerator: Accelerator
-) -> Vectors:
-    """Encodes the catalogue and every history text with the towers as they are now."""
-    budget = recipe.train.token_budget
-    items, users = np.arange(len(texts.items)), np.arange(len(texts.users))
-    states = shared_encode(
-        accelerator,
-        model.user_tower,
-        sources.items_for_user_tower,
-        items,
-        token_budget=budget,
-        projected=False,
-    )
-    return Vectors(
-        shared_encode(accelerator, model.item_tower, sources.items, items, token_budget=budget),
-        shared_encode(accelerator, model.user_tower, sources.users, users, token_budget=budget),
-        centre(states),
     )

@@ -26,8 +26,8 @@ class _Passthrough(nn.Module):
 class _Zero(nn.Module):
     """Stands for a position embedding that the prefix has already added."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return torch.zeros(1)
+    def forward(self, position_ids: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(1, device=position_ids.device)
 
 
 @dataclass(frozen=True)

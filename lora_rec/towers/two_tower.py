@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,7 +111,11 @@ class Tower(nn.Module):
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         """Gives unit vectors, (B, D) fp32."""
-        return nn.functional.normalize(self.projection(self.encode_states(batch)), dim=-1)
+        return self.project(self.encode_states(batch))
+
+    def project(self, states: torch.Tensor) -> torch.Tensor:
+        """Gives unit vectors (B, D) from pooled states (B, H)."""
+        return nn.functional.normalize(self.projection(states), dim=-1)
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Gives the tensors of the adapter by name."""
@@ -154,36 +157,38 @@ class TwoTower(nn.Module):
 
 
 @torch.no_grad()
-def encode(
-    tower: Tower,
-    source: BatchSource,
-    indices: NDArray[np.int64],
-    *,
-    token_budget: int,
-    projected: bool = True,
-    progress: Callable[[Iterable[NDArray[np.int64]]], Iterable[NDArray[np.int64]]] = iter,
+def encode_states(
+    tower: Tower, source: BatchSource, indices: NDArray[np.int64], *, token_budget: int
 ) -> NDArray[np.float32]:
-    """Encodes chosen texts without gradients, in micro-batches of like length.
+    """Gives the pooled states before the projection of chosen texts, without gradients.
 
     Args:
         tower: in any mode; adapters' dropout is off while this runs.
         source: token ids or cached prefixes.
         indices: which texts.
         token_budget: padded tokens in one micro-batch.
-        projected: unit vectors of width D; otherwise the pooled states of width H.
-        progress: wraps the micro-batches, e.g. a progress bar.
 
     Returns:
-        (n, D) or (n, H) fp32, in the order of `indices`.
+        (n, H) fp32, in the order of `indices`.
     """
     was_training = tower.training
     tower.eval()
-    device = tower.device
-    width = tower.width if projected else tower.hidden_size
-    result = np.zeros((len(indices), width), dtype=np.float32)
-    for rows in progress(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
-        batch = source.batch(indices[rows]).to(device)
-        vectors = tower(batch) if projected else tower.encode_states(batch)
-        result[rows] = vectors.float().cpu().numpy()
+    result = np.zeros((len(indices), tower.hidden_size), dtype=np.float32)
+    for rows in plan_micro_batches(source.lengths[indices], token_budget=token_budget):
+        states = tower.encode_states(source.batch(indices[rows]).to(tower.device))
+        result[rows] = states.cpu().numpy()
     tower.train(was_training)
     return result
+
+
+@torch.no_grad()
+def project(tower: Tower, states: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gives unit vectors (n, D) from pooled states (n, H)."""
+    return tower.project(torch.from_numpy(states).to(tower.device)).cpu().numpy()
+
+
+def encode(
+    tower: Tower, source: BatchSource, indices: NDArray[np.int64], *, token_budget: int
+) -> NDArray[np.float32]:
+    """Gives unit vectors (n, D) of chosen texts; see `encode_states`."""
+    return project(tower, encode_states(tower, source, indices, token_budget=token_budget))

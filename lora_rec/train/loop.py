@@ -1,19 +1,15 @@
 """The training loop of the two towers.
 
-A step encodes each distinct history and each distinct item of its batch once. Embeddings are first computed
-without a graph, in micro-batches; the loss gives their gradient; a second pass carries it through the towers,
-one micro-batch at a time, so the batch size does not set the memory (gradient caching, Gao et al. 2021, arXiv
-2101.06983).
-
-Several processes share one step: each encodes its part of the distinct texts, all see all embeddings and the
-same loss, and the gradients of the parts are added. The result is that of one process, with all negatives.
+A step encodes each distinct history and each distinct item of its batch once, over all processes together:
+all see all embeddings and the same loss, and the gradients of their parts are added. The result is that of
+one process, with all negatives; see `train.shared`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +21,17 @@ from tqdm import tqdm
 from lora_rec.data.dataset import Lists
 from lora_rec.data.examples import Examples
 from lora_rec.errors import TrainingError
-from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
-from lora_rec.towers.two_tower import Tower, TwoTower, encode
+from lora_rec.text.collate import BatchSource
+from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
 from lora_rec.train.optim import build_optimizer, warmup_cosine
 from lora_rec.train.projections import Teacher
+from lora_rec.train.shared import backpropagate, shared_leaf
 
 logger = logging.getLogger(__name__)
 
-STEPS_UNTIL_MOVED = 3  # a LoRA's B moves in the first step, its A in the second
+STEPS_UNTIL_A_MOVES = 2  # a LoRA's B moves in the first step, its A only once B is not zero
+STEPS_UNTIL_MOVED = 3
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ def train_two_tower(
     known: Lists,
     item_counts: NDArray[np.int64],
     teacher: Teacher,
+    start_validation: float,
     validate: Callable[[], float],
     epochs: int,
     batch_size: int,
@@ -95,9 +94,9 @@ def train_two_tower(
         known: (n_users), items that a user has taken: never that user's negatives.
         item_counts: (N,), training interactions of each item, for the popularity correction.
         teacher: vectors that the embeddings are aligned with.
-        validate: called in every process before the first and after each epoch; solves the projections for
-            the
-            adapters as they are, and gives a score; higher is better.
+        start_validation: score of the model as it is given.
+        validate: called in every process after each epoch; solves the projections for the adapters as they
+            are, and gives a score; higher is better.
         epochs: passes over the examples.
         batch_size: examples in one step, over all processes.
         learning_rate: peak rate of the adapters.
@@ -124,10 +123,10 @@ def train_two_tower(
     log_popularity = torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float()
     n_items = len(item_counts)
 
-    best, best_epoch = validate(), 0
+    best, best_epoch = start_validation, 0
     at_start = best_state = _copy_state(model.learned_state())
-    start, logs, step = best, [], 0
-    logger.info("validation before training: %.4f", start)
+    logs, step = [], 0
+    logger.info("validation before training: %.4f", best)
     for epoch in range(1, epochs + 1):
         began = time.perf_counter()
         order = np.random.default_rng([seed, epoch]).permutation(len(examples))
@@ -143,12 +142,10 @@ def train_two_tower(
                 n_items, size=min(extra_items, n_items), replace=False
             )
             pairs = _Pairs.of(examples, rows, known, extra)
-            encode_seed = seed * 1_000_003 + step
+            passes = {"token_budget": token_budget, "seed": seed * 1_000_003 + step}
             texts, text_of_row = np.unique(user_texts[rows], return_inverse=True)
-            users = _shared_leaf(accelerator, model.user_tower, user_source, texts, token_budget, encode_seed)
-            items = _shared_leaf(
-                accelerator, model.item_tower, item_source, pairs.items, token_budget, encode_seed
-            )
+            users = shared_leaf(accelerator, model.user_tower, user_source, texts, **passes)
+            items = shared_leaf(accelerator, model.item_tower, item_source, pairs.items, **passes)
             of_rows = users[torch.from_numpy(text_of_row)]
             known_mask = pairs.known_mask.to(users.device)
             softmax = in_batch_softmax_loss(
@@ -172,12 +169,12 @@ def train_two_tower(
                     f" or raise train.temperature ({temperature:g})"
                 )
             loss.backward()
-            _backpropagate(
-                accelerator, model.user_tower, user_source, texts, users, token_budget, encode_seed
-            )
-            _backpropagate(
-                accelerator, model.item_tower, item_source, pairs.items, items, token_budget, encode_seed
-            )
+            for tower, source, indices, leaf in (
+                (model.user_tower, user_source, texts, users),
+                (model.item_tower, item_source, pairs.items, items),
+            ):
+                assert leaf.grad is not None  # loss.backward() has run
+                backpropagate(accelerator, tower, source, indices, gradient=leaf.grad, **passes)
             for parameter in trained.values():
                 if parameter.grad is not None:
                     parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
@@ -185,7 +182,7 @@ def train_two_tower(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()
-            if step == min(STEPS_UNTIL_MOVED, epochs * n_batches):
+            if step == min(STEPS_UNTIL_MOVED, max(STEPS_UNTIL_A_MOVES, epochs * n_batches)):
                 check_moved(at_start, trained, n_steps=step)
             losses.append(loss.item())
             n_texts += len(texts) + len(pairs.items)
@@ -203,7 +200,7 @@ def train_two_tower(
     with torch.no_grad():
         for name, tensor in model.learned_state().items():
             tensor.copy_(best_state[name])
-    return TrainingResult(start, best, best_epoch, tuple(logs))
+    return TrainingResult(start_validation, best, best_epoch, tuple(logs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,8 +212,6 @@ class _Pairs:
     positive_items: torch.Tensor
     known_mask: torch.Tensor
     """True where the user has taken the item at any time in training."""
-    history_mask: torch.Tensor
-    """The same but for the example's own targets, which the teacher may rank."""
 
     @classmethod
     def of(
@@ -228,85 +223,8 @@ class _Pairs:
         positive_items = places[: len(drawn)]
         positive_users = np.repeat(np.arange(len(rows)), [len(t) for t in targets])
         mask = np.stack([np.isin(items, known[int(examples.users[row])], kind="sort") for row in rows])
-        history_mask = mask.copy()
-        mask[positive_users, positive_items], history_mask[positive_users, positive_items] = True, False
-        tensors = (positive_users, positive_items, mask, history_mask)
-        return cls(items, *(torch.from_numpy(array) for array in tensors))
-
-
-def _share(accelerator: Accelerator, n: int) -> NDArray[np.int64]:
-    """Gives the positions that this process encodes."""
-    return np.arange(accelerator.process_index, n, accelerator.num_processes)
-
-
-def _shared_leaf(
-    accelerator: Accelerator,
-    tower: Tower,
-    source: BatchSource,
-    indices: NDArray[np.int64],
-    token_budget: int,
-    seed: int,
-) -> torch.Tensor:
-    """Gives all embeddings as a leaf that collects their gradient; each process encodes its part."""
-    mine = _share(accelerator, len(indices))
-    device = tower.device
-    width = tower.width
-    part = torch.zeros(-(-len(indices) // accelerator.num_processes), width, device=device)
-    tower.train()
-    with torch.no_grad():
-        for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-            part[rows] = tower(batch.to(device))
-    return _join(accelerator, part, len(indices)).clone().requires_grad_()
-
-
-def _backpropagate(
-    accelerator: Accelerator,
-    tower: Tower,
-    source: BatchSource,
-    indices: NDArray[np.int64],
-    embeddings: torch.Tensor,
-    token_budget: int,
-    seed: int,
-) -> None:
-    """Carries the gradient of this process's embeddings into its tower, one micro-batch at a time."""
-    mine = _share(accelerator, len(indices))
-    device = tower.device
-    assert embeddings.grad is not None  # loss.backward() has run
-    gradient = embeddings.grad[mine]
-    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-        tower(batch.to(device)).backward(gradient[rows])
-
-
-def _micro_batches(
-    source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int
-) -> Iterator[tuple[NDArray[np.int64], TokenBatch]]:
-    """Yields positions and batches; both passes of a step draw the same dropout."""
-    for number, rows in enumerate(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
-        torch.manual_seed(seed + 7919 * number)
-        yield rows, source.batch(indices[rows])
-
-
-def shared_encode(
-    accelerator: Accelerator,
-    tower: Tower,
-    source: BatchSource,
-    indices: NDArray[np.int64],
-    *,
-    token_budget: int,
-    projected: bool = True,
-) -> NDArray[np.float32]:
-    """Encodes chosen texts as `two_tower.encode` does; each process does its part and all get all."""
-    mine = _share(accelerator, len(indices))
-    width = tower.width if projected else tower.hidden_size
-    part = np.zeros((-(-len(indices) // accelerator.num_processes), width), dtype=np.float32)
-    part[: len(mine)] = encode(tower, source, indices[mine], token_budget=token_budget, projected=projected)
-    return _join(accelerator, torch.from_numpy(part).to(accelerator.device), len(indices)).cpu().numpy()
-
-
-def _join(accelerator: Accelerator, part: torch.Tensor, n: int) -> torch.Tensor:
-    """Gives all rows from each process's part: process p holds the rows p, p + P, p + 2P, ..."""
-    parts = accelerator.gather(part).view(accelerator.num_processes, -1, part.shape[1])
-    return parts.transpose(0, 1).reshape(-1, part.shape[1])[:n]
+        mask[positive_users, positive_items] = True
+        return cls(items, *(torch.from_numpy(array) for array in (positive_users, positive_items, mask)))
 
 
 def _copy_state(trained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

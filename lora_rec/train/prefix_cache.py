@@ -97,8 +97,7 @@ def open_prefix_cache(
 
     Raises:
         TrainingError: the states do not fit half precision, or the backbone does not split where it should:
-            the
-            whole model and its two halves give different vectors.
+            the whole model and its two halves give different vectors.
     """
     folder = root / "prefix" / cache_key(tower)
     digests = [hashlib.sha256(tokens[i].tobytes()).digest()[:16] for i in range(len(tokens))]

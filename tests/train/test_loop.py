@@ -14,7 +14,7 @@ from lora_rec.config import build_config
 from lora_rec.errors import TrainingError
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.ranking import choose_linear, fit_linear
-from lora_rec.pipeline.towers import build_towers, open_sources, solve_projections, teach, train_towers
+from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
 from lora_rec.recipe import Recipe
 from lora_rec.train.loop import check_moved
 
@@ -30,9 +30,9 @@ def train(tree, **settings):
     teacher = teach(recipe, linear, examples)
     model = build_towers(recipe)
     sources = open_sources(recipe, model, texts, accelerator)
-    solve_projections(recipe, model, sources, texts, teacher, accelerator)
+    start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)}
-    result = train_towers(recipe, model, sources, texts, examples, split, teacher, accelerator)
+    result = train_towers(recipe, model, sources, texts, examples, split, teacher, start, accelerator)
     return model, result, before
 
 

@@ -1,0 +1,83 @@
+"""Encoding shared by the processes of a run: each does its part, all see all vectors.
+
+Process p of P has the positions p, p + P, p + 2P, ... of a list of distinct texts. With gradients, embeddings
+are first computed without a graph; the loss gives their gradient; a second pass carries it through the tower,
+one micro-batch at a time, so the batch size does not set the memory (gradient caching, Gao et al. 2021, arXiv
+2101.06983).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
+from lora_rec.towers.two_tower import Tower, encode_states
+
+
+def shared_leaf(
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    *,
+    token_budget: int,
+    seed: int,
+) -> torch.Tensor:
+    """Gives all embeddings, (n, D), as a leaf that collects their gradient; see `backpropagate`."""
+    mine = _share(accelerator, len(indices))
+    part = torch.zeros(-(-len(indices) // accelerator.num_processes), tower.width, device=tower.device)
+    tower.train()
+    with torch.no_grad():
+        for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
+            part[rows] = tower(batch.to(tower.device))
+    return _join(accelerator, part, len(indices)).clone().requires_grad_()
+
+
+def backpropagate(
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    *,
+    gradient: torch.Tensor,
+    token_budget: int,
+    seed: int,
+) -> None:
+    """Carries the gradient (n, D) of this process's embeddings into its tower; seed as for the leaf."""
+    mine = _share(accelerator, len(indices))
+    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
+        tower(batch.to(tower.device)).backward(gradient[mine[rows]])
+
+
+def shared_states(
+    accelerator: Accelerator, tower: Tower, source: BatchSource, *, token_budget: int
+) -> NDArray[np.float32]:
+    """Gives the pooled states of all texts of a source, (n, H), without gradients."""
+    n = len(source.lengths)
+    mine = _share(accelerator, n)
+    part = np.zeros((-(-n // accelerator.num_processes), tower.hidden_size), dtype=np.float32)
+    part[: len(mine)] = encode_states(tower, source, mine, token_budget=token_budget)
+    return _join(accelerator, torch.from_numpy(part).to(accelerator.device), n).cpu().numpy()
+
+
+def _share(accelerator: Accelerator, n: int) -> NDArray[np.int64]:
+    return np.arange(accelerator.process_index, n, accelerator.num_processes)
+
+
+def _join(accelerator: Accelerator, part: torch.Tensor, n: int) -> torch.Tensor:
+    parts = accelerator.gather(part).view(accelerator.num_processes, -1, part.shape[1])
+    return parts.transpose(0, 1).reshape(-1, part.shape[1])[:n]
+
+
+def _micro_batches(
+    source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int
+) -> Iterator[tuple[NDArray[np.int64], TokenBatch]]:
+    """Yields positions and batches; both passes of a step draw the same dropout."""
+    for number, rows in enumerate(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
+        torch.manual_seed(seed + 7919 * number)
+        yield rows, source.batch(indices[rows])

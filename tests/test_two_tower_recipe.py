@@ -1,0 +1,76 @@
+"""The recipe script as a user starts it."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def config(recipe_tree, tmp_path):
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(recipe_tree))
+    return file
+
+
+def launch(config, *overrides, folder, options=()):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "-q", *options]
+    command = [*launcher, str(ROOT / "recipes" / "two_tower.py"), str(config), *overrides]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.user_column=usr", "interactions.usr: no such column"),
+        ("user_tower.backbone=/no/such/model", "user_tower.backbone: there is no folder '/no/such/model'"),
+        (
+            "text.item_template={titel}",
+            "text.item_template: there is no field 'titel'; did you mean 'title'?",
+        ),
+        ("train.epoch=2", "train.epoch: unknown key; did you mean 'epochs'?"),
+    ],
+)
+def test_bad_input_is_one_clear_error_and_leaves_nothing(config, tmp_path, override, message):
+    result = launch(config, override, folder=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    left = {path.name for path in tmp_path.rglob("*") if "cache" not in path.parts}
+    assert left <= {"tiny.yaml", "runs"}, left
+
+
+def test_a_decoder_as_the_user_tower(config, models, tmp_path):
+    result = launch(config, f"user_tower.backbone={models['llama']}", folder=tmp_path)
+    assert result.returncode == 1
+    assert "is of type 'llama', a decoder; give a BERT-type encoder" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_bundle(config, tmp_path):
+    options = shlex.split(
+        "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
+        " --main_process_port 0"
+    )
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    try:
+        result = launch(config, folder=tmp_path, options=options)
+    finally:
+        del os.environ["ACCELERATE_USE_CPU"]
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("ranking_head_diverse |") == 1
+    assert (tmp_path / "runs" / "tiny" / "bundle.json").is_file()
+
+
+def test_a_run_of_a_single_step_is_no_false_alarm(config, tmp_path):
+    result = launch(config, "train.batch_size=1000", "train.epochs=1", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "ranking_head_diverse" in result.stdout
