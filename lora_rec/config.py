@@ -75,7 +75,7 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         value = yaml.load(text, Loader=yaml.BaseLoader) if text else ""
     except yaml.YAMLError:
         value = text
-    # A template such as {title} reads as a mapping, {title} ({year}) as broken YAML; an override is never either.
+    # A template such as {title} reads as a mapping, {title} ({year}) as broken YAML; overrides are neither.
     tree[field] = text if isinstance(value, dict) else value
 
 

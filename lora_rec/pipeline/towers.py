@@ -147,7 +147,7 @@ def train_towers(
     frozen: Vectors,
     accelerator: Accelerator,
 ) -> TrainingResult:
-    """Trains the adapters from the state that gave `frozen`; the model ends with that of the best `ndcg@10`."""
+    """Trains the adapters from the state that gave `frozen`; the model ends at the best `ndcg@10`."""
     section = recipe.train
 
     def score(vectors: Vectors) -> float:
