@@ -26,10 +26,15 @@ def quality_table() -> str:
         lines.append(
             f"| `{system}` | " + " | ".join(_cell(cells[system, column]) for column in COLUMNS) + " |"
         )
+    gains = [
+        f"`{system}` over `ease`, mean of the seeds: {row['value']:+.4f} `ndcg@10`"
+        f" (95 % over users {row['low']:+.4f} to {row['high']:+.4f})."
+        for (system, metric), row in cells.items()
+        if metric == "ndcg@10 over ease"
+    ]
     seeds = ", ".join(map(str, header["seeds"]))
-    return "\n".join(
-        [*lines, "", f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds}."]
-    )
+    source = f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds}."
+    return "\n".join([*lines, "", "\n\n".join([*gains, source])])
 
 
 def _cell(row: dict[str, float]) -> str:
