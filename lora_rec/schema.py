@@ -26,9 +26,15 @@ class TowerManifest:
     kind: str
     precision: str
     pooling: str
-    trained_layers: int
+    trained_layers: int | None
+    """None for all."""
     hidden_size: int
     max_tokens: int
+    compute: str | None = None
+    """For 8 and 4 bit, the type of what is not quantised."""
+    adapter: str = "lora"
+    """What was trained; `none` where no epoch beat the frozen tower, which then has no adapter."""
+    adapter_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,7 @@ def run(recipe: Recipe) -> None:
             similarity_vectors=item_states,
             head=fitted.head.to_arrays(),
             metrics=metrics,
+            learned=training.best_epoch > 0,
         )
     print_report(
         folder,

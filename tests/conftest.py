@@ -14,6 +14,15 @@ WORDS = [f"{kind}{n}" for kind in ("war", "love") for n in range(20)]
 TITLES = [f"{word.rstrip('0123456789')} {word}" for word in WORDS]
 
 
+def _qwen_tokenizer(folder):
+    """One token a letter: transformers reads every Qwen2 tokenizer as a byte-level BPE, whatever it was."""
+    from transformers import Qwen2Tokenizer
+
+    letters = ["<|endoftext|>", "Ġ", *(chr(code) for code in range(33, 127))]
+    Qwen2Tokenizer(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]).save_pretrained(folder)
+    return len(letters)
+
+
 def _tokenizer(folder, *, encoder):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -33,27 +42,127 @@ def _tokenizer(folder, *, encoder):
     return len(vocabulary)
 
 
-@pytest.fixture(scope="session")
-def models(tmp_path_factory):
-    """Folders of a tiny BERT, Llama and GPT-2 with random weights, by name."""
-    import torch
-    from transformers import AutoModel, BertConfig, GPT2Config, LlamaConfig
+ENCODERS = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "distilbert",
+    "electra",
+    "albert",
+    "deberta-v2",
+    "modernbert",
+)
+DECODERS = (
+    "gpt2",
+    "gpt_neo",
+    "gpt_neox",
+    "opt",
+    "bloom",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi",
+    "phi3",
+)
 
-    torch.manual_seed(0)
+
+def tiny_config(name, *, vocab_size):
+    """A configuration of 3 layers and width 32; window sizes are smaller than a text, so masks matter."""
+    from transformers import AutoConfig
+
+    wide = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    grouped = wide | {"num_key_value_heads": 2}
+    own = {
+        "distilbert": {
+            "dim": 32,
+            "n_layers": 3,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "max_position_embeddings": 64,
+        },
+        "electra": wide | {"embedding_size": 16},
+        "albert": wide | {"embedding_size": 16},
+        "deberta-v2": wide
+        | {
+            "relative_attention": True,
+            "position_buckets": 8,
+            "conv_kernel_size": 3,
+            "pos_att_type": ["p2c", "c2p"],
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+        },
+        "modernbert": wide | {"local_attention": 4, "cls_token_id": 2, "sep_token_id": 3},
+        "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64},
+        "gpt_neo": {
+            "hidden_size": 32,
+            "num_layers": 3,
+            "num_heads": 4,
+            "attention_types": [[["global", "local", "global"], 1]],
+            "window_size": 4,
+            "max_position_embeddings": 64,
+        },
+        "opt": {
+            "hidden_size": 32,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "ffn_dim": 64,
+            "max_position_embeddings": 64,
+            "word_embed_proj_dim": 16,
+        },
+        "bloom": {"hidden_size": 32, "n_layer": 3, "n_head": 4},
+        "llama": grouped,
+        "mistral": grouped | {"sliding_window": 4},
+        "qwen2": grouped,
+        "qwen3": grouped
+        | {"head_dim": 8, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+        "gemma": grouped | {"head_dim": 8},
+        "gemma2": grouped | {"head_dim": 8, "sliding_window": 4},
+        "gemma3_text": grouped | {"head_dim": 8, "sliding_window": 4},
+    }.get(name, wide)
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    return AutoConfig.for_model(name, vocab_size=vocab_size, **(special | own))
+
+
+@pytest.fixture(scope="session")
+def backbone_folder(tmp_path_factory):
+    """Gives the folder of a tiny random model of any type, with its tokenizer, by the type's name."""
+    import torch
+    from transformers import AutoModel
+
     root = tmp_path_factory.mktemp("models")
-    common = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
-    folders = {}
-    for name in ("bert", "llama", "gpt2"):
+
+    def make(name):
         folder = root / f"tiny-{name}"
-        size = _tokenizer(folder, encoder=name == "bert")
-        config = {
-            "bert": lambda size: BertConfig(vocab_size=size, max_position_embeddings=64, **common),
-            "llama": lambda size: LlamaConfig(vocab_size=size, num_key_value_heads=2, **common),
-            "gpt2": lambda size: GPT2Config(vocab_size=size, n_embd=32, n_layer=3, n_head=4, n_positions=64),
-        }[name](size)
-        AutoModel.from_config(config).save_pretrained(folder)
-        folders[name] = folder
-    return folders
+        if not folder.exists():
+            size = (
+                _qwen_tokenizer(folder) if name == "qwen2" else _tokenizer(folder, encoder=name in ENCODERS)
+            )
+            torch.manual_seed(0)
+            model = AutoModel.from_config(tiny_config(name, vocab_size=size))
+            # Of default size, weights of width 32 hardly mix the tokens, and every text would look alike.
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    torch.nn.init.normal_(parameter, std=0.15)
+            model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def models(backbone_folder):
+    """Folders of a tiny BERT, Llama and GPT-2 with random weights, by name."""
+    return {name: backbone_folder(name) for name in ("bert", "llama", "gpt2")}
 
 
 @pytest.fixture(autouse=True)

@@ -47,10 +47,10 @@ def test_bad_input_is_one_clear_error_and_leaves_nothing(config, tmp_path, overr
     assert left <= {"tiny.yaml", "runs"}, left
 
 
-def test_a_decoder_as_the_user_tower(config, models, tmp_path):
-    result = launch(config, f"user_tower.backbone={models['llama']}", folder=tmp_path)
+def test_a_setting_that_the_adapter_lacks(config, tmp_path):
+    result = launch(config, "item_tower.adapter=ia3", "item_tower.lora_rank=4", folder=tmp_path)
     assert result.returncode == 1
-    assert "is of type 'llama', a decoder; give a BERT-type encoder" in result.stderr
+    assert "item_tower.lora_rank: adapter 'ia3' does not have this setting; leave it out" in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -31,6 +31,7 @@ def export_bundle(
     similarity_vectors: NDArray[np.float32],
     head: dict[str, NDArray[np.generic]],
     metrics: dict[str, Any],
+    learned: bool,
 ) -> Path:
     """Writes the bundle of a run to `recipe.output`, whole or not at all.
 
@@ -42,6 +43,7 @@ def export_bundle(
         similarity_vectors: (N, H), whose cosine says how alike two items are; in half precision too.
         head: arrays of the ranking head.
         metrics: becomes metrics.json.
+        learned: false where no epoch beat the frozen towers, so the adapters are as they were attached.
     """
 
     def describe(name: str) -> Any:
@@ -51,10 +53,11 @@ def export_bundle(
             backbone=section.backbone,
             trained_layers=section.trained_layers,
             max_tokens=section.max_tokens,
+            learned=learned,
         )
 
     def fill(folder: Path) -> None:
-        save_towers(model, folder)
+        save_towers(model, folder, manifest=manifest)
         np.save(folder / "item_vectors.npy", item_vectors.astype(np.float16), allow_pickle=False)
         np.save(folder / "similarity_vectors.npy", similarity_vectors.astype(np.float16), allow_pickle=False)
         items = {

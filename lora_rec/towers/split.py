@@ -1,117 +1,125 @@
 """Cuts a backbone into the frozen layers below the adapters and the layers that carry them.
 
-Both halves share the weights of the whole: they are shallow copies in which the list of layers is shorter.
-Each runs the model's own forward, so masks and position embeddings are made by the model itself.
+Both halves are shallow copies that share every weight with the whole, and run the model's own forward, so
+masks, positions and whatever a type adds around its layers are made by the model itself. Only the list of
+layers is exchanged: in the lower half everything from the cut up hands its input on, and what arrives at the
+cut is kept; in the upper half everything below the cut is skipped, and the layer at the cut is given the kept
+states. The list keeps its length, because some types choose a layer's mask by its index.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from lora_rec.errors import TowerError
+from lora_rec.towers.layout import find_layout
 
 
-class _Passthrough(nn.Module):
-    """Stands for an embedding block whose result is already in `inputs_embeds`."""
+class _Skip(nn.Module):
+    """Stands for a layer that does not run; `keep` holds what came in."""
 
-    def forward(self, *args: Any, inputs_embeds: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        return inputs_embeds
+    def __init__(self, replaced: nn.Module, *, in_tuple: bool) -> None:
+        super().__init__()
+        self.in_tuple = in_tuple
+        self.keep: torch.Tensor | None = None
+        if hasattr(replaced, "attention_type"):
+            self.attention_type = replaced.attention_type  # some models choose mask and positions by it
 
-
-class _Zero(nn.Module):
-    """Stands for a position embedding that the prefix has already added."""
-
-    def forward(self, position_ids: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(1, device=position_ids.device)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where a model type keeps its layers."""
-
-    layers: str
-    """Path of the list of layers."""
-    replaced_in_suffix: tuple[tuple[str, type[nn.Module]], ...] = ()
-    """What must not run again on the prefix's result."""
-    replaced_in_prefix: tuple[str, ...] = ()
-    """What runs after the last layer alone."""
-    query_value: tuple[str, ...] = ("q_proj", "v_proj")
-    """Modules that carry an adapter unless told otherwise."""
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        self.keep = hidden_states
+        return (hidden_states, None) if self.in_tuple else hidden_states
 
 
-_BERT = Layout("encoder.layer", (("embeddings", _Passthrough),), (), ("query", "value"))
-_LLAMA = Layout("layers", (), ("norm",))
-_GPT2 = Layout("h", (("wpe", _Zero),), ("ln_f",), ("c_attn",))
-LAYOUTS = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "llama": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "gpt2": _GPT2,
-}
+class _Enter(nn.Module):
+    """Runs a layer on states that were set before, whatever comes in."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+        self.states: torch.Tensor | None = None
+        if hasattr(layer, "attention_type"):
+            self.attention_type = layer.attention_type
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return self.layer(self.states, *args, **kwargs)
 
 
-def layout_of(model: nn.Module, *, where: str = "backbone") -> Layout:
-    """Gives the layout of a model.
+class Halves:
+    """The two halves of a backbone; see the module's docstring."""
 
-    Raises:
-        TowerError: the type is not known; the message lists those that are.
-    """
-    model_type = model.config.model_type  # type: ignore[union-attr]
-    if model_type not in LAYOUTS:
-        raise TowerError(
-            f"{where}: type {model_type!r} is not supported yet; use one of {', '.join(LAYOUTS)}"
-        )
-    return LAYOUTS[str(model_type)]
+    def __init__(self, model: nn.Module, *, at: int) -> None:
+        """Cuts.
+
+        Args:
+            model: the backbone itself, not its peft wrapper; adapters that sit in its layers stay in.
+            at: number of layers in the lower half; with 0 the upper half is the whole.
+        """
+        self.at = at
+        self._model = model
+        if at == 0:
+            return
+        path = find_layout(model).layers
+        assert path is not None  # first_trained has refused this
+        layers: Any = model.get_submodule(path)
+        in_tuple = _returns_tuple(model, layers[0])
+        lower = [*layers[:at], *(_Skip(layer, in_tuple=in_tuple) for layer in layers[at:])]
+        upper = [*(_Skip(layer, in_tuple=in_tuple) for layer in layers[:at]), *layers[at:]]
+        self._gate: Any = lower[at]
+        self._entry = _Enter(layers[at])
+        upper[at] = self._entry
+        self._lower = _with_submodule(model, path, nn.ModuleList(lower))
+        self._upper = _with_submodule(model, path, nn.ModuleList(upper))
+
+    def run_lower(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        """Gives what arrives at the cut, (B, L, H)."""
+        self._lower(input_ids=input_ids, attention_mask=attention_mask, **options)
+        states, self._gate.keep = self._gate.keep, None
+        return states
+
+    def run_upper(self, states: torch.Tensor, attention_mask: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Gives the last hidden states, (B, L, H), from what arrived at the cut."""
+        self._entry.states = states
+        # The model wants ids; what it makes of these is thrown away at the cut.
+        ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
+        try:
+            return self._upper(input_ids=ids, attention_mask=attention_mask, **options).last_hidden_state
+        finally:
+            self._entry.states = None
+
+    def run_whole(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        """Gives the last hidden states, (B, L, H), of the backbone as it is."""
+        return self._model(input_ids=input_ids, attention_mask=attention_mask, **options).last_hidden_state
 
 
-def first_trained_layer(model: nn.Module, *, trained_layers: int, where: str = "backbone") -> int:
-    """Gives the index of the first layer that carries adapters.
-
-    Raises:
-        TowerError: more layers are asked for than there are.
-    """
-    n_layers = len(model.get_submodule(layout_of(model, where=where).layers))  # type: ignore[arg-type]
-    if trained_layers > n_layers:
-        raise TowerError(
-            f"{where}.trained_layers: {trained_layers}, but the backbone has {n_layers}; give 1..{n_layers}"
-        )
-    return n_layers - trained_layers
-
-
-def split(model: nn.Module, *, at: int) -> tuple[nn.Module, nn.Module]:
-    """Gives the model below and from layer `at`; call the second with the first's states as `inputs_embeds`.
-
-    Args:
-        model: the backbone itself, not its peft wrapper; adapters that sit in its layers stay in.
-        at: number of layers in the first half.
-    """
-    layout = layout_of(model)
-    layers = model.get_submodule(layout.layers)
-    prefix = _with_submodules(model, {layout.layers: layers[:at]})  # type: ignore[index]
-    suffix = _with_submodules(model, {layout.layers: layers[at:]})  # type: ignore[index]
-    prefix = _with_submodules(prefix, {path: nn.Identity() for path in layout.replaced_in_prefix})
-    suffix = _with_submodules(suffix, {path: kind() for path, kind in layout.replaced_in_suffix})
-    return prefix, suffix
+@torch.no_grad()
+def _returns_tuple(model: nn.Module, layer: nn.Module) -> bool:
+    """Says, from one token, whether the layers of a model give a tuple or a tensor."""
+    kinds: list[bool] = []
+    hook = layer.register_forward_hook(lambda *event: kinds.append(isinstance(event[2], tuple)))
+    try:
+        device = next(model.parameters()).device
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=device))
+    finally:
+        hook.remove()
+    return kinds[0]
 
 
-def _with_submodules(module: nn.Module, replaced: dict[str, nn.Module]) -> nn.Module:
-    """Copies a module with some submodules exchanged; every parameter stays shared with the original."""
+def _with_submodule(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
+    """Copies a module with one submodule exchanged; every parameter stays shared with the original."""
     result = _shallow_copy(module)
-    for path, new in replaced.items():
-        owner = result
-        *parents, name = path.split(".")
-        for parent in parents:
-            owner._modules[parent] = _shallow_copy(owner.get_submodule(parent))
-            owner = owner.get_submodule(parent)
-        owner._modules[name] = new
+    owner = result
+    *parents, name = path.split(".")
+    for parent in parents:
+        owner._modules[parent] = _shallow_copy(owner.get_submodule(parent))
+        owner = owner.get_submodule(parent)
+    owner._modules[name] = new
     return result
 
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
-from lora_rec.towers.adapters import adapter_dropouts
+from lora_rec.towers.adapters import Attached, prefix_inputs
 from lora_rec.towers.backbone import Backbone
 from lora_rec.towers.pooling import pool
-from lora_rec.towers.split import first_trained_layer, split
+from lora_rec.towers.precision import DTYPES, n_weights
+from lora_rec.towers.split import Halves
 
 
 @dataclass(frozen=True)
@@ -53,38 +54,35 @@ class Projection(nn.Module):
 class Tower(nn.Module):
     """Texts in, unit vectors of the shared width out.
 
-    The frozen layers below the adapters (`prefix`) and the layers with them (`suffix`) share their weights
-    with the whole model. A batch of token ids runs both; a batch of hidden states, read from the prefix
-    cache, runs the suffix alone.
+    The frozen layers below the adapters and the layers with them share their weights with the whole model. A
+    batch of token ids runs both halves; a batch of hidden states, read from the prefix cache, runs the upper
+    one alone.
     """
 
-    def __init__(
-        self, backbone: Backbone, model: nn.Module, *, pooling: str, trained_layers: int, width: int
-    ) -> None:
+    def __init__(self, backbone: Backbone, adapter: Attached, *, pooling: str | None, width: int) -> None:
         """Puts the parts together.
 
         Args:
             backbone: as loaded, with its tokenizer.
-            model: the backbone under its adapters.
-            pooling: see `pooling.pool`.
-            trained_layers: number of last layers that carry adapters.
+            adapter: attached to that backbone.
+            pooling: see `pooling.pool`; `mean` for encoders and `last` for decoders when left out.
             width: length of the embeddings.
         """
         super().__init__()
-        self.model = model
-        self.projection = Projection(backbone.hidden_size, width)
-        self.width, self.hidden_size = width, backbone.hidden_size
+        self.adapter = adapter
+        self.model = adapter.model
+        self.projection = Projection(backbone.output_size, width)
+        self.width, self.hidden_size = width, backbone.output_size
         self.backbone_info = backbone
-        self.pooling = pooling
-        self.first_trained_layer = first_trained_layer(backbone.model, trained_layers=trained_layers)
-        # In a tuple, so that torch does not register the shared weights twice.
-        self._halves = split(backbone.model, at=self.first_trained_layer)
+        self.pooling = pooling or ("mean" if backbone.kind == "encoder" else "last")
+        self.first_trained_layer = adapter.first_layer
+        self._halves = Halves(backbone.model, at=self.first_trained_layer)
         self.eval()
 
     def train(self, mode: bool = True) -> Tower:
         """Switches the dropout of the adapters alone: the frozen part drops nothing, so it can be cached."""
         super().train(False)
-        for module in adapter_dropouts(self.model):
+        for module in self.adapter.dropouts():
             module.train(mode)
         self.training = mode
         return self
@@ -95,19 +93,26 @@ class Tower(nn.Module):
         return self.projection.weight.device
 
     def encode_prefix(self, batch: TokenBatch) -> torch.Tensor:
-        """Gives what the frozen layers make of token ids, (B, L, H)."""
+        """Gives what the frozen layers make of token ids, (B, L, H); there are some."""
+        assert batch.input_ids is not None  # a batch has ids or states, and this is asked for ids
         with torch.no_grad():
-            output = self._halves[0](
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, **self._options()
-            )
-        return output.last_hidden_state
+            return self._halves.run_lower(batch.input_ids, batch.attention_mask, **self.backbone_info.options)
+
+    def encode_tokens(self, batch: TokenBatch) -> torch.Tensor:
+        """Gives the last hidden states, (B, L, H)."""
+        options = self.backbone_info.options | prefix_inputs(
+            self.model, self.backbone_info.model, batch.attention_mask, first_layer=self.first_trained_layer
+        )
+        if self.first_trained_layer == 0:
+            assert batch.input_ids is not None  # nothing is frozen, so nothing was cached
+            return self._halves.run_whole(batch.input_ids, **options)
+        states = batch.hidden_states if batch.hidden_states is not None else self.encode_prefix(batch)
+        states = states.to(DTYPES[self.backbone_info.precision.compute])
+        return self._halves.run_upper(states, **options)
 
     def encode_states(self, batch: TokenBatch) -> torch.Tensor:
         """Gives the pooled states before the projection, (B, H) fp32."""
-        states = batch.hidden_states if batch.hidden_states is not None else self.encode_prefix(batch)
-        states = states.to(next(self.backbone_info.model.parameters()).dtype)
-        output = self._halves[1](inputs_embeds=states, attention_mask=batch.attention_mask, **self._options())
-        return pool(output.last_hidden_state, batch.attention_mask, pooling=self.pooling)
+        return pool(self.encode_tokens(batch), batch.attention_mask, pooling=self.pooling)
 
     def forward(self, batch: TokenBatch) -> torch.Tensor:
         """Gives unit vectors, (B, D) fp32."""
@@ -122,13 +127,10 @@ class Tower(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def count_parameters(self) -> ParameterCount:
-        """Counts trained and all parameters."""
+        """Counts trained and all parameters; a weight in 4 bit counts as one, though two share a byte."""
         trained = sum(p.numel() for p in self.trained_parameters().values())
         fitted = self.projection.weight.numel() + self.projection.bias.numel()
-        return ParameterCount(trained + fitted, sum(p.numel() for p in self.parameters()) + fitted)
-
-    def _options(self) -> dict[str, bool]:
-        return {"use_cache": False} if self.backbone_info.kind == "decoder" else {}
+        return ParameterCount(trained + fitted, sum(map(n_weights, self.parameters())) + fitted)
 
 
 class TwoTower(nn.Module):
@@ -143,6 +145,11 @@ class TwoTower(nn.Module):
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Gives the tensors of both adapters by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def learning_rate_factor(self, name: str) -> float:
+        """Gives the factor of the learning rate for one trained tensor (LoRA+)."""
+        tower: Tower = getattr(self, name.split(".", 1)[0])
+        return tower.adapter.learning_rate_factor(name)
 
     def learned_state(self) -> dict[str, torch.Tensor]:
         """Gives all that differs between two states of training: adapters and projections."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,15 +23,14 @@ from lora_rec.data.examples import Examples
 from lora_rec.errors import TrainingError
 from lora_rec.text.collate import BatchSource
 from lora_rec.towers.two_tower import TwoTower
+from lora_rec.train.adalora import build_allocations
+from lora_rec.train.learning_check import LearningCheck
 from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
 from lora_rec.train.optim import build_optimizer, warmup_cosine
 from lora_rec.train.projections import Teacher
-from lora_rec.train.shared import backpropagate, shared_leaf
+from lora_rec.train.shared import backpropagate, shared_leaf, sum_gradients
 
 logger = logging.getLogger(__name__)
-
-STEPS_UNTIL_A_MOVES = 2  # a LoRA's B moves in the first step, its A only once B is not zero
-STEPS_UNTIL_MOVED = 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ class TrainingResult:
     best_epoch: int
     """0 when no epoch beat the start."""
     epochs: tuple[EpochLog, ...]
+    ranks: dict[str, list[tuple[int, dict[str, int]]]] = field(default_factory=dict)
+    """Of AdaLoRA: tower to steps, each with the ranks that the modules had left."""
 
 
 def train_two_tower(
@@ -115,18 +116,26 @@ def train_two_tower(
         TrainingError: the loss is not a number, or an adapter did not move in the first steps.
     """
     trained = model.trained_parameters()
+    if not trained:
+        logger.info("no tower has anything to train; keeping the frozen towers")
+        return TrainingResult(start_validation, start_validation, 0, ())
     optimizer = build_optimizer(
-        list(trained.values()), learning_rate=learning_rate, weight_decay=weight_decay
+        trained,
+        factor=model.learning_rate_factor,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
     )
     n_batches = max(1, len(examples) // batch_size)
-    schedule = warmup_cosine(optimizer, n_steps=epochs * n_batches, warmup_share=warmup_share)
+    n_steps = epochs * n_batches
+    schedule = warmup_cosine(optimizer, n_steps=n_steps, warmup_share=warmup_share)
+    allocations = build_allocations(model, n_steps=n_steps)
+    check = LearningCheck(trained)
     log_popularity = torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float()
     n_items = len(item_counts)
 
-    best, best_epoch = start_validation, 0
-    at_start = best_state = _copy_state(model.learned_state())
+    best = _Best(model, start_validation)
     logs, step = [], 0
-    logger.info("validation before training: %.4f", best)
+    logger.info("validation before training: %.4f", start_validation)
     for epoch in range(1, epochs + 1):
         began = time.perf_counter()
         order = np.random.default_rng([seed, epoch]).permutation(len(examples))
@@ -147,14 +156,13 @@ def train_two_tower(
             users = shared_leaf(accelerator, model.user_tower, user_source, texts, **passes)
             items = shared_leaf(accelerator, model.item_tower, item_source, pairs.items, **passes)
             of_rows = users[torch.from_numpy(text_of_row)]
-            known_mask = pairs.known_mask.to(users.device)
             softmax = in_batch_softmax_loss(
                 of_rows,
                 items,
                 positive_users=pairs.positive_users.to(users.device),
                 positive_items=pairs.positive_items.to(users.device),
                 log_popularity=log_popularity[pairs.items].to(users.device),
-                known_mask=known_mask,
+                known_mask=pairs.known_mask.to(users.device),
                 temperature=temperature,
                 popularity_correction=popularity_correction,
             )
@@ -169,21 +177,16 @@ def train_two_tower(
                     f" or raise train.temperature ({temperature:g})"
                 )
             loss.backward()
-            for tower, source, indices, leaf in (
-                (model.user_tower, user_source, texts, users),
-                (model.item_tower, item_source, pairs.items, items),
-            ):
-                assert leaf.grad is not None  # loss.backward() has run
-                backpropagate(accelerator, tower, source, indices, gradient=leaf.grad, **passes)
-            for parameter in trained.values():
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, reduction="sum")
+            backpropagate(accelerator, model.user_tower, user_source, texts, leaf=users, **passes)
+            backpropagate(accelerator, model.item_tower, item_source, pairs.items, leaf=items, **passes)
+            allocations.add_penalty(accelerator)
+            sum_gradients(accelerator, trained.values())
             torch.nn.utils.clip_grad_norm_(trained.values(), max_gradient_norm)
             optimizer.step()
+            allocations.after_step(step, accelerator)
+            check.after_step(step, last=step == n_steps)
             schedule.step()
             optimizer.zero_grad()
-            if step == min(STEPS_UNTIL_MOVED, max(STEPS_UNTIL_A_MOVES, epochs * n_batches)):
-                check_moved(at_start, trained, n_steps=step)
             losses.append(loss.item())
             n_texts += len(texts) + len(pairs.items)
             bar.set_postfix(
@@ -192,15 +195,40 @@ def train_two_tower(
         score = validate()
         logs.append(EpochLog(epoch, float(np.mean(losses)), score, time.perf_counter() - began))
         logger.info("epoch %d: loss %.4f, validation %.4f", epoch, logs[-1].loss, score)
-        if score > best:
-            best, best_epoch, best_state = score, epoch, _copy_state(model.learned_state())
-        elif epoch - best_epoch >= patience:
+        # An adapter above its budget is not a result, however well it validates.
+        best.offer(score, epoch, eligible=allocations.are_final)
+        if epoch - best.last_gain >= patience:
             logger.info("no better validation for %d epochs; stopping", patience)
             break
-    with torch.no_grad():
-        for name, tensor in model.learned_state().items():
-            tensor.copy_(best_state[name])
-    return TrainingResult(start_validation, best, best_epoch, tuple(logs))
+    if allocations.finish(step, accelerator):
+        best.offer(validate(), epoch, eligible=True)
+    best.restore()
+    return TrainingResult(
+        start_validation, best.score, best.epoch, tuple(logs), allocations.ranks_over_time()
+    )
+
+
+class _Best:
+    """The state that validated best; the state before training is the first to beat."""
+
+    def __init__(self, model: TwoTower, score: float) -> None:
+        self._model = model
+        self._state = _copy_state(model.learned_state())
+        self.score, self.epoch = score, 0
+        self._seen, self.last_gain = score, 0
+
+    def offer(self, score: float, epoch: int, *, eligible: bool) -> None:
+        """Keeps the present state if it is the best; one that may not be kept still counts as a gain."""
+        if score > self._seen:
+            self._seen, self.last_gain = score, epoch
+        if eligible and score > self.score:
+            self.score, self.epoch, self._state = score, epoch, _copy_state(self._model.learned_state())
+
+    def restore(self) -> None:
+        """Puts the best state back."""
+        with torch.no_grad():
+            for name, tensor in self._model.learned_state().items():
+                tensor.copy_(self._state[name])
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,17 +257,3 @@ class _Pairs:
 
 def _copy_state(trained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in trained.items()}
-
-
-def check_moved(before: dict[str, torch.Tensor], now: dict[str, torch.nn.Parameter], *, n_steps: int) -> None:
-    """Stops a run whose adapters learn nothing.
-
-    Raises:
-        TrainingError: a trained tensor equals its start, bit for bit.
-    """
-    still = [name for name, parameter in now.items() if torch.equal(before[name], parameter.detach())]
-    if still:
-        raise TrainingError(
-            f"train: {len(still)} of {len(now)} trained tensors did not move in {n_steps} steps,"
-            f" e.g. {still[0]}; check target_modules, trained_layers and the learning rates"
-        )

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 
 
 def build_optimizer(
-    adapters: list[nn.Parameter], *, learning_rate: float, weight_decay: float
+    adapters: Mapping[str, nn.Parameter],
+    *,
+    factor: Callable[[str], float],
+    learning_rate: float,
+    weight_decay: float,
 ) -> torch.optim.AdamW:
-    """Gives AdamW over the adapters."""
-    return torch.optim.AdamW(adapters, lr=learning_rate, weight_decay=weight_decay)
+    """Gives AdamW over the adapters.
+
+    Args:
+        adapters: trained tensors by name.
+        factor: of the rate, by name: LoRA+ lets B move faster than A.
+        learning_rate: peak rate.
+        weight_decay: of AdamW.
+    """
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in adapters.items():
+        groups.setdefault(factor(name), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": group, "lr": learning_rate * ratio} for ratio, group in groups.items()],
+        weight_decay=weight_decay,
+    )
 
 
 def warmup_cosine(

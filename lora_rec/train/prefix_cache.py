@@ -40,7 +40,7 @@ def cache_key(tower: Tower) -> str:
     parts = {
         "format": FORMAT,
         "backbone": info.fingerprint,  # covers weights, configuration and tokenizer
-        "precision": info.precision,
+        "precision": info.precision.key,
         "layer": tower.first_trained_layer,
         "attention": getattr(info.model.config, "_attn_implementation", None),  # type: ignore[union-attr]
     }
@@ -102,7 +102,7 @@ def open_prefix_cache(
     folder = root / "prefix" / cache_key(tower)
     digests = [hashlib.sha256(tokens[i].tobytes()).digest()[:16] for i in range(len(tokens))]
     known = _open_segments(
-        folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision
+        folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision.compute
     )
     missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
     if missing:
@@ -112,10 +112,10 @@ def open_prefix_cache(
             tower, tokens, indices, list(missing), folder, token_budget=token_budget, progress=progress
         )
         known = _open_segments(
-            folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision
+            folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision.compute
         )
     logger.info("prefix cache %s: %d texts, %d computed now", folder.name, len(tokens), len(missing))
-    return CachedPrefix(tokens, [known[d] for d in digests], precision=tower.backbone_info.precision)
+    return CachedPrefix(tokens, [known[d] for d in digests], precision=tower.backbone_info.precision.compute)
 
 
 def _open_segments(folder: Path, *, width: int, precision: str) -> dict[bytes, tuple[np.memmap, int]]:
@@ -147,13 +147,17 @@ def _write_segment(
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix="tmp-"))
     try:
         shape = (int(offsets[-1]), info.hidden_size)
-        states = np.memmap(scratch / "states.bin", dtype=_STORED[info.precision], mode="w+", shape=shape)
+        states = np.memmap(
+            scratch / "states.bin", dtype=_STORED[info.precision.compute], mode="w+", shape=shape
+        )
         device = tower.device
         for rows in progress(plan_micro_batches(lengths, token_budget=token_budget)):
             hidden = tower.encode_prefix(tokens.batch(indices[rows]).to(device)).cpu()
             for row, position in enumerate(rows):
                 text_states = hidden[row, : lengths[position]]
-                states[offsets[position] : offsets[position + 1]] = _to_stored(text_states, info.precision)
+                states[offsets[position] : offsets[position + 1]] = _to_stored(
+                    text_states, info.precision.compute
+                )
         states.flush()
         np.save(scratch / "offsets.npy", offsets)
         (scratch / "digests.bin").write_bytes(b"".join(digests))
@@ -180,13 +184,11 @@ def _to_stored(states: torch.Tensor, precision: str) -> NDArray[np.generic]:
 def _check_split(tower: Tower, tokens: TokenizedTexts, indices: NDArray[np.int64]) -> None:
     """Compares the whole model with its two halves on a few texts."""
     batch = tokens.batch(indices).to(tower.device)
-    model = tower.backbone_info.model
-    options = {"use_cache": False} if tower.backbone_info.kind == "decoder" else {}
-    whole = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **options).last_hidden_state
-    hidden = tower.encode_prefix(batch)
-    halves = tower._halves[1](
-        inputs_embeds=hidden, attention_mask=batch.attention_mask, **options
-    ).last_hidden_state
+    assert batch.input_ids is not None  # token batches have ids
+    options = tower.backbone_info.options
+    whole = tower._halves.run_whole(batch.input_ids, batch.attention_mask, **options)
+    states = tower.encode_prefix(batch)
+    halves = tower._halves.run_upper(states, batch.attention_mask, **options)
     mask = batch.attention_mask.bool()
     difference = float((whole[mask].float() - halves[mask].float()).abs().max())
     if not difference <= 1e-3 * (1 + float(whole[mask].float().abs().max())):

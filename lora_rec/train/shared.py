@@ -8,7 +8,7 @@ one micro-batch at a time, so the batch size does not set the memory (gradient c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -44,14 +44,26 @@ def backpropagate(
     source: BatchSource,
     indices: NDArray[np.int64],
     *,
-    gradient: torch.Tensor,
+    leaf: torch.Tensor,
     token_budget: int,
     seed: int,
 ) -> None:
-    """Carries the gradient (n, D) of this process's embeddings into its tower; seed as for the leaf."""
+    """Carries the leaf's gradient (n, D) for this process's texts into the tower; seed as for the leaf."""
+    if not tower.trained_parameters():
+        return
+    assert leaf.grad is not None  # the loss has been differentiated
     mine = _share(accelerator, len(indices))
     for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-        tower(batch.to(tower.device)).backward(gradient[mine[rows]])
+        tower(batch.to(tower.device)).backward(leaf.grad[mine[rows]])
+
+
+def sum_gradients(accelerator: Accelerator, parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Adds the gradients of all processes; one that has none adds zero."""
+    if accelerator.num_processes == 1:
+        return
+    for parameter in parameters:
+        gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
+        parameter.grad = accelerator.reduce(gradient, reduction="sum")
 
 
 def shared_states(

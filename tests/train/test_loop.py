@@ -16,7 +16,7 @@ from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.ranking import choose_linear, fit_linear
 from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
 from lora_rec.recipe import Recipe
-from lora_rec.train.loop import check_moved
+from lora_rec.train.learning_check import LearningCheck
 
 
 def train(tree, **settings):
@@ -52,17 +52,15 @@ def assert_same(one, other, atol):
 
 @pytest.fixture
 def last_state(monkeypatch):
-    """Keeps the state after the last step, not the best one: a comparison of starts would prove nothing."""
-    import lora_rec.train.loop as loop
-
+    """Keeps the state after the last step checked, not the best one: comparing starts would prove nothing."""
     kept = {}
-    original = loop.check_moved
+    original = LearningCheck.after_step
 
-    def keep(before, now, *, n_steps):
-        original(before, now, n_steps=n_steps)
-        kept.update({name: p.detach().clone() for name, p in now.items()})
+    def keep(self, step, *, last=False):
+        original(self, step, last=last)
+        kept.update({name: p.detach().clone() for name, p in self._trained.items()})
 
-    monkeypatch.setattr(loop, "check_moved", keep)
+    monkeypatch.setattr(LearningCheck, "after_step", keep)
     return kept
 
 
@@ -111,10 +109,14 @@ def test_training_lowers_the_loss(recipe_tree):
 
 def test_an_adapter_that_stands_still_is_an_error():
     parameter = torch.nn.Parameter(torch.ones(2))
+    check = LearningCheck({"lora_A": parameter})
+    for step in (1, 2):
+        check.after_step(step)
+    parameter.data.mul_(0.99)  # weight decay moves a tensor that has no gradient
     with pytest.raises(
-        TrainingError, match="1 of 1 trained tensors did not move in 3 steps, e.g. lora_A; check"
+        TrainingError, match="1 of 1 trained tensors did not learn in 3 steps, e.g. lora_A; check"
     ):
-        check_moved({"lora_A": torch.ones(2)}, {"lora_A": parameter}, n_steps=3)
+        check.after_step(3)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe_tree, monkeypatch):

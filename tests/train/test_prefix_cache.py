@@ -14,9 +14,8 @@ TEXTS = ["war1", "war1 war2 love3 love4", "love1 love2 ; war7", "war1"]
 
 
 def tower_of(models, name, **settings):
-    kind, pooling = ("encoder", "mean") if name == "bert" else ("decoder", "last")
-    section = TowerSection(backbone=str(models[name]), pooling=pooling, **({"trained_layers": 1} | settings))
-    return build_tower(section, kind=kind, width=8, where="tower")
+    section = TowerSection(backbone=str(models[name]), **({"trained_layers": 1} | settings))
+    return build_tower(section, width=8, where="tower")
 
 
 def open_counting(tower, texts, root):

@@ -1,0 +1,166 @@
+"""How a backbone's weights are held: full, half, or quantised by bitsandbytes; nothing else imports that."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+from lora_rec.errors import missing_extra
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+QUANTISED = ("8bit", "4bit")
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the weights of a backbone are held and multiplied."""
+
+    name: str
+    """`fp32`, `bf16`, `8bit` or `4bit`."""
+    compute: str
+    """`fp32` or `bf16`: type of the hidden states, and of the weights that are not quantised."""
+
+    @property
+    def key(self) -> str:
+        """Names both, for cache keys."""
+        return self.name if self.name == self.compute else f"{self.name}-{self.compute}"
+
+
+def resolve_precision(
+    precision: str, compute: str | None, *, n_bytes: int, device: torch.device | None = None
+) -> Precision:
+    """Settles what `auto` and a missing compute type mean on a device, and logs why.
+
+    Args:
+        precision: `auto`, `fp32`, `bf16`, `8bit` or `4bit`.
+        compute: `fp32`, `bf16` or None.
+        n_bytes: size of the weights in full precision.
+        device: of torch; the current one when left out.
+    """
+    device = device or default_device()
+    half, why_half = _fast_half(device)
+    if precision == "auto":
+        precision = "bf16" if half else "fp32"
+        reason = why_half
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0]
+            if n_bytes / 2 > free / 3:
+                precision, reason = (
+                    "4bit",
+                    f"half precision would fill more than a third of {free / 1e9:.1f} GB",
+                )
+        logger.info("precision auto: %s (%s)", precision, reason)
+    if precision not in QUANTISED:
+        return Precision(precision, precision)
+    if compute is None:
+        compute = "bf16" if half else "fp32"
+        logger.info("compute type of %s: %s (%s)", precision, compute, why_half)
+    return Precision(precision, compute)
+
+
+def default_device() -> torch.device:
+    """Gives the current CUDA device, or the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _fast_half(device: torch.device) -> tuple[bool, str]:
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+        return fast, f"{torch.cuda.get_device_name(device)} {'has' if fast else 'lacks'} bf16"
+    abilities = torch.cpu.get_capabilities()
+    fast = bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return fast, f"this processor {'multiplies' if fast else 'does not multiply'} bf16 in hardware"
+
+
+def quantisation_options(precision: Precision) -> dict[str, Any]:
+    """Gives what `from_pretrained` needs to quantise while it loads."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise missing_extra("bitsandbytes", extra="train")
+    for module in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
+        logging.getLogger(module).addFilter(_harmless)
+    if precision.name == "8bit":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=DTYPES[precision.compute],
+        )
+    device = default_device()
+    options: dict[str, Any] = {"quantization_config": config}
+    return options | ({"device_map": {"": device}} if device.type == "cuda" else {})
+
+
+def _harmless(record: logging.LogRecord) -> bool:
+    """Drops two lines that bitsandbytes writes on every call or import and that ask for nothing."""
+    text = record.msg if isinstance(record.msg, str) else ""
+    return not text.startswith(("MatMul8bitLt: inputs will be cast", "Failed to load CPU gemm_4bit_forward"))
+
+
+def keep_weights_as_loaded(model: nn.Module) -> None:
+    """Stops bitsandbytes from repacking 4-bit weights in place in the first forward without gradients.
+
+    After that, training would go on with no gradient and no error (Llama) or fail (BERT, GPT-2).
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+@torch.no_grad()
+def dequantise(model: nn.Module) -> None:
+    """Replaces every quantised linear module by a plain fp32 one with the very weights that it stands for."""
+    import bitsandbytes
+
+    for path, module in list(model.named_modules()):
+        if not isinstance(module, (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)):
+            continue
+        plain = nn.Linear(
+            module.in_features, module.out_features, bias=module.bias is not None, device="meta"
+        )
+        plain.weight = nn.Parameter(full_weight(module), requires_grad=False)
+        if module.bias is not None:
+            plain.bias = nn.Parameter(module.bias.float(), requires_grad=False)
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, plain)
+    model.float()
+    config: Any = model.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # or save_pretrained would write a plain model as a quantised one
+    for name in (
+        "hf_quantizer",
+        "is_quantized",
+        "is_loaded_in_4bit",
+        "is_loaded_in_8bit",
+        "quantization_method",
+    ):
+        if name in model.__dict__:
+            delattr(model, name)
+
+
+def full_weight(module: nn.Module) -> torch.Tensor:
+    """Gives a module's weight in fp32; for a quantised one, what its codes stand for."""
+    from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+    weight: Any = module.weight
+    return dequantize_bnb_weight(weight, getattr(module, "state", None)).detach().float()
+
+
+def n_weights(parameter: nn.Parameter) -> int:
+    """Counts the weights that a tensor stands for: 4-bit tensors keep two in a byte."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)

@@ -1,0 +1,200 @@
+"""Every adapter: identity at its start, learns, survives the disk, and refuses what it cannot do."""
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from test_backbones import EVERY, make_tower, states_of, tokens_of, train
+from transformers import AutoModel
+
+from lora_rec.adapter_settings import ADAPTER_SETTINGS
+from lora_rec.errors import RecipeError, TowerError
+from lora_rec.recipe import TowerSection
+from lora_rec.towers.adapters import load_adapter, save_adapter, start_from_inputs
+from lora_rec.towers.adapters.storage import OWN_FORMAT
+from lora_rec.towers.pooling import pool
+
+VARIANTS = {
+    "lora": {},
+    "rslora": {"adapter": "lora", "rslora": True, "lora_alpha": 8.0},
+    "dora": {"adapter": "lora", "dora": True},
+    "lora+": {"adapter": "lora", "lora_plus_ratio": 8.0},
+    "pissa": {"adapter": "lora", "lora_start": "pissa"},
+    "olora": {"adapter": "lora", "lora_start": "olora"},
+    "eva": {"adapter": "lora", "lora_start": "eva"},
+    "adalora": {"adapter": "adalora", "init_rank": 4, "target_rank": 2},
+    "prefix": {"adapter": "prefix"},
+    "ia3": {"adapter": "ia3"},
+    "bottleneck": {"adapter": "bottleneck", "bottleneck_width": 8},
+    "vera": {"adapter": "vera", "lora_rank": 16},
+    "loha": {"adapter": "loha", "lora_rank": 4},
+    "oft": {"adapter": "oft", "oft_block_size": 8},
+    "layernorm": {"adapter": "layernorm"},
+    "full": {"adapter": "full"},
+    "none": {"adapter": "none"},
+}
+NOT_ON_CONV1D = ("loha", "oft", "olora")
+
+
+def start(tower):
+    """Gives an EVA its start; the others have theirs."""
+    batch = tokens_of(tower).batch(EVERY)
+    start_from_inputs(tower.adapter, tower.encode_states, [(batch, batch.attention_mask)])
+    return tower
+
+
+def reload(tower, folder, tmp_path):
+    info = tower.backbone_info
+    save_adapter(tower.adapter, tmp_path / "adapter", base_model_id="tiny", revision=None)
+    again = make_tower(folder, adapter="none")
+    again.adapter = load_adapter(
+        again.backbone_info.model,
+        tmp_path / "adapter",
+        tower.adapter.settings,
+        first_layer=tower.first_trained_layer,
+        where="item_tower",
+    )
+    again.model = again.adapter.model
+    assert again.backbone_info.fingerprint == info.fingerprint
+    return again
+
+
+def test_every_adapter_is_tested():
+    names = {settings.get("adapter", "lora") for settings in VARIANTS.values()}
+    assert names == set(ADAPTER_SETTINGS)
+
+
+@pytest.mark.parametrize("base", ["bert", "llama", "gpt2"])
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "none"])
+def test_start_learn_save_and_load(models, tmp_path, variant, base):
+    if base == "gpt2" and variant in NOT_ON_CONV1D:  # peft has them for plain linear modules alone
+        with pytest.raises(TowerError, match=f"'{variant}' does not work with the Conv1D modules of gpt2"):
+            make_tower(models[base], **VARIANTS[variant])
+        return
+    plain = make_tower(models[base], adapter="none")
+    frozen = {n: p.clone() for n, p in plain.backbone_info.model.state_dict().items()}
+    tower = start(make_tower(models[base], **VARIANTS[variant]))
+    if variant != "prefix":  # learned keys take attention from the first step on
+        np.testing.assert_allclose(states_of(tower), states_of(plain), atol=1e-5)
+    train(tower)
+    learned = states_of(tower)
+    assert np.abs(learned - states_of(plain)).max() > 1e-3
+    if variant != "full":
+        inside = tower.backbone_info.model.state_dict()
+        names = {n.replace(".base_layer", ""): n for n in inside}
+        assert all(torch.equal(inside[names[n]], p) for n, p in frozen.items() if n in names)
+    again = reload(tower, models[base], tmp_path)
+    np.testing.assert_allclose(states_of(again), learned, atol=2e-5)
+
+
+@pytest.mark.parametrize("base", ["bert", "llama"])
+@pytest.mark.parametrize(
+    "variant", [n for n in VARIANTS if VARIANTS[n].get("adapter") not in (*OWN_FORMAT, "none")]
+)
+def test_plain_peft_reads_the_folder(models, tmp_path, variant, base):
+    # A prefix on some layers only has no meaning for peft, so here every layer has one.
+    tower = start(make_tower(models[base], trained_layers=None, **VARIANTS[variant]))
+    train(tower)
+    save_adapter(tower.adapter, tmp_path / "adapter", base_model_id="tiny", revision=None)
+    model = PeftModel.from_pretrained(
+        AutoModel.from_pretrained(models[base], dtype=torch.float32), tmp_path / "adapter"
+    ).eval()
+    batch = tokens_of(tower).batch(EVERY)
+    with torch.no_grad():
+        out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    pooled = pool(out.last_hidden_state, batch.attention_mask, pooling=tower.pooling)
+    np.testing.assert_allclose(pooled.numpy(), states_of(tower), atol=1e-4)
+
+
+@pytest.mark.parametrize("variant", list(VARIANTS))
+def test_what_lies_below_the_trained_layers_is_never_touched(models, variant):
+    tower = start(make_tower(models["llama"], trained_layers=1, **VARIANTS[variant]))
+    trained = [n for n in tower.trained_parameters() if "prompt_encoder" not in n and "vera_lambda" not in n]
+    assert all(".layers.2." in name for name in trained)
+
+
+def test_lora_plus_lets_b_move_faster(models):
+    tower = make_tower(models["bert"], lora_plus_ratio=16.0)
+    factors = {
+        name.split(".lora_")[1][0]: tower.adapter.learning_rate_factor(name)
+        for name in tower.trained_parameters()
+    }
+    assert factors == {"A": 1.0, "B": 16.0}
+
+
+def test_eva_takes_the_leading_directions_of_the_inputs(models):
+    tower = start(make_tower(models["llama"], lora_start="eva", lora_rank=4))
+    inputs = {}
+    name, layer = next(
+        (n, m) for n, m in tower.model.named_modules() if n.endswith("layers.1.self_attn.q_proj")
+    )
+    layer.register_forward_pre_hook(lambda module, args: inputs.update(x=args[0]))
+    batch = tokens_of(tower).batch(EVERY)
+    with torch.no_grad():
+        tower.encode_states(batch)
+    real = inputs["x"][batch.attention_mask.bool()]
+    directions = torch.linalg.svd(real, full_matrices=False)[2]
+    first = layer.lora_A["default"].weight[0]
+    assert abs(float(first @ directions[0])) > 0.999
+    ranks = [m.weight.shape[0] for n, m in tower.model.named_modules() if n.endswith("lora_A.default")]
+    assert sum(ranks) == 4 * len(ranks)
+    assert all(rank >= 1 for rank in ranks)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"adapter": "ia3", "lora_rank": 8},
+            "lora_rank: adapter 'ia3' does not have this setting; leave it out",
+        ),
+        ({"adapter": "adalora", "init_rank": 8, "target_rank": 8}, "target_rank: 8 is not below init_rank 8"),
+        ({"adapter": "full", "precision": "bf16"}, "adapter 'full' trains the model's own weights; use fp32"),
+        ({"lora_start": "loftq"}, "'loftq' makes up for the error of 4 bit, but precision is 'fp32'"),
+        (
+            {"lora_start": "pissa", "precision": "4bit"},
+            "'pissa' decomposes full weights.*use loftq with 4bit",
+        ),
+        ({"lora_start": "pissa", "dora": True}, "dora: has its own start, which 'pissa' would overwrite"),
+        ({"lora_rank": 5000}, "lora_rank: 5000 is not in 1..1024"),
+        ({"compute": "bf16"}, "compute: has no effect with precision 'fp32'; leave it out"),
+        (
+            {"adapter": "adalora", "allocation_begin": 0.7},
+            "allocation_begin: 0.7 and allocation_end 0.5 must rise",
+        ),
+    ],
+)
+def test_settings_without_sense_are_refused(settings, text):
+    with pytest.raises(RecipeError, match=text):
+        TowerSection(**settings)
+
+
+def test_all_problems_come_at_once():
+    with pytest.raises(RecipeError) as error:
+        TowerSection(adapter="prefix", lora_rank=4, n_virtual_tokens=0, max_tokens=1)
+    assert [line.split(":")[0] for line in str(error.value).splitlines()] == [
+        "max_tokens",
+        "lora_rank",
+        "n_virtual_tokens",
+    ]
+
+
+@pytest.mark.parametrize("base", ["modernbert", "deberta-v2", "albert"])
+def test_a_prefix_needs_a_model_that_takes_one(backbone_folder, base):
+    with pytest.raises(TowerError, match=f"'prefix' does not work with {base}.*use lora or bottleneck"):
+        make_tower(backbone_folder(base), adapter="prefix")
+
+
+def test_oft_names_a_block_size_that_fits(models):
+    with pytest.raises(TowerError, match="oft_block_size: 24 does not divide the width 32.*e.g. 16"):
+        make_tower(models["llama"], adapter="oft", oft_block_size=24)
+
+
+def test_half_precision_weights_are_not_trained(models):
+    with pytest.raises(TowerError, match="'layernorm' would train .* in half precision.*precision=fp32"):
+        from lora_rec.adapter_settings import AdapterSettings
+        from lora_rec.towers.adapters import attach
+        from lora_rec.towers.backbone import load_backbone
+
+        model = load_backbone(str(models["llama"]), precision="bf16").model
+        attach(model, AdapterSettings("layernorm", {}), trained_layers=1, where="item_tower")
