@@ -130,9 +130,10 @@ def _checks(adapter: str, values: Mapping[str, Any], precision: str) -> list[tup
     if adapter == "lora":
         checks += _start_checks(values, precision)
     if adapter in FULL_PRECISION_ONLY:
+        refused = ("bf16", "8bit", "4bit") if adapter == "full" else ("bf16",)
         checks.append(
             (
-                precision in ("fp32", "auto"),
+                precision not in refused,
                 f"precision: {precision!r}, but adapter {adapter!r} trains the model's own weights; use fp32",
             )
         )

@@ -137,7 +137,7 @@ def dequantise(model: nn.Module) -> None:
             plain.bias = nn.Parameter(module.bias.float(), requires_grad=False)
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, plain)
-    model.float()
+    nn.Module.float(model)  # the model's own refuses, since it was quantised
     config: Any = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # or save_pretrained would write a plain model as a quantised one

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from test_backbones import EVERY, make_tower, states_of, tokens_of, train
+from tiny import EVERY, make_tower, reload, states_of, tokens_of, train
 from transformers import AutoModel
 
 from lora_rec.adapter_settings import ADAPTER_SETTINGS
 from lora_rec.errors import RecipeError, TowerError
 from lora_rec.recipe import TowerSection
-from lora_rec.towers.adapters import load_adapter, save_adapter, start_from_inputs
+from lora_rec.towers.adapters import save_adapter, start_from_inputs
 from lora_rec.towers.adapters.storage import OWN_FORMAT
 from lora_rec.towers.pooling import pool
 
@@ -43,22 +43,6 @@ def start(tower):
     return tower
 
 
-def reload(tower, folder, tmp_path):
-    info = tower.backbone_info
-    save_adapter(tower.adapter, tmp_path / "adapter", base_model_id="tiny", revision=None)
-    again = make_tower(folder, adapter="none")
-    again.adapter = load_adapter(
-        again.backbone_info.model,
-        tmp_path / "adapter",
-        tower.adapter.settings,
-        first_layer=tower.first_trained_layer,
-        where="item_tower",
-    )
-    again.model = again.adapter.model
-    assert again.backbone_info.fingerprint == info.fingerprint
-    return again
-
-
 def test_every_adapter_is_tested():
     names = {settings.get("adapter", "lora") for settings in VARIANTS.values()}
     assert names == set(ADAPTER_SETTINGS)
@@ -83,7 +67,7 @@ def test_start_learn_save_and_load(models, tmp_path, variant, base):
         inside = tower.backbone_info.model.state_dict()
         names = {n.replace(".base_layer", ""): n for n in inside}
         assert all(torch.equal(inside[names[n]], p) for n, p in frozen.items() if n in names)
-    again = reload(tower, models[base], tmp_path)
+    again = reload(tower, models[base], tmp_path / "adapter")
     np.testing.assert_allclose(states_of(again), learned, atol=2e-5)
 
 

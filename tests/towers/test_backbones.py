@@ -5,60 +5,20 @@ import pytest
 import torch
 from conftest import DECODERS, ENCODERS
 from peft import PeftModel
+from tiny import EVERY, make_tower, states_of, tokens_of, train
 from transformers import AutoModel
 
 from lora_rec.errors import TowerError
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.recipe import TowerSection
-from lora_rec.text.collate import tokenize
 from lora_rec.towers.adapters import load_adapter, save_adapter
 from lora_rec.towers.backbone import load_backbone
 from lora_rec.towers.layout import FAMILIES
 from lora_rec.towers.pooling import pool
 from lora_rec.towers.two_tower import encode_states
-from lora_rec.train.learning_check import LearningCheck
 from lora_rec.train.prefix_cache import open_prefix_cache
 
 TYPES = (*ENCODERS, *DECODERS)
-TEXTS = [
-    "war war1",
-    "war1 war2 love3 love4 ; war9 ; love1 war5",
-    "love1 love2 ; war7 love8 ; war2",
-    "love love3",
-]
-EVERY = np.arange(len(TEXTS))
-
-
-def make_tower(folder, **settings):
-    torch.manual_seed(0)
-    section = TowerSection(backbone=str(folder), **({"trained_layers": 2} | settings))
-    return build_tower(section, width=8, where="item_tower")
-
-
-def tokens_of(tower):
-    return tokenize(tower.backbone_info.tokenizer, TEXTS, max_tokens=32)
-
-
-def train(tower, *, n_steps=4, learning_rate=0.05):
-    """A few steps towards random vectors."""
-    trained = tower.trained_parameters()
-    optimizer = torch.optim.AdamW(trained.values(), lr=learning_rate)
-    target = torch.nn.functional.normalize(
-        torch.randn(len(TEXTS), 8, generator=torch.Generator().manual_seed(1)), dim=1
-    )
-    check = LearningCheck(trained)
-    batch = tokens_of(tower).batch(EVERY)
-    tower.train()
-    for step in range(1, n_steps + 1):
-        (1 - (tower(batch) * target).sum(dim=1)).mean().backward()
-        optimizer.step()
-        check.after_step(step, last=step == n_steps)
-        optimizer.zero_grad()
-    tower.eval()
-
-
-def states_of(tower, source=None):
-    return encode_states(tower, source or tokens_of(tower), EVERY, token_budget=1000)
 
 
 def test_every_described_type_is_tested():

@@ -81,7 +81,7 @@ def to_plain_lora(model: nn.Module) -> tuple[LoraConfig, dict[str, torch.Tensor]
             ups.append(up)
             downs.append(down)
         up, down = torch.cat(ups, dim=1), torch.cat(downs, dim=0)
-        transposed |= bool(layer.fan_in_fan_out)
+        transposed |= bool(getattr(layer, "fan_in_fan_out", False))  # quantised layers have none
         if down.shape[0] == 0:
             continue
         ranks[path] = down.shape[0]
