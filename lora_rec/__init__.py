@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from lora_rec.errors import BundleError, DataError, LoraRecError, RecipeError, TowerError, TrainingError
 
 if TYPE_CHECKING:
-    from lora_rec.export.towers import LoadedTowers
+    from lora_rec.export.loaded import LoadedTowers
     from lora_rec.rank.ranker import Recommender
 
 __version__ = "0.1.0"
@@ -53,7 +53,7 @@ def load_towers(
         bundle: its folder.
         user_backbone: where the user tower's base lies, if the bundle cannot know it (a local folder).
         item_backbone: the same for the item tower.
-        precision: `fp32` or `bf16` instead of what each tower was trained in.
+        precision: `fp32`, `bf16`, `8bit`, `4bit` or `auto` instead of what each tower was trained in.
         device: of torch.
 
     Raises:
@@ -61,7 +61,7 @@ def load_towers(
         TowerError: a base is not there.
     """
     try:
-        from lora_rec.export.towers import load_towers as load_heavy
+        from lora_rec.export.loaded import load_towers as load_heavy
     except ModuleNotFoundError as error:
         from lora_rec.errors import missing_extra
 

@@ -25,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="lora-rec", description="Recommend from a bundle, look into it, or check data before a run."
+        prog="lora-rec",
+        description="Check data and costs before a run, look into its bundle, recommend from it, merge it.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -55,6 +56,38 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what a bundle holds and how well it ranks")
     info.add_argument("bundle", help="output folder of a run")
     info.set_defaults(run=_info)
+
+    merge = commands.add_parser(
+        "merge",
+        help="write each tower as a plain transformers model, after a look at what that changes",
+        description="Merges each adapter into its base in full precision and writes OUT/user_tower and"
+        " OUT/item_tower. A base in 8 or 4 bit is dequantised, so that the lists stay. Lists over made-up"
+        " histories of the bundle's items are compared before and after.",
+        epilog="example: lora-rec merge runs/quickstart runs/merged",
+    )
+    merge.add_argument("bundle", help="output folder of a run")
+    merge.add_argument("output", help="a folder that is not there yet")
+    merge.add_argument("--user-backbone", help="where the user tower's base lies, if it was a local folder")
+    merge.add_argument("--item-backbone", help="where the item tower's base lies, if it was a local folder")
+    merge.add_argument(
+        "--original-base",
+        action="store_true",
+        help="merge into the base as it was before 8 or 4 bit, instead of what those stand for",
+    )
+    merge.add_argument("--force", action="store_true", help="write although lists change")
+    merge.set_defaults(run=_merge)
+
+    plan = commands.add_parser(
+        "plan",
+        help="what a recipe will cost, before anything trains: parameters, memory, disk",
+        description="Prints trainable parameters, the memory of weights, gradients, optimizer and"
+        " activations, the size of the prefix cache, and whether that fits this machine. No weights are"
+        " loaded.",
+        epilog="example: lora-rec plan recipes/configs/quickstart.yaml item_tower.precision=4bit",
+    )
+    plan.add_argument("recipe", help="YAML file, see recipes/configs")
+    plan.add_argument("overrides", nargs="*", help="section.field=value, e.g. item_tower.adapter=adalora")
+    plan.set_defaults(run=_plan)
 
     check = commands.add_parser(
         "check",
@@ -96,9 +129,10 @@ def _info(arguments: argparse.Namespace) -> None:
     for name in ("user_tower", "item_tower"):
         tower = getattr(manifest, name)
         revision = f" at {tower.revision[:12]}" if tower.revision else ""
+        layers = "every layer" if tower.trained_layers is None else f"the last {tower.trained_layers} layers"
         print(
             f"  {name}: {tower.base_model_id}{revision}, {tower.precision}, {tower.pooling} pooling,"
-            f" adapters on the last {tower.trained_layers} layers"
+            f" adapter {tower.adapter} on {layers}"
         )
     print(f"  item text:    {manifest.text.item_template}")
     print(f"  history text: the last {manifest.text.history_length} of {manifest.text.history_item_template}")
@@ -106,6 +140,32 @@ def _info(arguments: argparse.Namespace) -> None:
     systems = {name: row for name, row in rec.metrics.items() if isinstance(row, dict) and "ndcg@10" in row}
     if systems:
         print(format_table(systems, columns=["recall@10", "ndcg@10", "ild@10", "coverage@10"]))
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from lora_rec.pipeline.merge import merge_bundle
+
+    reports = merge_bundle(
+        arguments.bundle,
+        arguments.output,
+        user_backbone=arguments.user_backbone,
+        item_backbone=arguments.item_backbone,
+        original_base=arguments.original_base,
+        force=arguments.force,
+    )
+    for report in reports:
+        print(
+            f"{report.tower}: {report.overlap:.4f} of the top-10 lists stay, the first item in"
+            f" {report.same_first:.4f}; lowest cosine of a vector {report.cosine:.6f}"
+        )
+    print(f"wrote {arguments.output}/user_tower and {arguments.output}/item_tower")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from lora_rec.pipeline.plan import format_plan, make_plan
+    from lora_rec.recipe import Recipe
+
+    print(format_plan(make_plan(Recipe.load(arguments.recipe, overrides=arguments.overrides))))
 
 
 def _check(arguments: argparse.Namespace) -> None:

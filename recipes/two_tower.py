@@ -20,6 +20,7 @@ from lora_rec.bundle import check_output
 from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.pictures import draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_head, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.towers import (
@@ -91,6 +92,7 @@ def run(recipe: Recipe) -> None:
             head=fitted.head.to_arrays(),
             metrics=metrics,
             learned=training.best_epoch > 0,
+            pictures={f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in training.ranks.items()},
         )
     print_report(
         folder,

@@ -204,21 +204,43 @@ def recipe_tree(models, tables):
 
 
 @pytest.fixture(scope="session")
-def bundle(recipe_tree, tmp_path_factory):
-    """A bundle that the recipe script wrote, once for all tests."""
+def make_bundle(recipe_tree, tmp_path_factory):
+    """Writes bundles with the recipe script: one for each name and its overrides, once for all tests."""
     import runpy
+    from contextlib import nullcontext
     from pathlib import Path
+
+    from tiny import every_epoch_is_the_best
 
     from lora_rec.config import build_config
     from lora_rec.recipe import Recipe
 
     root = tmp_path_factory.mktemp("bundle")
-    previous = os.environ.get("LORA_REC_CACHE")
-    os.environ["LORA_REC_CACHE"] = str(root / "cache")
-    try:
-        script = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "two_tower.py"))
-        script["run"](build_config(Recipe, recipe_tree | {"output": str(root / "tiny")}))
-    finally:
-        os.environ.pop("LORA_REC_CACHE") if previous is None else os.environ.update(LORA_REC_CACHE=previous)
-    assert json.loads((root / "tiny" / "metrics.json").read_text())
-    return root / "tiny"
+    script = runpy.run_path(str(Path(__file__).parents[1] / "recipes" / "two_tower.py"))
+
+    def make(name="tiny", **overrides):
+        output = root / name
+        if not output.exists():
+            tree = recipe_tree | {"output": str(output)}
+            for section, values in overrides.items():
+                tree = tree | {section: tree[section] | values}
+            previous = os.environ.get("LORA_REC_CACHE")
+            os.environ["LORA_REC_CACHE"] = str(root / "cache")
+            try:
+                with every_epoch_is_the_best() if overrides else nullcontext():
+                    script["run"](build_config(Recipe, tree))
+            finally:
+                if previous is None:
+                    del os.environ["LORA_REC_CACHE"]
+                else:
+                    os.environ["LORA_REC_CACHE"] = previous
+            assert json.loads((output / "metrics.json").read_text())
+        return output
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle(make_bundle):
+    """A bundle as the recipe's defaults give it."""
+    return make_bundle()

@@ -74,3 +74,38 @@ def test_a_run_of_a_single_step_is_no_false_alarm(config, tmp_path):
     result = launch(config, "train.batch_size=1000", "train.epochs=1", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "ranking_head_diverse" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "user", "item"),
+    [
+        ("swapped", {"backbone": "llama"}, {"backbone": "bert", "pooling": None}),
+        ("others", {"backbone": "modernbert"}, {"backbone": "gpt_neox", "precision": "8bit"}),
+        (
+            "quantised",
+            {"backbone": "deberta-v2", "precision": "4bit"},
+            {"backbone": "gpt2", "precision": "4bit"},
+        ),
+        (
+            "every-layer",
+            {"backbone": "albert", "trained_layers": None},
+            {"backbone": "opt", "trained_layers": None},
+        ),
+        ("started", {"lora_start": "eva"}, {"lora_start": "pissa", "lora_plus_ratio": 4.0}),
+    ],
+)
+def test_a_run_with_other_backbones_and_precisions(make_bundle, backbone_folder, name, user, item):
+    import lora_rec
+
+    towers = [
+        tower | ({"backbone": str(backbone_folder(tower["backbone"]))} if "backbone" in tower else {})
+        for tower in (user, item)
+    ]
+    bundle = make_bundle(name, user_tower=towers[0], item_tower=towers[1])
+    rec = lora_rec.load(bundle)
+    assert len(rec.recommend(["i3", "i5"], k=5)) == 5
+    bases = {"user_backbone": towers[0].get("backbone"), "item_backbone": towers[1].get("backbone")}
+    if "backbone" in user:
+        loaded = lora_rec.load_towers(bundle, **bases)
+        texts = loaded.render_items(rec.item_fields)
+        assert (loaded.encode_items(texts) * rec.item_vectors).sum(axis=1).min() > 0.98

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
@@ -32,6 +33,7 @@ def export_bundle(
     head: dict[str, NDArray[np.generic]],
     metrics: dict[str, Any],
     learned: bool,
+    pictures: Mapping[str, bytes],
 ) -> Path:
     """Writes the bundle of a run to `recipe.output`, whole or not at all.
 
@@ -44,6 +46,7 @@ def export_bundle(
         head: arrays of the ranking head.
         metrics: becomes metrics.json.
         learned: false where no epoch beat the frozen towers, so the adapters are as they were attached.
+        pictures: PNG files by name; they go into `pictures/`.
     """
 
     def describe(name: str) -> Any:
@@ -70,6 +73,9 @@ def export_bundle(
             str(folder / "head.safetensors"),
         )
         (folder / "recipe.yaml").write_text(portable_recipe(recipe), encoding="utf-8")
+        for name, content in pictures.items():
+            (folder / "pictures").mkdir(exist_ok=True)
+            (folder / "pictures" / name).write_bytes(content)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
     manifest = Manifest(

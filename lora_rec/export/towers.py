@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from lora_rec.adapter_settings import AdapterSettings
-from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
-from lora_rec.text.templates import render_histories, render_items
 from lora_rec.towers.adapters import OWN_FORMAT, load_adapter, save_adapter
 from lora_rec.towers.backbone import Backbone, load_backbone
 from lora_rec.towers.layout import find_layout
 from lora_rec.towers.source import PACKAGE_PREFIX
-from lora_rec.towers.two_tower import Tower, TwoTower, encode
+from lora_rec.towers.two_tower import Tower, TwoTower
 
 PROJECTIONS = "projections.safetensors"
 MAX_RANK = 4096
@@ -72,60 +67,6 @@ def save_towers(model: TwoTower, folder: Path, *, manifest: Manifest) -> None:
         state = tower.projection.state_dict()
         tensors |= {f"{name}.{key}": value.detach().cpu().contiguous() for key, value in state.items()}
     save_file(tensors, str(folder / PROJECTIONS))
-
-
-@dataclass(frozen=True, eq=False)
-class LoadedTowers:
-    """Both towers of a bundle; they encode texts that nobody has seen yet."""
-
-    manifest: Manifest
-    model: TwoTower
-
-    def encode_items(self, texts: Sequence[str], *, token_budget: int = 4096) -> NDArray[np.float32]:
-        """Gives (n, D) unit vectors of item texts, written as `render_items` writes them."""
-        return self._encode(self.model.item_tower, texts, self.manifest.item_tower.max_tokens, token_budget)
-
-    def encode_users(self, texts: Sequence[str], *, token_budget: int = 4096) -> NDArray[np.float32]:
-        """Gives (n, D) unit vectors of history texts, written as `render_histories` writes them."""
-        return self._encode(self.model.user_tower, texts, self.manifest.user_tower.max_tokens, token_budget)
-
-    def render_items(self, fields: dict[str, Sequence[str]]) -> list[str]:
-        """Writes items down as the item tower was trained to read them."""
-        return render_items(self.manifest.text.item_template, fields)
-
-    def render_histories(
-        self, histories: Sequence[Sequence[int]], fields: dict[str, Sequence[str]]
-    ) -> list[str]:
-        """Writes histories of rows of `fields`, oldest first, as the user tower was trained to read them."""
-        text = self.manifest.text
-        in_history = render_items(text.history_item_template, fields)
-        rows = [np.asarray(history, dtype=np.int64) for history in histories]
-        return render_histories(rows, in_history, length=text.history_length, newest_first=text.newest_first)
-
-    @staticmethod
-    def _encode(
-        tower: Tower, texts: Sequence[str], max_tokens: int, token_budget: int
-    ) -> NDArray[np.float32]:
-        tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
-        return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
-
-
-def load_towers(
-    bundle: str | Path,
-    *,
-    user_backbone: str | None,
-    item_backbone: str | None,
-    precision: str | None,
-    device: str,
-) -> LoadedTowers:
-    """Builds both towers from a bundle; see `lora_rec.load_towers`."""
-    folder = Path(bundle)
-    manifest = read_manifest(folder)
-    towers = [
-        load_tower(folder, manifest, name, backbone=override, precision=precision)
-        for name, override in zip(TOWERS, (user_backbone, item_backbone), strict=True)
-    ]
-    return LoadedTowers(manifest, TwoTower(*towers).to(device))
 
 
 def load_tower(

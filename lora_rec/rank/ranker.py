@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 
 from lora_rec.bundle import read_manifest
 from lora_rec.data.dataset import Lists
-from lora_rec.errors import DataError, nearest_names
+from lora_rec.errors import BundleError, DataError, nearest_names
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.rerank import rerank
 from lora_rec.rank.search import top_k
@@ -88,6 +88,8 @@ class Recommender:
         """Reads a bundle; see `bundle.read_manifest` for errors."""
         root = Path(folder)
         manifest = read_manifest(root)
+        if not (root / "head.safetensors").is_file():
+            raise BundleError(f"{folder}: no ranking head (head.safetensors); get the bundle again")
         items = json.loads((root / "items.json").read_text(encoding="utf-8"))
         vectors, similarity = (
             np.load(root / f"{name}_vectors.npy", allow_pickle=False).astype(np.float32)

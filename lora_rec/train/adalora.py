@@ -14,8 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from lora_rec.errors import TrainingError
 from lora_rec.towers.two_tower import Tower, TwoTower
@@ -227,13 +229,24 @@ def format_ranks(ranks: Mapping[str, int]) -> str:
         0       3       5
         1       0       -
     """
+    layers, modules, grid = rank_grid(ranks)
+    lines = ["layer  " + "  ".join(modules)]
+    for layer, row in zip(layers, grid.tolist(), strict=True):
+        cells = ["-" if rank != rank else f"{rank:.0f}" for rank in row]
+        padded = [cell.rjust(len(name)) for cell, name in zip(cells, modules, strict=True)]
+        lines.append(f"{layer:>5}  " + "  ".join(padded))
+    return "\n".join(lines)
+
+
+def rank_grid(ranks: Mapping[str, int]) -> tuple[list[int], list[str], NDArray[np.float64]]:
+    """Gives layers, module names and the ranks as (layers, modules); NaN where a layer lacks a module."""
     cells: dict[tuple[int, str], int] = {}
     for path, rank in ranks.items():
         number = re.search(r"\.(\d+)\.", f".{path}")
         cells[int(number.group(1)) if number else 0, path.rsplit(".", 1)[-1]] = rank
-    columns = sorted({name for _, name in cells})
-    lines = ["layer  " + "  ".join(columns)]
-    for layer in sorted({layer for layer, _ in cells}):
-        values = [str(cells.get((layer, name), "-")).rjust(len(name)) for name in columns]
-        lines.append(f"{layer:>5}  " + "  ".join(values))
-    return "\n".join(lines)
+    layers = sorted({layer for layer, _ in cells})
+    modules = sorted({name for _, name in cells})
+    grid = np.full((len(layers), len(modules)), np.nan)
+    for (layer, name), rank in cells.items():
+        grid[layers.index(layer), modules.index(name)] = rank
+    return layers, modules, grid

@@ -1,10 +1,15 @@
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoTokenizer
 
 import lora_rec
+from lora_rec.bundle import file_digest, list_files
 from lora_rec.errors import BundleError
 from lora_rec.towers.pooling import pool
 
@@ -62,3 +67,90 @@ def test_another_base_is_refused(bundle, models, tmp_path):
 
 def test_a_history_is_written_as_in_training(towers):
     assert towers.render_histories([[0, 2]], {"title": ["a", "b", "c"]}) == ["c; a"]
+
+
+def rewrite(bundle, place, change):
+    """Copies a bundle, changes it and writes its checksums anew, as somebody might who made it by hand."""
+    shutil.copytree(bundle, place)
+    change(place)
+    manifest = json.loads((place / "bundle.json").read_text())
+    manifest["files"] = {n: file_digest(place / n) for n in list_files(place) if n != "bundle.json"}
+    (place / "bundle.json").write_text(json.dumps(manifest))
+    return place
+
+
+def load(folder, models):
+    return lora_rec.load_towers(
+        folder, user_backbone=str(models["bert"]), item_backbone=str(models["llama"]), precision="fp32"
+    )
+
+
+def edit_tensors(change):
+    def apply(place):
+        file = place / "item_tower" / "adapter_model.safetensors"
+        save_file(change(load_file(str(file))), str(file))
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (
+            edit_tensors(lambda ts: {n: t * 0 if "lora_B" in n else t for n, t in ts.items()}),
+            "item_tower: the adapter changes nothing: with it the base gives its own vectors",
+        ),
+        (
+            edit_tensors(lambda ts: {n.replace("layers.2", "layers.7"): t for n, t in ts.items()}),
+            "item_tower: the adapter changes nothing",
+        ),
+        (
+            edit_tensors(lambda ts: {n: t / 0 for n, t in ts.items()}),
+            "item_tower: tensor .* holds values that are not finite",
+        ),
+        (
+            lambda place: (place / "item_tower" / "adapter_model.safetensors").unlink(),
+            "item_tower: the bundle holds no weights for its adapter",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+def test_an_adapter_that_does_nothing_or_is_damaged_is_refused(bundle, models, tmp_path, change, text):
+    with pytest.raises(BundleError, match=text):
+        load(rewrite(bundle, tmp_path / "changed", change), models)
+
+
+def test_a_rank_beyond_reason_is_refused_before_it_is_allocated(bundle, models, tmp_path):
+    def grow(place):
+        file = place / "user_tower" / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 100_000}))
+
+    with pytest.raises(
+        BundleError, match="user_tower: adapter_config.json asks for r=100000; the limit is 4096"
+    ):
+        load(rewrite(bundle, tmp_path / "changed", grow), models)
+
+
+def test_a_missing_head_is_named(bundle, tmp_path):
+    place = rewrite(bundle, tmp_path / "changed", lambda place: (place / "head.safetensors").unlink())
+    with pytest.raises(BundleError, match=r"no ranking head \(head.safetensors\)"):
+        lora_rec.load(place)
+
+
+def test_towers_that_nothing_was_trained_for_hold_no_adapter(make_bundle, models):
+    bundle = make_bundle("untrained", user_tower={"adapter": "none"}, item_tower={"adapter": "none"})
+    assert not (bundle / "user_tower").exists()
+    assert lora_rec.load(bundle).manifest.item_tower.adapter == "none"
+    assert load(bundle, models).encode_items(TEXTS).shape == (3, 8)
+
+
+@pytest.mark.parametrize("adapter", ["bottleneck", "prefix", "ia3", "vera", "loha", "layernorm", "full"])
+def test_every_adapter_goes_through_a_bundle(make_bundle, models, adapter):
+    towers = {"adapter": adapter}
+    bundle = make_bundle(
+        f"all-{adapter}", user_tower=towers, item_tower=towers, train={"epochs": 3, "learning_rate": 0.02}
+    )
+    rec, loaded = lora_rec.load(bundle), load(bundle, models)
+    texts = loaded.render_items(rec.item_fields)
+    np.testing.assert_allclose(loaded.encode_items(texts), rec.item_vectors, atol=5e-3)
+    assert rec.manifest.item_tower.adapter == adapter

@@ -169,3 +169,15 @@ def test_a_loop_that_stops_early_allocates_before_it_ends(recipe_tree, monkeypat
 def test_the_table_has_a_line_for_each_layer():
     ranks = {"encoder.layer.4.attention.self.query": 12, "encoder.layer.4.attention.self.value": 3}
     assert format_ranks(ranks).splitlines() == ["layer  query  value", "    4     12      3"]
+
+
+def test_the_picture_is_a_png_with_a_cell_for_each_module():
+    from lora_rec.pipeline.pictures import draw_ranks
+    from lora_rec.train.adalora import rank_grid
+
+    ranks = {"layers.1.q_proj": 4, "layers.1.v_proj": 0, "layers.2.q_proj": 2}
+    layers, modules, grid = rank_grid(ranks)
+    assert (layers, modules) == ([1, 2], ["q_proj", "v_proj"])
+    assert np.array_equal(grid, [[4, 0], [2, np.nan]], equal_nan=True)
+    picture = draw_ranks("item_tower", [(1, {name: 4 for name in ranks}), (5, ranks)])
+    assert picture.startswith(b"\x89PNG")

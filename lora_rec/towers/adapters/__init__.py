@@ -4,14 +4,34 @@ from lora_rec.towers.adapters.attach import Attached, attach
 from lora_rec.towers.adapters.prefix import prefix_inputs
 from lora_rec.towers.adapters.starts import start_from_inputs, start_from_weights
 from lora_rec.towers.adapters.storage import OWN_FORMAT, load_adapter, save_adapter
+from lora_rec.towers.adapters.switch import (
+    add_adapter,
+    add_mixed,
+    check_addable,
+    check_name,
+    mix_adapters,
+    remove_adapter,
+    require_lora,
+    run_mixed,
+    use_adapter,
+)
 
 __all__ = [
     "OWN_FORMAT",
     "Attached",
+    "add_adapter",
+    "add_mixed",
     "attach",
+    "check_addable",
+    "check_name",
     "load_adapter",
+    "mix_adapters",
     "prefix_inputs",
+    "remove_adapter",
+    "require_lora",
+    "run_mixed",
     "save_adapter",
     "start_from_inputs",
     "start_from_weights",
+    "use_adapter",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,18 @@ def save_adapter(attached: Attached, folder: Path, *, base_model_id: str, revisi
 
 
 @torch.no_grad()
-def to_plain_lora(model: nn.Module) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
-    """Rewrites the active LoRAs or the AdaLoRA of a model as one plain LoRA of the ranks that are left.
+def to_plain_lora(
+    model: nn.Module, weights: Mapping[str, float] | None = None
+) -> tuple[LoraConfig, dict[str, torch.Tensor]]:
+    """Rewrites LoRAs or an AdaLoRA of a model as one plain LoRA of the ranks that are left.
 
-    For each module the update sum_i scaling_i * B_i A_i (AdaLoRA: B diag(E) A, without the directions that
-    allocation has set to zero) becomes B A with scaling 1; modules without a rank left carry no adapter.
+    For each module the update sum_i weight_i * scaling_i * B_i A_i (AdaLoRA: B diag(E) A, without the
+    directions that allocation has set to zero) becomes B A with scaling 1; modules without a rank left carry
+    no adapter.
+
+    Args:
+        model: a `PeftModel`.
+        weights: adapters by name; the active ones, with weight 1, when left out.
 
     Returns:
         The settings, and the tensors by the names that peft gives them.
@@ -74,12 +82,14 @@ def to_plain_lora(model: nn.Module) -> tuple[LoraConfig, dict[str, torch.Tensor]
     transposed = False
     for path, layer in lora_layers(model).items():
         ups, downs = [], []
-        for name in layer.active_adapters:
+        for name, weight in (weights or dict.fromkeys(layer.active_adapters, 1.0)).items():
             if name not in layer.lora_A:
                 continue
             up, down = _factors(layer, name)
-            ups.append(up)
+            ups.append(up * weight)
             downs.append(down)
+        if not ups:
+            continue
         up, down = torch.cat(ups, dim=1), torch.cat(downs, dim=0)
         transposed |= bool(getattr(layer, "fan_in_fan_out", False))  # quantised layers have none
         if down.shape[0] == 0:
@@ -107,6 +117,8 @@ def to_plain_lora(model: nn.Module) -> tuple[LoraConfig, dict[str, torch.Tensor]
 
 def _factors(layer: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Gives B with the scaling in it (out, r) and A (r, in) of one adapter in one module."""
+    if layer.lora_magnitude_vector:
+        raise TowerError("adapter: a DoRA is not a sum of factors, so it cannot be mixed; mix plain LoRAs")
     scaling = layer.scaling[name]
     if not hasattr(layer, "lora_E"):
         return layer.lora_B[name].weight.float() * scaling, layer.lora_A[name].weight.float()

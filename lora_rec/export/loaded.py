@@ -1,0 +1,241 @@
+"""Both towers of a bundle in memory, and further bundles' adapters beside them on the same backbones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lora_rec.bundle import read_manifest
+from lora_rec.errors import BundleError, TowerError
+from lora_rec.export.towers import check_adapter, check_base, load_tower, read_projection
+from lora_rec.schema import TOWERS, Manifest, TowerManifest
+from lora_rec.text.collate import plan_micro_batches, tokenize
+from lora_rec.text.templates import render_histories, render_items
+from lora_rec.towers.adapters import (
+    add_adapter,
+    add_mixed,
+    check_addable,
+    check_name,
+    mix_adapters,
+    remove_adapter,
+    require_lora,
+    run_mixed,
+    use_adapter,
+)
+from lora_rec.towers.pooling import pool
+from lora_rec.towers.two_tower import Projection, Tower, TwoTower, encode
+
+FIRST = "default"
+"""Name of the adapter that the towers were loaded with."""
+
+
+class LoadedTowers:
+    """Both towers of a bundle; they encode texts that nobody has seen yet.
+
+    Adapters of other bundles, a domain or a tenant each, can be put beside the first one on the same
+    backbones, switched between, mixed, and taken off again. Each brings its own projection and templates.
+    """
+
+    def __init__(self, manifest: Manifest, model: TwoTower) -> None:
+        """Use `load_towers`."""
+        self.model = model
+        self._manifests: dict[str, Manifest] = {FIRST: manifest}
+        self._projections: dict[tuple[str, str], dict[str, torch.Tensor]] = {
+            (name, FIRST): _state(getattr(model, name).projection) for name in TOWERS
+        }
+        self._active = dict.fromkeys(TOWERS, FIRST)
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the bundle whose adapter the item tower uses."""
+        return self._manifests[self._active["item_tower"]]
+
+    @property
+    def adapters(self) -> list[str]:
+        """Names of the adapters that are there, the first one first."""
+        return list(self._manifests)
+
+    @property
+    def active(self) -> dict[str, str]:
+        """Tower to the name of the adapter that it uses."""
+        return dict(self._active)
+
+    def add(self, bundle: str | Path, *, name: str) -> None:
+        """Puts the adapters of another bundle beside those that are there; what is in use stays in use.
+
+        Raises:
+            BundleError: the bundle is damaged, or was trained on other bases or for another width.
+            TowerError: the name is taken, or an adapter cannot stand beside others.
+        """
+        folder = Path(bundle)
+        manifest = read_manifest(folder)
+        if manifest.width != self.manifest.width:
+            raise BundleError(
+                f"{bundle}: its embeddings are {manifest.width} wide, these are {self.manifest.width};"
+                " load it with load_towers instead"
+            )
+        if name in self._manifests:
+            raise TowerError(f"adapters: there is one named {name!r}; remove it first or take another name")
+        for tower_name, tower in self._towers():
+            described: TowerManifest = getattr(manifest, tower_name)
+            check_base(tower.backbone_info, described, where=tower_name)
+            if described.adapter == "none":
+                raise BundleError(f"{tower_name}: {bundle} holds no adapter for it; there is nothing to add")
+            check_adapter(folder / tower_name, described.adapter, where=tower_name)
+            check_addable(tower.model, folder / tower_name, name, where=tower_name)
+        for tower_name, tower in self._towers():
+            add_adapter(tower.model, folder / tower_name, name)
+            self._projections[tower_name, name] = read_projection(folder, tower_name)
+        self._manifests[name] = manifest
+
+    def use(self, name: str, *, tower: str | None = None) -> None:
+        """Switches both towers, or one, to an adapter.
+
+        Raises:
+            TowerError: there is no such adapter.
+        """
+        for tower_name, part in self._towers(tower):
+            check_name(require_lora(part.model, where=tower_name), name, where=tower_name)
+        for tower_name, part in self._towers(tower):
+            use_adapter(part.model, name)
+            part.projection.load_state_dict(self._projections[tower_name, name])
+            self._active[tower_name] = name
+
+    def mix(self, weights: Mapping[str, float], *, name: str) -> None:
+        """Adds an adapter that is the weighted sum of others, exactly, with the weighted sum of their maps.
+
+        Its templates are those of the adapter with the largest weight.
+
+        Raises:
+            TowerError: a name is unknown or taken, or an adapter is no sum of factors.
+        """
+        if not weights:
+            raise TowerError("adapters: nothing to mix; give a weight for each name, e.g. {'default': 0.5}")
+        mixed = [mix_adapters(tower.model, weights, name, where=where) for where, tower in self._towers()]
+        for (tower_name, tower), new in zip(self._towers(), mixed, strict=True):
+            add_mixed(tower.model, new, name)
+            parts = {part: self._projections[tower_name, part] for part in weights}
+            self._projections[tower_name, name] = _mix_projections(parts, weights)
+        self._manifests[name] = self._manifests[max(weights, key=lambda part: weights[part])]
+
+    def remove(self, name: str) -> None:
+        """Takes an adapter off both towers.
+
+        Raises:
+            TowerError: it is not there or in use.
+        """
+        for tower_name, tower in self._towers():
+            model = require_lora(tower.model, where=tower_name)
+            check_name(model, name, where=tower_name)
+            if self._active[tower_name] == name:
+                raise TowerError(f"{tower_name}: adapter {name!r} is in use; use another one, then remove it")
+        for tower_name, tower in self._towers():
+            remove_adapter(tower.model, name)
+            del self._projections[tower_name, name]
+        del self._manifests[name]
+
+    def encode_items(
+        self, texts: Sequence[str], *, adapters: Sequence[str] | None = None, token_budget: int = 4096
+    ) -> NDArray[np.float32]:
+        """Gives (n, D) unit vectors of item texts, written as `render_items` writes them.
+
+        Args:
+            texts: n of them.
+            adapters: the name of each text's adapter; the one in use for all when left out.
+            token_budget: padded tokens in one micro-batch.
+        """
+        return self._encode("item_tower", texts, adapters, token_budget)
+
+    def encode_users(
+        self, texts: Sequence[str], *, adapters: Sequence[str] | None = None, token_budget: int = 4096
+    ) -> NDArray[np.float32]:
+        """Gives (n, D) unit vectors of history texts, written as `render_histories` writes them."""
+        return self._encode("user_tower", texts, adapters, token_budget)
+
+    def render_items(self, fields: dict[str, Sequence[str]]) -> list[str]:
+        """Writes items down as the item tower was trained to read them."""
+        return render_items(self.manifest.text.item_template, fields)
+
+    def render_histories(
+        self, histories: Sequence[Sequence[int]], fields: dict[str, Sequence[str]]
+    ) -> list[str]:
+        """Writes histories of rows of `fields`, oldest first, as the user tower was trained to read them."""
+        text = self._manifests[self._active["user_tower"]].text
+        in_history = render_items(text.history_item_template, fields)
+        rows = [np.asarray(history, dtype=np.int64) for history in histories]
+        return render_histories(rows, in_history, length=text.history_length, newest_first=text.newest_first)
+
+    def _towers(self, only: str | None = None) -> list[tuple[str, Tower]]:
+        if only is not None and only not in TOWERS:
+            raise TowerError(f"tower: {only!r} is neither of {', '.join(TOWERS)}")
+        return [(name, getattr(self.model, name)) for name in TOWERS if only in (None, name)]
+
+    def _encode(
+        self, name: str, texts: Sequence[str], adapters: Sequence[str] | None, token_budget: int
+    ) -> NDArray[np.float32]:
+        tower: Tower = getattr(self.model, name)
+        max_tokens = getattr(self._manifests[self._active[name]], name).max_tokens
+        tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
+        if adapters is None:
+            return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
+        if len(adapters) != len(texts):
+            raise TowerError(f"{name}: {len(adapters)} adapters for {len(texts)} texts; name one for each")
+        model = require_lora(tower.model, where=name)
+        for adapter in dict.fromkeys(adapters):
+            check_name(model, adapter, where=name)
+        result = np.zeros((len(texts), tower.width), dtype=np.float32)
+        for rows in plan_micro_batches(tokens.lengths, token_budget=token_budget):
+            batch = tokens.batch(rows).to(tower.device)
+            names = [adapters[row] for row in rows]
+            states = pool(
+                run_mixed(model, batch, names, **tower.backbone_info.options),
+                batch.attention_mask,
+                pooling=tower.pooling,
+            )
+            for adapter in dict.fromkeys(names):
+                chosen = [place for place, of_row in enumerate(names) if of_row == adapter]
+                projection = Projection(tower.hidden_size, tower.width).to(tower.device)
+                projection.load_state_dict(self._projections[name, adapter])
+                vectors = torch.nn.functional.normalize(projection(states[chosen]), dim=-1)
+                result[rows[chosen]] = vectors.cpu().numpy()
+        return result
+
+
+def load_towers(
+    bundle: str | Path,
+    *,
+    user_backbone: str | None,
+    item_backbone: str | None,
+    precision: str | None,
+    device: str,
+) -> LoadedTowers:
+    """Builds both towers from a bundle; see `lora_rec.load_towers`."""
+    folder = Path(bundle)
+    manifest = read_manifest(folder)
+    towers = [
+        load_tower(folder, manifest, name, backbone=override, precision=precision)
+        for name, override in zip(TOWERS, (user_backbone, item_backbone), strict=True)
+    ]
+    return LoadedTowers(manifest, TwoTower(*towers).to(device))
+
+
+def _state(projection: Projection) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in projection.state_dict().items()}
+
+
+def _mix_projections(
+    parts: Mapping[str, dict[str, torch.Tensor]], weights: Mapping[str, float]
+) -> dict[str, torch.Tensor]:
+    """Gives the weighted sum of affine maps, which is an affine map of states that are not standardised."""
+    first = next(iter(parts.values()))
+    weight, bias = torch.zeros_like(first["weight"]), torch.zeros_like(first["bias"])
+    for name, part in parts.items():
+        scaled = part["weight"] * part["scale"]
+        weight += weights[name] * scaled
+        bias += weights[name] * (part["bias"] - scaled @ part["mean"])
+    plain = {"mean": torch.zeros_like(first["mean"]), "scale": torch.ones_like(first["scale"])}
+    return plain | {"weight": weight, "bias": bias}

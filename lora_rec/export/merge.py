@@ -1,0 +1,79 @@
+"""Merges a tower's adapter into its backbone, in full precision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from lora_rec.adapter_settings import AdapterSettings
+from lora_rec.errors import TowerError
+from lora_rec.export.towers import put_on
+from lora_rec.schema import Manifest, TowerManifest
+from lora_rec.towers.adapters import Attached
+from lora_rec.towers.backbone import load_backbone
+from lora_rec.towers.precision import Precision, dequantise
+from lora_rec.towers.two_tower import Tower
+
+UNMERGEABLE = {
+    "prefix": "keys and values before the text are in no weight of the model",
+    "bottleneck": "its two layers with a nonlinearity between them fit into no weight of the model",
+}
+
+
+def check_mergeable(manifest: Manifest, name: str) -> None:
+    """Refuses an adapter that no plain model can hold.
+
+    Raises:
+        TowerError: the adapter is of such a kind.
+    """
+    adapter = getattr(manifest, name).adapter
+    if adapter in UNMERGEABLE:
+        raise TowerError(
+            f"{name}: adapter {adapter!r} cannot be merged, because {UNMERGEABLE[adapter]};"
+            " serve it as it is, or train lora"
+        )
+
+
+def merge_tower(
+    folder: Path, manifest: Manifest, name: str, *, backbone: str | None, original_base: bool
+) -> Tower:
+    """Gives a tower whose backbone is a plain fp32 model with the adapter in its weights.
+
+    A backbone in 8 or 4 bit is loaded as it was trained and dequantised, so that it stands for the very
+    weights that the adapter was trained with; merging into the codes themselves would round the adapter away.
+
+    Args:
+        folder: a bundle that has been checked.
+        manifest: of that bundle.
+        name: `user_tower` or `item_tower`.
+        backbone: where its base lies, if not where the bundle says.
+        original_base: merge into the weights as they were before 8 or 4 bit.
+
+    Raises:
+        TowerError: see `check_mergeable`.
+        BundleError: the base is another one, or the adapter is damaged or does nothing.
+    """
+    check_mergeable(manifest, name)
+    described: TowerManifest = getattr(manifest, name)
+    loaded = load_backbone(
+        backbone or described.backbone,
+        revision=None if backbone else described.revision,
+        precision="fp32" if original_base else described.precision,
+        compute=None if original_base else described.compute,
+        where=name,
+    )
+    if loaded.precision.name in ("8bit", "4bit"):
+        dequantise(loaded.model)
+    else:
+        loaded.model.float()
+    loaded = replace(loaded, precision=Precision("fp32", "fp32"))
+    tower = put_on(loaded, folder, manifest, name)
+    model: Any = tower.model
+    merged = model.merge_and_unload(safe_merge=True) if isinstance(model, PeftModel) else model
+    plain = Attached(AdapterSettings("none", {}), merged, tower.first_trained_layer)
+    result = Tower(loaded, plain, pooling=tower.pooling, width=manifest.width)
+    result.projection.load_state_dict(tower.projection.state_dict())
+    return result.requires_grad_(False)

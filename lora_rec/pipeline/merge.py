@@ -1,0 +1,162 @@
+"""`lora-rec merge`: plain models out of a bundle, after a look at what that changes in the lists."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from lora_rec.bundle import read_manifest
+from lora_rec.errors import BundleError
+from lora_rec.export.loaded import LoadedTowers, load_towers
+from lora_rec.export.merge import check_mergeable, merge_tower
+from lora_rec.rank.ranker import Recommender
+from lora_rec.rank.search import top_k
+from lora_rec.schema import TOWERS, Manifest
+from lora_rec.towers.two_tower import Tower
+
+logger = logging.getLogger(__name__)
+
+LEAST_OVERLAP = 0.99
+N_HISTORIES = 500
+HISTORY_LENGTH = 5
+K = 10
+
+_Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What merging one tower changed."""
+
+    tower: str
+    overlap: float
+    """Mean share of the top-10 lists that stayed, over made-up histories of the bundle's items."""
+    same_first: float
+    """Share of the lists whose first item stayed."""
+    cosine: float
+    """Lowest cosine of a vector before and after."""
+
+
+def merge_bundle(
+    bundle: str | Path,
+    output: str | Path,
+    *,
+    user_backbone: str | None = None,
+    item_backbone: str | None = None,
+    original_base: bool = False,
+    force: bool = False,
+) -> list[MergeReport]:
+    """Writes `OUTPUT/user_tower` and `OUTPUT/item_tower`: plain transformers models, each with its tokenizer.
+
+    Args:
+        bundle: folder of a bundle.
+        output: a folder that is not there yet; written whole or not at all.
+        user_backbone: where the user tower's base lies, if the bundle cannot know it.
+        item_backbone: the same for the item tower.
+        original_base: merge into the base as it was before 8 or 4 bit, not into what those stand for.
+        force: write although lists change.
+
+    Raises:
+        BundleError: the bundle is damaged, the output exists, or less than .99 of the lists stay.
+        TowerError: an adapter cannot be merged.
+    """
+    folder, target = Path(bundle), Path(output)
+    if target.exists():
+        raise BundleError(f"merge: {output} exists; name a folder that is not there yet")
+    manifest = read_manifest(folder)
+    for name in TOWERS:
+        check_mergeable(manifest, name)
+    overrides = dict(zip(TOWERS, (user_backbone, item_backbone), strict=True))
+    before = load_towers(
+        folder, user_backbone=user_backbone, item_backbone=item_backbone, precision=None, device="cpu"
+    )
+    texts = _texts(Recommender.load(folder), before)
+    old = {name: _encode(before, name, texts[name]) for name in TOWERS}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
+    try:
+        reports = []
+        for name in TOWERS:
+            logger.info("%s: merging", name)
+            merged = merge_tower(
+                folder, manifest, name, backbone=overrides[name], original_base=original_base
+            )
+            setattr(before.model, name, merged)
+            reports.append(_compare(name, old, _encode(before, name, texts[name])))
+            _write(merged, scratch / name, manifest, name, reports[-1])
+        _refuse_changes(reports, force=force)
+        scratch.chmod(0o755)
+        os.rename(scratch, target)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return reports
+
+
+def _texts(recommender: Recommender, towers: LoadedTowers) -> dict[str, list[str]]:
+    """Gives all item texts, and histories made up of random items."""
+    generator = np.random.default_rng(0)
+    n_items = len(recommender.item_ids)
+    length = min(HISTORY_LENGTH, n_items)
+    histories = [generator.choice(n_items, size=length, replace=False).tolist() for _ in range(N_HISTORIES)]
+    fields: dict[str, Any] = dict(recommender.item_fields)
+    return {
+        "user_tower": towers.render_histories(histories, fields),
+        "item_tower": towers.render_items(fields),
+    }
+
+
+def _encode(towers: LoadedTowers, name: str, texts: list[str]) -> _Array:
+    return towers.encode_users(texts) if name == "user_tower" else towers.encode_items(texts)
+
+
+def _compare(name: str, old: dict[str, _Array], new: _Array) -> MergeReport:
+    """Compares the lists with one tower merged and the other as it was."""
+    vectors = old | {name: new}
+    before, _ = top_k(old["user_tower"], old["item_tower"], k=K)
+    after, _ = top_k(vectors["user_tower"], vectors["item_tower"], k=K)
+    shared = [len(set(a) & set(b)) / len(a) for a, b in zip(before.tolist(), after.tolist(), strict=True)]
+    return MergeReport(
+        tower=name,
+        overlap=float(np.mean(shared)),
+        same_first=float((before[:, 0] == after[:, 0]).mean()),
+        cosine=float((old[name] * new).sum(axis=1).min()),
+    )
+
+
+def _refuse_changes(reports: list[MergeReport], *, force: bool) -> None:
+    changed = [r for r in reports if r.overlap < LEAST_OVERLAP]
+    if changed and not force:
+        worst = min(changed, key=lambda r: r.overlap)
+        raise BundleError(
+            f"merge: {worst.tower} keeps {worst.overlap:.3f} of its top-{K} lists, less than {LEAST_OVERLAP};"
+            " nothing was written; use --force to write it all the same"
+        )
+
+
+def _write(tower: Tower, folder: Path, manifest: Manifest, name: str, report: MergeReport) -> None:
+    model: Any = tower.model
+    model.save_pretrained(str(folder))
+    tower.backbone_info.tokenizer.save_pretrained(str(folder))
+    projection = {k: v.detach().contiguous() for k, v in tower.projection.state_dict().items()}
+    save_file(projection, str(folder / "projection.safetensors"))
+    described = getattr(manifest, name)
+    facts = {
+        "base_model_id": described.base_model_id,
+        "revision": described.revision,
+        "adapter": described.adapter,
+        "pooling": tower.pooling,
+        "max_tokens": described.max_tokens,
+        "comparison": asdict(report),
+    }
+    (folder / "tower.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

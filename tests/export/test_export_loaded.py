@@ -1,0 +1,149 @@
+"""Several adapters on one base: add, use, mix, remove, and several in one batch."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+import torch
+
+import lora_rec
+from lora_rec.errors import BundleError, TowerError
+
+TEXTS = ["war war1", "love love3 ; war9", "love4 ; war9 ; war3"]
+
+
+@pytest.fixture(scope="module")
+def other(make_bundle):
+    """The same bases, trained to something else."""
+    return make_bundle("other", train={"seed": 5, "learning_rate": 0.03})
+
+
+@pytest.fixture(scope="module")
+def ranked(make_bundle):
+    """The same bases under AdaLoRA: saved as a LoRA whose modules have different ranks."""
+    return make_bundle(
+        "ranked",
+        user_tower={"adapter": "adalora", "init_rank": 6, "target_rank": 2},
+        item_tower={"adapter": "adalora", "init_rank": 6, "target_rank": 2},
+        train={"epochs": 6, "learning_rate": 0.03},
+    )
+
+
+def load(models, bundle):
+    return lora_rec.load_towers(
+        bundle, user_backbone=str(models["bert"]), item_backbone=str(models["llama"]), precision="fp32"
+    )
+
+
+def vectors(towers):
+    return np.concatenate([towers.encode_users(TEXTS), towers.encode_items(TEXTS)])
+
+
+def test_switching_gives_what_each_gives_alone_and_leaves_no_trace(models, bundle, other, ranked):
+    towers = load(models, bundle)
+    before = vectors(towers)
+    towers.add(other, name="news")
+    towers.add(ranked, name="music")
+    assert towers.adapters == ["default", "news", "music"]
+    assert np.array_equal(vectors(towers), before)
+    for name, folder in (("news", other), ("music", ranked)):
+        towers.use(name)
+        assert towers.active == {"user_tower": name, "item_tower": name}
+        np.testing.assert_allclose(vectors(towers), vectors(load(models, folder)), atol=1e-6)
+        assert np.abs(vectors(towers) - before).max() > 1e-2
+    towers.use("default")
+    towers.remove("news")
+    towers.remove("music")
+    assert np.array_equal(vectors(towers), before)
+    assert towers.adapters == ["default"]
+    assert not [n for n, _ in towers.model.named_parameters() if ".news." in n or ".music." in n]
+
+
+def test_one_tower_alone_can_switch(models, bundle, other):
+    towers = load(models, bundle)
+    users, items = towers.encode_users(TEXTS), towers.encode_items(TEXTS)
+    towers.add(other, name="news")
+    towers.use("news", tower="item_tower")
+    assert np.array_equal(towers.encode_users(TEXTS), users)
+    assert not np.allclose(towers.encode_items(TEXTS), items, atol=1e-2)
+
+
+def test_switching_takes_less_than_50_ms(models, bundle, other):
+    towers = load(models, bundle)
+    towers.add(other, name="news")
+    seconds = []
+    for name in ("news", "default") * 5:
+        began = time.perf_counter()
+        towers.use(name)
+        seconds.append(time.perf_counter() - began)
+    assert sorted(seconds)[5] < 0.05
+
+
+@pytest.mark.parametrize("weights", [{"default": 0.3, "news": 0.7}, {"default": 1.0, "music": -0.5}])
+def test_a_mix_is_the_weighted_sum_of_updates_and_maps(models, bundle, other, ranked, weights):
+    towers = load(models, bundle)
+    towers.add(other, name="news")
+    towers.add(ranked, name="music")
+    before = vectors(towers)
+    towers.mix(weights, name="both")
+    assert np.array_equal(vectors(towers), before)
+    towers.use("both")
+    for name in ("user_tower", "item_tower"):
+        tower = getattr(towers.model, name)
+        n_checked = 0
+        for module in tower.model.modules():
+            if not hasattr(module, "get_delta_weight") or "both" not in module.lora_A:
+                continue
+            parts = [w * module.get_delta_weight(n) for n, w in weights.items() if n in module.lora_A]
+            torch.testing.assert_close(module.get_delta_weight("both"), sum(parts), atol=1e-6, rtol=0)
+            n_checked += 1
+        assert n_checked
+        states = torch.randn(3, tower.hidden_size)
+        mixed = tower.projection(states)
+        parts = []
+        for part, weight in weights.items():
+            towers.use(part)
+            parts.append(weight * tower.projection(states))
+        torch.testing.assert_close(mixed, sum(parts), atol=1e-4, rtol=1e-4)
+        towers.use("both")
+    assert np.abs(vectors(towers) - before).max() > 1e-2
+
+
+def test_one_batch_holds_several_adapters(models, bundle, other):
+    towers = load(models, bundle)
+    towers.add(other, name="news")
+    alone = {}
+    for name in ("default", "news"):
+        towers.use(name)
+        alone[name] = towers.encode_items(TEXTS)
+    together = towers.encode_items(TEXTS, adapters=["news", "default", "news"])
+    expected = np.stack([alone["news"][0], alone["default"][1], alone["news"][2]])
+    np.testing.assert_allclose(together, expected, atol=1e-5)
+
+
+def test_what_cannot_be_done_is_said(models, bundle, other, make_bundle, tmp_path):
+    towers = load(models, bundle)
+    towers.add(other, name="news")
+    with pytest.raises(TowerError, match="there is one named 'news'; remove it first"):
+        towers.add(other, name="news")
+    with pytest.raises(TowerError, match=r"no adapter 'nws'; did you mean 'news'\?"):
+        towers.use("nws")
+    with pytest.raises(TowerError, match="adapter 'default' is in use; use another one"):
+        towers.remove("default")
+    with pytest.raises(TowerError, match="2 adapters for 3 texts; name one for each"):
+        towers.encode_items(TEXTS, adapters=["news", "default"])
+    with pytest.raises(TowerError, match="'a.b' cannot name an adapter"):
+        towers.mix({"news": 1.0}, name="a.b")
+    with pytest.raises(BundleError, match="embeddings are 6 wide, these are 8"):
+        towers.add(make_bundle("narrow", train={"width": 6}), name="narrow")
+    scaled = make_bundle("scaled", item_tower={"adapter": "ia3"}, train={"learning_rate": 0.03})
+    with pytest.raises(TowerError, match="holds a IA3 adapter, which cannot stand beside a LoRA"):
+        towers.add(scaled, name="scaled")
+    assert towers.adapters == ["default", "news"]
+    with pytest.raises(TowerError, match=r"only towers with a LoRA \(lora or adalora\) can hold several"):
+        load(models, scaled).use("default")
+    shutil.copytree(other, tmp_path / "cut")
+    (tmp_path / "cut" / "item_tower" / "adapter_model.safetensors").unlink()
+    with pytest.raises(BundleError, match="missing"):
+        towers.add(tmp_path / "cut", name="cut")
