@@ -38,7 +38,7 @@ def draw_ranks(tower: str, steps: Sequence[tuple[int, Ranks]]) -> bytes:
             f"{grid[row, column]:.0f}",
             ha="center",
             va="center",
-            color="black" if light else "white",
+            color=color,
         )
     left.set_xticks(range(len(modules)), modules)
     left.set_yticks(range(len(layers)), [str(layer) for layer in layers])

@@ -76,7 +76,7 @@ class RankAllocation:
         self._config.deltaT = self.schedule.interval
         self._model.rankallocator.set_total_step(n_steps)
         self.is_final = False
-        self.ranks_over_time: list[tuple[int, dict[str, int]]] = []
+        self.ranks_over_time: list[tuple[int, dict[str, int]]] = [(0, self.ranks())]
 
     @property
     def budget(self) -> int:

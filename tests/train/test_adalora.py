@@ -162,7 +162,8 @@ def test_a_loop_that_stops_early_allocates_before_it_ends(recipe_tree, monkeypat
     tree = recipe_tree | {"item_tower": recipe_tree["item_tower"] | SETTINGS | late}
     _, result, _ = train_recipe(tree, epochs=10, patience=1)
     assert len(result.epochs) == 1
-    ((_, ranks),) = result.ranks["item_tower"]
+    (_, first), *_, (_, ranks) = result.ranks["item_tower"]
+    assert sum(first.values()) == 6 * len(first)
     assert sum(ranks.values()) == 2 * len(ranks)
 
 
