@@ -10,17 +10,14 @@ python benchmarks/quickstart_quality.py --seeds 0 1 2
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
 import os
-import platform
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rows import header_of, row, write_rows
 
 from lora_rec.metrics import ndcg_at_k, paired_difference
 from lora_rec.pipeline.data import prepare_data
@@ -30,10 +27,9 @@ from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "quickstart_quality.json"
+NAME, CASE = "quickstart_quality", "movielens-small"
 CONFIG = "recipes/configs/quickstart.yaml"
 OURS = ("frozen_towers", "trained_towers", "ranking_head", "ranking_head_diverse")
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "pyversity")
 
 
 def run_seed(seed: int, output: Path, *, reuse: bool) -> dict[str, Any]:
@@ -53,9 +49,8 @@ def rows_of(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not isinstance(first, dict) or "ndcg@10" not in first:
             continue
         for metric in first:
-            values = [run[system][metric] for run in runs]
             name = f"lora_rec_{system}" if system in OURS else system
-            rows.append(row(name, metric, sum(values) / len(values), min(values), max(values), len(values)))
+            rows.append(row(NAME, CASE, name, metric, [run[system][metric] for run in runs]))
     return rows
 
 
@@ -75,16 +70,9 @@ def rows_over_ease(folders: list[Path], choice: dict[str, float]) -> list[dict[s
             for rec in recommenders
         ]
         gain = paired_difference(np.mean(scores, axis=0), baseline)
-        rows.append(
-            row(f"lora_rec_{system}", "ndcg@10 over ease", gain.mean, gain.low, gain.high, len(folders))
-        )
+        interval = {"value": gain.mean, "low": gain.low, "high": gain.high, "n": len(folders)}
+        rows.append(row(NAME, CASE, f"lora_rec_{system}", "ndcg@10 over ease", [gain.mean]) | interval)
     return rows
-
-
-def row(system: str, metric: str, value: float, low: float, high: float, n: int) -> dict[str, Any]:
-    """Gives one result in the form that all benchmarks share."""
-    names = {"benchmark": "quickstart_quality", "case": "movielens-small", "system": system, "metric": metric}
-    return names | {"value": value, "low": low, "high": high, "n": n, "unit": ""}
 
 
 def main() -> None:
@@ -103,20 +91,9 @@ def main() -> None:
     folders = [arguments.runs / f"seed-{seed}" for seed in arguments.seeds]
     pairs = zip(arguments.seeds, folders, strict=True)
     runs = [run_seed(seed, folder, reuse=arguments.reuse) for seed, folder in pairs]
-    header = {
-        "benchmark": "quickstart_quality",
-        "header": True,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
-        "command": "python benchmarks/quickstart_quality.py --seeds " + " ".join(map(str, arguments.seeds)),
-        "date": datetime.date.today().isoformat(),
-        "seeds": arguments.seeds,
-        "chosen": [run["chosen"] for run in runs],
-    }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    rows = rows_of(runs) + rows_over_ease(folders, runs[0]["chosen"]["ease"])
-    RESULTS.write_text(json.dumps([header, *rows], indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {RESULTS.relative_to(ROOT)}")
+    command = "python benchmarks/quickstart_quality.py --seeds " + " ".join(map(str, arguments.seeds))
+    header = header_of(NAME, command) | {"seeds": arguments.seeds, "chosen": [run["chosen"] for run in runs]}
+    write_rows(NAME, header, rows_of(runs) + rows_over_ease(folders, runs[0]["chosen"]["ease"]))
 
 
 if __name__ == "__main__":

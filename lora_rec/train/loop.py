@@ -41,6 +41,8 @@ class EpochLog:
     loss: float
     validation: float
     seconds: float
+    step_seconds: float
+    """Median over the optimizer steps."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def train_two_tower(
     for epoch in range(1, epochs + 1):
         began = time.perf_counter()
         order = np.random.default_rng([seed, epoch]).permutation(len(examples))
-        losses, n_texts = [], 0
+        losses, times, n_texts = [], [], 0
         bar = tqdm(
             np.array_split(order, n_batches),
             desc=f"epoch {epoch}/{epochs}",
@@ -147,6 +149,7 @@ def train_two_tower(
         )
         for rows in bar:
             step += 1
+            step_began = time.perf_counter()
             extra = np.random.default_rng([seed, step, 1]).choice(
                 n_items, size=min(extra_items, n_items), replace=False
             )
@@ -188,12 +191,14 @@ def train_two_tower(
             schedule.step()
             optimizer.zero_grad()
             losses.append(loss.item())
+            times.append(time.perf_counter() - step_began)
             n_texts += len(texts) + len(pairs.items)
             bar.set_postfix(
                 loss=f"{losses[-1]:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - began):.0f}"
             )
         score = validate()
-        logs.append(EpochLog(epoch, float(np.mean(losses)), score, time.perf_counter() - began))
+        seconds = time.perf_counter() - began
+        logs.append(EpochLog(epoch, float(np.mean(losses)), score, seconds, float(np.median(times))))
         logger.info("epoch %d: loss %.4f, validation %.4f", epoch, logs[-1].loss, score)
         # An adapter above its budget is not a result, however well it validates.
         best.offer(score, epoch, eligible=allocations.are_final)

