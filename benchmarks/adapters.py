@@ -1,8 +1,10 @@
 """Every adapter and precision on Online Retail with the real backbones; writes results/adapters.json.
 
 Each case trains both towers from the same examples, seed by seed and the cases in turn, in a process of its
-own, so that its peak memory is its own. `ndcg@10` is that of the trained towers' lists over the whole catalogue.
-Shares are means of the seeds over means of the seeds; `low` and `high` are the lowest and highest seed.
+own, so that its peak memory is its own. `ndcg@10` is that of the trained towers' lists over the whole
+catalogue. The learning rate of each adapter is chosen on validation data of the first seed; LoRA's variants
+take LoRA's. Two cases run side by side, a core each, so times mean something as ratios alone. Shares are means
+of the seeds over means of the seeds; `low` and `high` are the lowest and the highest seed.
 
 python benchmarks/adapters.py --data-root ../shared/data
 """
@@ -19,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -95,7 +98,7 @@ def recipe_of(case: str, seed: int, tables: Path, *, learning_rate: float) -> Re
                 "seed": seed,
                 "epochs": 3,
                 "batch_size": 128,
-                "examples_per_user": 2,
+                "examples_per_user": 1,
                 "targets_per_example": 2,
                 "extra_items": 256,
                 "learning_rate": learning_rate,
@@ -120,7 +123,7 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
     from lora_rec.rank.search import top_k
     from lora_rec.towers.adapters import save_adapter
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1)
     recipe = recipe_of(case, seed, tables, learning_rate=learning_rate)
     accelerator = Accelerator()
     set_seed(seed)
@@ -178,31 +181,32 @@ def run_apart(case: str, seed: int, folder: Path, *, learning_rate: float) -> di
     return json.loads(done.read_text(encoding="utf-8"))
 
 
-def choose_rates(cases: list[str], folder: Path, *, seed: int) -> dict[str, float]:
+Runs = list[dict[str, Any]]
+
+
+def choose_rates(cases: list[str], run: Callable[..., Runs], *, seed: int) -> dict[str, float]:
     """Gives each case the learning rate with the best validation score of one seed."""
-    chosen = {}
-    for case in cases:
-        scores = {
-            rate: run_apart(case, seed, folder, learning_rate=rate)["validation"] for rate in rates_of(case)
-        }
-        chosen[case] = max(scores, key=lambda rate: scores[rate])
-        print(
-            f"{case}: " + ", ".join(f"{rate:g} gives {score:.4f}" for rate, score in scores.items()),
-            flush=True,
-        )
-    return chosen
+    families = list(dict.fromkeys(family_of(case) for case in cases))
+    tried = [(family, seed, rate) for family in families for rate in rates_of(family)]
+    chosen: dict[str, tuple[float, float]] = {}
+    for (family, _, rate), numbers in zip(tried, run(tried), strict=True):
+        print(f"{family}, rate {rate:g}: validation {numbers['validation']:.4f}", flush=True)
+        chosen[family] = max(chosen.get(family, (-1.0, 0.0)), (numbers["validation"], rate))
+    return {case: chosen[family_of(case)][1] for case in cases}
 
 
-def rates_of(case: str) -> tuple[float, ...]:
-    """Gives the rates that a case is tried with: a whole model wants smaller ones than an adapter."""
-    if case == "none":
-        return (2e-3,)
-    return (1e-4, 5e-4) if case == "full" else (2e-3, 1e-2)
+def family_of(case: str) -> str:
+    """Gives the case whose learning rate this one takes."""
+    family = case.split("-")[0]
+    return family if family in CASES else case
 
 
-def rows_of(
-    case: str, runs: list[dict[str, Any]], others: dict[str, list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
+def rates_of(family: str) -> tuple[float, ...]:
+    """Gives the rates that are tried: a whole model wants smaller ones than an adapter."""
+    return {"none": (2e-3,), "full": (1e-4, 5e-4)}.get(family, (2e-3, 1e-2))
+
+
+def rows_of(case: str, runs: Runs, others: dict[str, Runs]) -> list[dict[str, Any]]:
     """Gives one row per metric of one case, and its shares of other cases, seed by seed."""
     rows = []
     for metric in METRICS:
@@ -238,6 +242,7 @@ def main() -> None:
     parser.add_argument(
         "--runs", type=Path, default=ROOT / "runs" / "adapters", help="what is done is kept here"
     )
+    parser.add_argument("--jobs", type=int, default=2, help="cases that run side by side, a core each")
     parser.add_argument("--one", choices=list(CASES), help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--rate", type=float, help=argparse.SUPPRESS)
@@ -253,12 +258,19 @@ def main() -> None:
     if not arguments.data_root:
         parser.error("--data-root is missing: the folder that holds online-retail/")
     write_tables(arguments.data_root, folder)
-    rates = choose_rates(arguments.cases, folder, seed=arguments.seeds[0])
-    runs: dict[str, list[dict[str, Any]]] = {case: [] for case in arguments.cases}
+
+    def run(wanted: list[tuple[str, int, float]]) -> Runs:
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            return list(pool.map(lambda w: run_apart(w[0], w[1], folder, learning_rate=w[2]), wanted))
+
+    rates = choose_rates(arguments.cases, run, seed=arguments.seeds[0])
+    runs: dict[str, Runs] = {case: [] for case in arguments.cases}
     for seed in arguments.seeds:
-        for case in arguments.cases:
-            runs[case].append(run_apart(case, seed, folder, learning_rate=rates[case]))
-            print(f"{case}, seed {seed}: ndcg@10 {runs[case][-1]['ndcg@10']:.4f}", flush=True)
+        for case, numbers in zip(
+            arguments.cases, run([(case, seed, rates[case]) for case in arguments.cases]), strict=True
+        ):
+            runs[case].append(numbers)
+            print(f"{case}, seed {seed}: ndcg@10 {numbers['ndcg@10']:.4f}", flush=True)
     command = "python benchmarks/adapters.py --data-root DATA --seeds " + " ".join(map(str, arguments.seeds))
     header = header_of("adapters", command) | {"seeds": arguments.seeds, "learning_rates": rates}
     write_rows("adapters", header, [r for case in runs for r in rows_of(case, runs[case], runs)])
