@@ -3,8 +3,8 @@
 Each case trains both towers from the same examples, seed by seed and the cases in turn, in a process of its
 own, so that its peak memory is its own. `ndcg@10` is that of the trained towers' lists over the whole
 catalogue. The learning rate of each adapter is chosen on validation data of the first seed; LoRA's variants
-take LoRA's. Two cases run side by side, a core each, so times mean something as ratios alone. Shares are means
-of the seeds over means of the seeds; `low` and `high` are the lowest and the highest seed.
+take LoRA's. Two cases run side by side, a core each, so times mean something as ratios alone. Shares are
+means of the seeds over means of the seeds; `low` and `high` are the lowest and the highest seed.
 
 python benchmarks/adapters.py --data-root ../shared/data
 """
