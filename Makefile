@@ -1,16 +1,18 @@
-# make quickstart | test | check | test-slow | benchmark | readme | clean
+# make quickstart | test | check | test-slow | test-gpu | benchmark | readme | clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-slow check format benchmark readme clean help
+.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
 	@echo "make test         fast tests     make check   lint, types, architecture"
 	@echo "make test-slow    tests that take minutes"
+	@echo "make test-gpu     the same tests on a CUDA device, and a 1B-class model in bf16, 8 and 4 bit"
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
+	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
 	@echo "make readme       put the results into README.md"
 
 # --no-compile saves half a minute: modules are compiled when they are first used.
@@ -34,6 +36,11 @@ test: $(VENV)/.dev
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
+# On a CUDA machine: the suites of towers and adapters there, then memory and times of a 1B-class model.
+test-gpu: $(VENV)/.dev
+	$(BIN)/python -m pytest -m gpu -rs
+	$(BIN)/python benchmarks/gpu_precisions.py
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +53,10 @@ format: $(VENV)/.dev
 
 benchmark: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/quickstart_quality.py
+
+DATA_ROOT ?= ../shared/data
+benchmark-adapters: $(VENV)/.quickstart
+	$(BIN)/python benchmarks/adapters.py --data-root $(DATA_ROOT)
 
 readme: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/readme_tables.py

@@ -132,7 +132,7 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
     choice = _kept_choice(tables, lambda: choose_linear(split))
     linear = fit_linear(split.train_histories(), choice, n_items=split.n_items)
     teacher = teach(recipe, linear, examples)
-    model = build_towers(recipe).to(accelerator.device)
+    model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
     frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     result = train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator)

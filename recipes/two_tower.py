@@ -52,7 +52,7 @@ def run(recipe: Recipe) -> None:
         linear = fit_linear(split.train_histories(), ease, n_items=split.n_items)
         teacher = teach(recipe, linear, examples)
     with stages("load towers"):
-        model = build_towers(recipe).to(accelerator.device)
+        model = build_towers(recipe, device=accelerator.device)
     with stages("frozen layers"):
         sources = open_sources(recipe, model, texts, accelerator)
     with stages("frozen towers"):

@@ -244,3 +244,22 @@ def make_bundle(recipe_tree, tmp_path_factory):
 def bundle(make_bundle):
     """A bundle as the recipe's defaults give it."""
     return make_bundle()
+
+
+def pytest_generate_tests(metafunc):
+    """Runs the suites of towers and adapters on CUDA as well, under the marker `gpu`."""
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True)
+
+
+@pytest.fixture
+def device(request):
+    """Builds the towers of a test on a device; use it in modules that build theirs through `tiny`."""
+    import torch
+    from tiny import DEVICE
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device on this machine")
+    token = DEVICE.set(request.param)
+    yield request.param
+    DEVICE.reset(token)

@@ -1,6 +1,7 @@
 """Towers over tiny random backbones, and a few steps of training, for the tests."""
 
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
@@ -22,14 +23,22 @@ TEXTS = [
 EVERY = np.arange(len(TEXTS))
 
 
+DEVICE = ContextVar("device", default="cpu")
+"""Where towers are built: the fixture `device` sets it to run a test on CUDA too."""
+
+
 def make_tower(folder, **settings):
     torch.manual_seed(0)
     section = TowerSection(backbone=str(folder), **({"trained_layers": 2} | settings))
-    return build_tower(section, width=8, where="item_tower")
+    return build_tower(section, width=8, where="item_tower", device=DEVICE.get())
 
 
 def tokens_of(tower):
     return tokenize(tower.backbone_info.tokenizer, TEXTS, max_tokens=32)
+
+
+def batch_of(tower):
+    return tokens_of(tower).batch(EVERY).to(tower.device)
 
 
 def train(tower, *, n_steps=4, learning_rate=0.05):
@@ -40,7 +49,8 @@ def train(tower, *, n_steps=4, learning_rate=0.05):
         torch.randn(len(TEXTS), 8, generator=torch.Generator().manual_seed(1)), dim=1
     )
     check = LearningCheck(trained)
-    batch = tokens_of(tower).batch(EVERY)
+    batch = batch_of(tower)
+    target = target.to(tower.device)
     tower.train()
     for step in range(1, n_steps + 1):
         (1 - (tower(batch) * target).sum(dim=1)).mean().backward()

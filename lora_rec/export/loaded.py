@@ -217,10 +217,10 @@ def load_towers(
     folder = Path(bundle)
     manifest = read_manifest(folder)
     towers = [
-        load_tower(folder, manifest, name, backbone=override, precision=precision)
+        load_tower(folder, manifest, name, backbone=override, precision=precision, device=device)
         for name, override in zip(TOWERS, (user_backbone, item_backbone), strict=True)
     ]
-    return LoadedTowers(manifest, TwoTower(*towers).to(device))
+    return LoadedTowers(manifest, TwoTower(*towers))
 
 
 def _state(projection: Projection) -> dict[str, torch.Tensor]:

@@ -63,6 +63,7 @@ def merge_tower(
         revision=None if backbone else described.revision,
         precision="fp32" if original_base else described.precision,
         compute=None if original_base else described.compute,
+        device="cpu",
         where=name,
     )
     if loaded.precision.name in ("8bit", "4bit"):

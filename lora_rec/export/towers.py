@@ -70,7 +70,13 @@ def save_towers(model: TwoTower, folder: Path, *, manifest: Manifest) -> None:
 
 
 def load_tower(
-    folder: Path, manifest: Manifest, name: str, *, backbone: str | None, precision: str | None
+    folder: Path,
+    manifest: Manifest,
+    name: str,
+    *,
+    backbone: str | None,
+    precision: str | None,
+    device: str | torch.device,
 ) -> Tower:
     """Builds one tower of a bundle that has been checked.
 
@@ -80,6 +86,7 @@ def load_tower(
         name: `user_tower` or `item_tower`.
         backbone: where its base lies, if not where the bundle says.
         precision: instead of the one that it was trained in.
+        device: of torch.
 
     Raises:
         BundleError: the base is another one, or the adapter is damaged or does nothing.
@@ -90,6 +97,7 @@ def load_tower(
         revision=None if backbone else described.revision,
         precision=precision or described.precision,
         compute=None if precision else described.compute,
+        device=device,
         where=name,
     )
     return put_on(loaded, folder, manifest, name)
@@ -107,7 +115,7 @@ def put_on(backbone: Backbone, folder: Path, manifest: Manifest, name: str) -> T
     attached = load_adapter(backbone.model, folder / name, settings, first_layer=first, where=name)
     tower = Tower(backbone, attached, pooling=described.pooling, width=manifest.width)
     tower.projection.load_state_dict(read_projection(folder, name))
-    tower.requires_grad_(False)
+    tower.to(next(backbone.model.parameters()).device).requires_grad_(False)
     if settings.adapter != "none" and torch.equal(before, _probe(backbone, tower)):
         raise BundleError(
             f"{name}: the adapter changes nothing: with it the base gives its own vectors, so its tensors are"

@@ -57,8 +57,10 @@ class Vectors:
     """(T, D), one per distinct history text."""
 
 
-def build_tower(section: TowerSection, *, width: int, where: str) -> Tower:
-    """Loads a backbone and attaches its adapter."""
+def build_tower(
+    section: TowerSection, *, width: int, where: str, device: str | torch.device | None = None
+) -> Tower:
+    """Loads a backbone and attaches its adapter; see `load_backbone` for the device."""
     settings = section.adapter_settings()
     auto_full = section.precision == "auto" and settings.adapter in FULL_PRECISION_ONLY
     backbone = load_backbone(
@@ -66,21 +68,24 @@ def build_tower(section: TowerSection, *, width: int, where: str) -> Tower:
         revision=section.revision,
         precision="fp32" if auto_full else section.precision,
         compute=section.compute,
+        device=device,
         where=where,
     )
     adapter = attach(backbone.model, settings, trained_layers=section.trained_layers, where=where)
     start_from_weights(
-        adapter, lambda: load_backbone(section.backbone, revision=section.revision, where=where).model
+        adapter,
+        lambda: load_backbone(section.backbone, revision=section.revision, device="cpu", where=where).model,
     )
-    return Tower(backbone, adapter, pooling=section.pooling, width=width)
+    tower = Tower(backbone, adapter, pooling=section.pooling, width=width)
+    return tower.to(next(backbone.model.parameters()).device)
 
 
-def build_towers(recipe: Recipe) -> TwoTower:
+def build_towers(recipe: Recipe, *, device: str | torch.device | None = None) -> TwoTower:
     """Builds both towers; seed the generators before, so that every process starts alike."""
     width = recipe.train.width
     return TwoTower(
-        build_tower(recipe.user_tower, width=width, where="user_tower"),
-        build_tower(recipe.item_tower, width=width, where="item_tower"),
+        build_tower(recipe.user_tower, width=width, where="user_tower", device=device),
+        build_tower(recipe.item_tower, width=width, where="item_tower", device=device),
     )
 
 

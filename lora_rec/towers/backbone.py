@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import (
@@ -17,6 +18,7 @@ from lora_rec.towers.precision import (
     DTYPES,
     QUANTISED,
     Precision,
+    default_device,
     keep_weights_as_loaded,
     quantisation_options,
     resolve_precision,
@@ -87,6 +89,7 @@ def load_backbone(
     revision: str | None = None,
     precision: str = "fp32",
     compute: str | None = None,
+    device: str | torch.device | None = None,
     where: str = "backbone",
 ) -> Backbone:
     """Loads a backbone, frozen and with dropout off.
@@ -96,6 +99,7 @@ def load_backbone(
         revision: branch, tag or commit on the Hub.
         precision: `fp32`, `bf16`, `8bit` (LLM.int8), `4bit` (nf4, double quantisation), or `auto`.
         compute: for 8 and 4 bit, the type of what is not quantised; by device when left out.
+        device: of torch; the current CUDA device, or the CPU, when left out.
         where: named in errors, e.g. `user_tower`.
 
     Raises:
@@ -103,10 +107,11 @@ def load_backbone(
     """
     source = resolve_backbone(name, revision=revision, where=f"{where}.backbone")
     _, kind = read_config(source, name=name, where=where)
-    resolved = resolve_precision(precision, compute, n_bytes=weight_bytes(source.folder))
+    place = torch.device(device) if device is not None else default_device()
+    resolved = resolve_precision(precision, compute, n_bytes=weight_bytes(source.folder), device=place)
     options: dict[str, Any] = {"dtype": DTYPES[resolved.compute], "use_safetensors": True}
     if resolved.name in QUANTISED:
-        options |= quantisation_options(resolved)
+        options |= quantisation_options(resolved, place)
     try:
         model = AutoModel.from_pretrained(source.folder, **options)
         tokenizer = AutoTokenizer.from_pretrained(source.folder)
@@ -117,6 +122,8 @@ def load_backbone(
         ) from error
     if resolved.name in QUANTISED:
         keep_weights_as_loaded(model)
+    else:
+        model.to(place)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None  # we pool ourselves
     if tokenizer.pad_token_id is None:

@@ -44,7 +44,7 @@ def resolve_precision(
         precision: `auto`, `fp32`, `bf16`, `8bit` or `4bit`.
         compute: `fp32`, `bf16` or None.
         n_bytes: size of the weights in full precision.
-        device: of torch; the current one when left out.
+        device: where the weights will lie; the current CUDA device, or the CPU, when left out.
     """
     device = device or default_device()
     half, why_half = _fast_half(device)
@@ -83,7 +83,7 @@ def _fast_half(device: torch.device) -> tuple[bool, str]:
     return fast, f"this processor {'multiplies' if fast else 'does not multiply'} bf16 in hardware"
 
 
-def quantisation_options(precision: Precision) -> dict[str, Any]:
+def quantisation_options(precision: Precision, device: torch.device) -> dict[str, Any]:
     """Gives what `from_pretrained` needs to quantise while it loads."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise missing_extra("bitsandbytes", extra="train")
@@ -98,9 +98,7 @@ def quantisation_options(precision: Precision) -> dict[str, Any]:
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=DTYPES[precision.compute],
         )
-    device = default_device()
-    options: dict[str, Any] = {"quantization_config": config}
-    return options | ({"device_map": {"": device}} if device.type == "cuda" else {})
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def _harmless(record: logging.LogRecord) -> bool:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from tiny import EVERY, make_tower, reload, states_of, tokens_of, train
+from tiny import batch_of, make_tower, reload, states_of, train
 from transformers import AutoModel
 
 from lora_rec.adapter_settings import ADAPTER_SETTINGS
@@ -13,6 +13,8 @@ from lora_rec.recipe import TowerSection
 from lora_rec.towers.adapters import save_adapter, start_from_inputs
 from lora_rec.towers.adapters.storage import OWN_FORMAT
 from lora_rec.towers.pooling import pool
+
+pytestmark = pytest.mark.usefixtures("device")
 
 VARIANTS = {
     "lora": {},
@@ -38,7 +40,7 @@ NOT_ON_CONV1D = ("loha", "oft", "olora")
 
 def start(tower):
     """Gives an EVA its start; the others have theirs."""
-    batch = tokens_of(tower).batch(EVERY)
+    batch = batch_of(tower)
     start_from_inputs(tower.adapter, tower.encode_states, [(batch, batch.attention_mask)])
     return tower
 
@@ -83,11 +85,12 @@ def test_plain_peft_reads_the_folder(models, tmp_path, variant, base):
     model = PeftModel.from_pretrained(
         AutoModel.from_pretrained(models[base], dtype=torch.float32), tmp_path / "adapter"
     ).eval()
-    batch = tokens_of(tower).batch(EVERY)
+    model = model.to(tower.device)
+    batch = batch_of(tower)
     with torch.no_grad():
         out = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
     pooled = pool(out.last_hidden_state, batch.attention_mask, pooling=tower.pooling)
-    np.testing.assert_allclose(pooled.numpy(), states_of(tower), atol=1e-4)
+    np.testing.assert_allclose(pooled.cpu().numpy(), states_of(tower), atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", list(VARIANTS))
@@ -113,7 +116,7 @@ def test_eva_takes_the_leading_directions_of_the_inputs(models):
         (n, m) for n, m in tower.model.named_modules() if n.endswith("layers.1.self_attn.q_proj")
     )
     layer.register_forward_pre_hook(lambda module, args: inputs.update(x=args[0]))
-    batch = tokens_of(tower).batch(EVERY)
+    batch = batch_of(tower)
     with torch.no_grad():
         tower.encode_states(batch)
     real = inputs["x"][batch.attention_mask.bool()]

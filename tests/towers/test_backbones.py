@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import DECODERS, ENCODERS
 from peft import PeftModel
-from tiny import EVERY, make_tower, states_of, tokens_of, train
+from tiny import EVERY, batch_of, make_tower, states_of, tokens_of, train
 from transformers import AutoModel
 
 from lora_rec.errors import TowerError
@@ -17,6 +17,8 @@ from lora_rec.towers.layout import FAMILIES
 from lora_rec.towers.pooling import pool
 from lora_rec.towers.two_tower import encode_states
 from lora_rec.train.prefix_cache import open_prefix_cache
+
+pytestmark = pytest.mark.usefixtures("device")
 
 TYPES = (*ENCODERS, *DECODERS)
 
@@ -39,12 +41,12 @@ def test_encode_train_save_load_cache_and_merge(backbone_folder, tmp_path, name)
     assert np.abs(start[1] - start[2]).max() > 1e-2
 
     # The adapter starts as the identity.
-    plain = load_backbone(str(folder))
-    batch = tokens_of(tower).batch(EVERY)
+    plain = load_backbone(str(folder), device=tower.device)
+    batch = batch_of(tower)
     with torch.no_grad():
         whole = plain.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **info.options)
     expected = pool(whole.last_hidden_state, batch.attention_mask, pooling=tower.pooling)
-    np.testing.assert_allclose(start, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(start, expected.cpu().numpy(), atol=1e-5)
 
     # Training moves every tensor of the adapter and none of the backbone.
     before = {n: p.clone() for n, p in plain.model.state_dict().items()}
@@ -76,11 +78,12 @@ def test_encode_train_save_load_cache_and_merge(backbone_folder, tmp_path, name)
     model = PeftModel.from_pretrained(
         AutoModel.from_pretrained(folder, dtype=torch.float32), tmp_path / "adapter"
     )
+    model = model.to(tower.device)
     for candidate in (model.eval(), model.merge_and_unload().eval()):
         with torch.no_grad():
             out = candidate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **info.options)
         pooled = pool(out.last_hidden_state, batch.attention_mask, pooling=tower.pooling)
-        np.testing.assert_allclose(pooled.numpy(), after, atol=1e-4)
+        np.testing.assert_allclose(pooled.cpu().numpy(), after, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])

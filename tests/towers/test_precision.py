@@ -5,19 +5,21 @@ import logging
 import numpy as np
 import pytest
 import torch
-from tiny import EVERY, make_tower, reload, states_of, tokens_of, train
+from tiny import batch_of, make_tower, reload, states_of, train
 
 from lora_rec.errors import LoraRecError
 from lora_rec.towers.backbone import load_backbone
 from lora_rec.towers.precision import Precision, dequantise, full_weight, n_weights, resolve_precision
 from lora_rec.towers.source import weight_bytes
 
+pytestmark = pytest.mark.usefixtures("device")
+
 PRECISIONS = ("fp32", "bf16", "8bit", "4bit")
 BASES = ("bert", "llama", "gpt2")
 
 
 def gradients(tower):
-    batch = tokens_of(tower).batch(EVERY)
+    batch = batch_of(tower)
     tower.train()
     tower(batch).square()[:, :3].sum().backward()
     found = {n: None if p.grad is None else p.grad.clone() for n, p in tower.trained_parameters().items()}
@@ -96,7 +98,7 @@ def test_auto_picks_by_device_and_says_why(models, caplog):
     fast = torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
     assert chosen == (Precision("bf16", "bf16") if fast else Precision("fp32", "fp32"))
     assert f"precision auto: {chosen.name} (this processor" in caplog.text
-    assert load_backbone(str(models["bert"]), precision="auto").precision == chosen
+    assert load_backbone(str(models["bert"]), precision="auto", device="cpu").precision == chosen
 
 
 def test_the_size_of_the_weights_is_read_without_the_weights(models):

@@ -8,17 +8,19 @@ import pytest
 import torch
 from accelerate import Accelerator
 from test_loop import train as train_recipe
-from tiny import EVERY, make_tower, reload, states_of, tokens_of
+from tiny import EVERY, batch_of, make_tower, reload, states_of
 
 from lora_rec.errors import TrainingError
 from lora_rec.train.adalora import Allocations, RankAllocation, Schedule, build_allocations, format_ranks
+
+pytestmark = pytest.mark.usefixtures("device")
 
 SETTINGS = {"adapter": "adalora", "init_rank": 6, "target_rank": 2}
 
 
 @pytest.fixture
-def accelerator():
-    return Accelerator(cpu=True)
+def accelerator(device):
+    return Accelerator(cpu=device == "cpu")
 
 
 class Run:
@@ -30,13 +32,13 @@ class Run:
         self.optimizer = torch.optim.AdamW(self.trained.values(), lr=0.02)
         self.allocation = RankAllocation(self.tower, n_steps=n_steps, where="item_tower")
         self.accelerator, self.step = accelerator, 0
-        self.batch = tokens_of(self.tower).batch(EVERY)
+        self.batch = batch_of(self.tower)
 
     def go(self, n):
         for _ in range(n):
             self.step += 1
             target = torch.randn(len(EVERY), 8, generator=torch.Generator().manual_seed(self.step))
-            target = torch.nn.functional.normalize(target, dim=1)
+            target = torch.nn.functional.normalize(target, dim=1).to(self.tower.device)
             (1 - (self.tower(self.batch) * target).sum(dim=1)).mean().backward()
             Allocations({"item_tower": self.allocation}).add_penalty(self.accelerator)
             self.optimizer.step()

@@ -28,7 +28,7 @@ def train(tree, **settings):
     examples, texts = prepare_texts(recipe, dataset, split)
     linear = fit_linear(split.train_histories(), choose_linear(split), n_items=split.n_items)
     teacher = teach(recipe, linear, examples)
-    model = build_towers(recipe)
+    model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)}
