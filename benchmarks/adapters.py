@@ -156,7 +156,7 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
         "validation": result.best_validation,
         "trainable_share": trained / sum(count.total for count in counts),
         "adapter_mb": size / 1e6,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
         "step_seconds": statistics.median([log.step_seconds for log in result.epochs] or [0.0]),
         "training": asdict(result),
     }

@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,15 +43,76 @@ def _cell(row: dict[str, float]) -> str:
     return value if row["low"] == row["high"] else f"{value} ({row['low']:.4f}–{row['high']:.4f})"
 
 
+def adapters_table() -> str:
+    """Gives a row per adapter and precision, and the picture beside them."""
+    header, *rows = json.loads((RESULTS / "adapters.json").read_text(encoding="utf-8"))
+    cells = {(row["case"], row["metric"]): row for row in rows}
+    names = [name for name, _ in ADAPTER_COLUMNS]
+    lines = ["| case | " + " | ".join(names) + " |", "| :-- |" + " --: |" * len(names)]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        values = [show(cells[case, name]) if (case, name) in cells else "" for name, show in ADAPTER_COLUMNS]
+        lines.append(f"| `{case}` | " + " | ".join(values) + " |")
+    seeds = ", ".join(map(str, header["seeds"]))
+    source = f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds}."
+    picture = "![ndcg@10 against the share of trained parameters](benchmarks/results/adapters.png)"
+    return "\n".join([*lines, "", picture, "", source])
+
+
+def _share(row: dict[str, float]) -> str:
+    return f"{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+
+
+ADAPTER_COLUMNS: tuple[tuple[str, Callable[[dict[str, float]], str]], ...] = (
+    ("ndcg@10", lambda row: _cell(row)),
+    ("share_of_full", _share),
+    ("share_of_bf16_lora", _share),
+    ("trainable_share", lambda row: f"{row['value']:.3%}"),
+    ("adapter_mb", lambda row: f"{row['value']:.2f}"),
+    ("peak_gb", lambda row: f"{row['value']:.2f}"),
+    ("step_time_over_lora", lambda row: f"{row['value']:.2f}"),
+)
+
+
+def draw_adapters(file: Path) -> None:
+    """Draws quality against the share of trained parameters, the range of the seeds as bars."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    _, *rows = json.loads((RESULTS / "adapters.json").read_text(encoding="utf-8"))
+    cells = {(row["case"], row["metric"]): row for row in rows}
+    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    for case in dict.fromkeys(row["case"] for row in rows):
+        quality, share = cells[case, "ndcg@10"], cells[case, "trainable_share"]["value"]
+        if case == "none":
+            axes.axhspan(quality["low"], quality["high"], color="0.9")
+            axes.axhline(quality["value"], color="0.5", linestyle="--")
+            axes.annotate("frozen", (0.01, quality["value"]), xycoords=("axes fraction", "data"), va="bottom")
+            continue
+        bars = [[quality["value"] - quality["low"]], [quality["high"] - quality["value"]]]
+        color = "tab:red" if case == "full" else "tab:green" if "bit" in case else "tab:blue"
+        axes.errorbar(share, quality["value"], yerr=bars, fmt="o", color=color, alpha=0.8)
+        axes.annotate(case, (share, quality["value"]), xytext=(4, 3), textcoords="offset points", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("share of the parameters that are trained")
+    axes.set_ylabel("ndcg@10 of the trained towers")
+    figure.savefig(file, dpi=110, metadata={"Software": ""})
+    plt.close(figure)
+
+
+TABLES = {"quickstart_quality": quality_table}
+
+
 def fill(text: str) -> str:
     """Gives the README with its tables made anew."""
-    block = "<!-- quickstart_quality -->\n" + quality_table() + "\n<!-- /quickstart_quality -->"
-    pattern = r"<!-- quickstart_quality -->.*?<!-- /quickstart_quality -->"
-    if not re.search(pattern, text, flags=re.S):
-        sys.exit(
-            "README.md: the markers <!-- quickstart_quality --> are missing; put them where the table belongs"
-        )
-    return re.sub(pattern, lambda _: block, text, flags=re.S)
+    for name, make in TABLES.items():
+        block = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
+        pattern = rf"<!-- {name} -->.*?<!-- /{name} -->"
+        if not re.search(pattern, text, flags=re.S):
+            sys.exit(f"README.md: the markers <!-- {name} --> are missing; put them where the table belongs")
+        text = re.sub(pattern, lambda _, block=block: block, text, flags=re.S)  # type: ignore[misc]
+    return text
 
 
 def main() -> int:

@@ -129,6 +129,10 @@ def _checks(adapter: str, values: Mapping[str, Any], precision: str) -> list[tup
         checks += _adalora_checks(values)
     if adapter == "lora":
         checks += _start_checks(values, precision)
+    if adapter == "loha":
+        checks.append(
+            (precision != "4bit", "precision: '4bit' is not known to peft's LoHa; use 8bit, or adapter lora")
+        )
     if adapter in FULL_PRECISION_ONLY:
         refused = ("bf16", "8bit", "4bit") if adapter == "full" else ("bf16",)
         checks.append(
@@ -176,6 +180,11 @@ def _start_checks(values: Mapping[str, Any], precision: str) -> list[tuple[bool,
             start != "loftq" or precision == "4bit",
             f"lora_start: 'loftq' makes up for the error of 4 bit, but precision is {precision!r};"
             " set precision=4bit, or use pissa",
+        ),
+        (
+            precision != "8bit" or not values["dora"],
+            "dora: reads the weights anew in every step, after which bitsandbytes has lost the scales of"
+            " 8 bit; use 4bit or bf16",
         ),
         (
             start == "zero" or not values["dora"],

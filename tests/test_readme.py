@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -18,15 +19,17 @@ def test_the_tables_show_what_the_results_say():
     assert tables["fill"](README) == README
 
 
-def test_results_have_the_one_form():
-    header, *rows = json.loads((ROOT / "benchmarks" / "results" / "quickstart_quality.json").read_text())
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.stem)
+def test_results_have_the_one_form(file):
+    header, *rows = json.loads(file.read_text())
     assert {"machine", "versions", "command", "date"} <= set(header)
     assert rows
     for row in rows:
         assert set(row) == {"benchmark", "case", "system", "metric", "value", "low", "high", "n", "unit"}
+        assert row["benchmark"] == file.stem
         assert row["low"] <= row["value"] + 1e-12
         assert row["value"] <= row["high"] + 1e-12
-        assert row["n"] == len(header["seeds"])
+        assert row["n"] == len(header.get("seeds", [0]))
 
 
 def test_the_python_example_runs(bundle, models, tmp_path, monkeypatch):
@@ -41,6 +44,19 @@ def test_the_python_example_runs(bundle, models, tmp_path, monkeypatch):
     with contextlib.redirect_stdout(io.StringIO()) as out:
         exec(code, {})  # noqa: S102
     assert out.getvalue().splitlines()[0].startswith("1 ")
+
+
+def test_the_example_of_several_adapters_runs(bundle, make_bundle, models, tmp_path, monkeypatch):
+    (code,) = re.findall(r"<!-- test: adapters -->\n```python\n(.*?)```", README, flags=re.S)
+    settings = {"adapter": "adalora", "init_rank": 6, "target_rank": 2}
+    ada = make_bundle(
+        "ada", user_tower=settings, item_tower=settings, train={"epochs": 6, "learning_rate": 0.03}
+    )
+    shutil.copytree(bundle, tmp_path / "runs" / "quickstart")
+    shutil.copytree(ada, tmp_path / "runs" / "ada")
+    monkeypatch.chdir(tmp_path)
+    bases = f"user_backbone={str(models['bert'])!r}, item_backbone={str(models['llama'])!r}"
+    exec(code.replace('load_towers("runs/quickstart")', f'load_towers("runs/quickstart", {bases})'), {})
 
 
 def test_the_map_names_every_part():

@@ -38,7 +38,7 @@ class Stages:
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
-        self.peak_gb[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        self.peak_gb[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         logger.info("%s: %.1f s, peak memory so far %.2f GB", name, self.seconds[name], self.peak_gb[name])
 
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from lora_rec.data.dataset import Lists
 from lora_rec.rank.linear import sum_by_row
 
+USERS_AT_ONCE = 64  # their histories' vectors lie side by side in memory
+
 
 def item_cosine_vectors(histories: Lists, *, n_items: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Gives item-item cosine on interactions, as a dot product over the users who took an item.
@@ -24,5 +26,10 @@ def item_cosine_vectors(histories: Lists, *, n_items: int) -> tuple[NDArray[np.f
 
 def sum_of_history(histories: Lists, item_vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Gives (U, D), the sum of the vectors of each history."""
-    users = np.repeat(np.arange(len(histories)), histories.counts)
-    return sum_by_row(item_vectors[histories.values], users, n_rows=len(histories))
+    result = np.zeros((len(histories), item_vectors.shape[1]), dtype=np.float32)
+    for start in range(0, len(histories), USERS_AT_ONCE):
+        stop = min(start + USERS_AT_ONCE, len(histories))
+        values = histories.values[histories.offsets[start] : histories.offsets[stop]]
+        rows = np.repeat(np.arange(stop - start), histories.counts[start:stop])
+        result[start:stop] = sum_by_row(item_vectors[values], rows, n_rows=stop - start)
+    return result

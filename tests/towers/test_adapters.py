@@ -144,6 +144,8 @@ def test_eva_takes_the_leading_directions_of_the_inputs(models):
         ),
         ({"lora_start": "pissa", "dora": True}, "dora: has its own start, which 'pissa' would overwrite"),
         ({"lora_rank": 5000}, "lora_rank: 5000 is not in 1..1024"),
+        ({"adapter": "loha", "precision": "4bit"}, "precision: '4bit' is not known to peft's LoHa; use 8bit"),
+        ({"dora": True, "precision": "8bit"}, "dora: reads the weights anew in every step.*use 4bit or bf16"),
         ({"compute": "bf16"}, "compute: has no effect with precision 'fp32'; leave it out"),
         (
             {"adapter": "adalora", "allocation_begin": 0.7},

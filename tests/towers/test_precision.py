@@ -61,6 +61,31 @@ def test_adapters_learn_on_quantised_weights_and_survive_the_disk(models, tmp_pa
 
 
 @pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize(
+    ("precision", "settings"),
+    [
+        ("bf16", {"adapter": "ia3"}),
+        ("8bit", {"adapter": "adalora", "init_rank": 4, "target_rank": 2}),
+        ("8bit", {"adapter": "ia3"}),
+        ("8bit", {"adapter": "loha", "lora_rank": 4}),
+        ("4bit", {"adapter": "ia3"}),
+        ("4bit", {"dora": True}),
+        ("4bit", {"adapter": "oft", "oft_block_size": 8}),
+    ],
+)
+def test_adapters_learn_where_the_model_computes_in_half_precision(
+    models, tmp_path, precision, settings, base
+):
+    compute = {} if precision == "bf16" else {"compute": "bf16"}
+    tower = make_tower(models[base], precision=precision, **compute, **settings)
+    start = states_of(tower)
+    train(tower)
+    assert np.abs(states_of(tower) - start).max() > 1e-3
+    again = reload(tower, models[base], tmp_path / "adapter", precision=precision, **compute)
+    np.testing.assert_allclose(states_of(again), states_of(tower), atol=0.05)
+
+
+@pytest.mark.parametrize("base", BASES)
 def test_dequantised_weights_give_what_4_bit_gives(models, base):
     tower = make_tower(models[base], precision="4bit", compute="fp32", adapter="none")
     model = tower.backbone_info.model

@@ -15,9 +15,11 @@ from peft import (
     LoraConfig,
     OFTConfig,
     PeftConfig,
+    PeftModel,
     VeraConfig,
     get_peft_model,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from lora_rec.adapter_settings import AdapterSettings
@@ -102,6 +104,7 @@ def attach(
         taken_out = name == "lora" and settings["lora_start"] in ("pissa", "olora")
         make: Any = attach_with_start if taken_out else get_peft_model
         under = make(model, config)
+    keep_compute_type(under)
     attached = Attached(settings, under, first)
     half = [n for n, p in attached.trained_parameters().items() if p.dtype != torch.float32]
     if half:
@@ -110,6 +113,25 @@ def attach(
             f" rounded away; set {where}.precision=fp32 (or compute=fp32 for 8 and 4 bit)"
         )
     return attached
+
+
+def keep_compute_type(model: nn.Module) -> None:
+    """Gives what an adapted module returns the type that the model computes in.
+
+    Some of peft's modules add their fp32 update without casting the sum back, and the next module then meets
+    two types.
+    """
+    if not isinstance(model, PeftModel):
+        return
+    if not any(p.dtype == torch.bfloat16 for p in model.parameters()):
+        return
+
+    def cast(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
+        return output.to(torch.bfloat16)
+
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.register_forward_hook(cast)
 
 
 def _unfreeze(model: nn.Module, first_layer: int) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.errors import TowerError
-from lora_rec.towers.adapters.attach import TASK, Attached
+from lora_rec.towers.adapters.attach import TASK, Attached, keep_compute_type
 from lora_rec.towers.adapters.bottleneck import load_bottlenecks, save_bottlenecks
 from lora_rec.towers.adapters.counter import COUNTER, lora_layers
 
@@ -147,4 +147,5 @@ def load_adapter(
             )
         return Attached(settings, model, first_layer)
     under = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+    keep_compute_type(under)
     return Attached(settings, under, first_layer)

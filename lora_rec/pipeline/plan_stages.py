@@ -1,0 +1,172 @@
+"""The most memory that each stage of a run holds; see `plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data.dataset import Split
+from lora_rec.data.examples import Examples
+from lora_rec.pipeline import plan_memory as memory
+from lora_rec.pipeline.data import Texts
+from lora_rec.rank.baselines import USERS_AT_ONCE
+from lora_rec.rank.linear import EXACT_CELLS, EXACT_ROWS
+from lora_rec.recipe import Recipe
+from lora_rec.text.collate import TokenizedTexts, plan_micro_batches
+
+SIMULATED_STEPS = 200  # of training, to see which sizes of micro-batches come up
+LARGE_RANK = 1024
+"""Eigenvectors of a matrix too large to be decomposed exactly, see `rank.linear.decompose`."""
+
+
+@dataclass(frozen=True)
+class TowerNeeds:
+    """What one tower holds."""
+
+    weights: int
+    held: int
+    """Weights, adapter, gradients and optimizer state."""
+    activations: int
+    file_bytes: int
+    int8: int
+    """Heap that products in 8 bit leave behind."""
+    quantised: bool
+    compute: str
+    kinds: int
+    """Distinct shapes of linear modules."""
+    hidden_size: int
+
+    @property
+    def left(self) -> int:
+        """What loading leaves in the heap."""
+        return memory.left_by_loading(self.file_bytes, quantised=self.quantised)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Micro-batches of one tower, each shape once: (rows, length)."""
+
+    encoding: set[tuple[int, int]]
+    training: set[tuple[int, int]]
+
+    def kernels(self, kinds: int, *, trained: bool) -> memory.Kernels:
+        """Counts the products that these shapes ask for; those of linear modules know tokens alone."""
+        seen = self.encoding | self.training if trained else self.encoding
+        taught = self.training if trained else set()
+        return memory.Kernels(
+            forward=kinds * len({rows * length for rows, length in seen}),
+            backward=kinds * len({rows * length for rows, length in taught}),
+            attention=len({length for _, length in taught}),
+        )
+
+
+def micro_batch_sizes(
+    recipe: Recipe,
+    examples: Examples,
+    texts: Texts,
+    users: TokenizedTexts,
+    items: TokenizedTexts,
+    read_items: TokenizedTexts,
+) -> tuple[Sizes, Sizes]:
+    """Gives the sizes for both towers; batches are random, so training sees others of the same kind."""
+    section = recipe.train
+    budget = section.token_budget
+    of_users: set[tuple[int, int]] = set()
+    of_items: set[tuple[int, int]] = set()
+    n_batches = max(1, len(examples) // section.batch_size)
+    steps = [(epoch, step) for epoch in range(1, section.epochs + 1) for step in range(n_batches)]
+    n_extra = min(section.extra_items, len(items))
+    order = np.arange(len(examples))
+    for epoch, step in steps[:SIMULATED_STEPS]:
+        if step == 0:
+            order = np.random.default_rng([section.seed, epoch]).permutation(len(examples))
+        rows = np.array_split(order, n_batches)[step]
+        extra = np.random.default_rng([section.seed, step, epoch]).choice(len(items), n_extra, replace=False)
+        chosen = np.unique(np.concatenate([examples.targets.take(rows).values, extra]))
+        of_users |= _shapes(users.lengths[np.unique(texts.example_texts[rows])], budget)
+        of_items |= _shapes(items.lengths[chosen], budget)
+    whole = _shapes(users.lengths, budget) | _shapes(read_items.lengths, budget)
+    return Sizes(whole, of_users), Sizes(_shapes(items.lengths, budget), of_items)
+
+
+def _shapes(lengths: NDArray[np.int64], budget: int) -> set[tuple[int, int]]:
+    batches = plan_micro_batches(lengths, token_budget=budget)
+    return {(len(rows), int(lengths[rows].max())) for rows in batches}
+
+
+def cpu_stages(
+    recipe: Recipe,
+    split: Split,
+    *,
+    base: int,
+    mapped: int,
+    towers: Sequence[TowerNeeds],
+    sizes: Sequence[Sizes],
+) -> dict[str, int]:
+    """Gives what the process holds at most in each stage on a CPU; freed heap is not given back.
+
+    Args:
+        recipe: of the run.
+        split: of its data.
+        base: the process before any model is loaded.
+        mapped: bytes of the prefix caches, whose pages count as memory of the process.
+        towers: the user tower's needs, then the item tower's.
+        sizes: of the micro-batches, likewise.
+    """
+    loading, before = base, base
+    for tower in towers:
+        # Files are mapped and read into the weights; as they are where the type is the same.
+        copied = 0 if abs(tower.file_bytes - tower.weights) < 0.1 * tower.weights else tower.file_bytes
+        before += tower.weights + tower.left
+        loading = max(loading, before + copied)
+    held = base + sum(tower.held + tower.left for tower in towers)
+    half = [(tower, size) for tower, size in zip(towers, sizes, strict=True) if tower.compute == "bf16"]
+    kernels = {
+        trained: memory.kernel_memory(size.kernels(tower.kinds, trained=trained) for tower, size in half)
+        for trained in (False, True)
+    }
+    states = split.n_items * 4 * sum(tower.hidden_size + recipe.train.width for tower in towers)
+    solving = 28 * split.n_items * max(tower.hidden_size for tower in towers)
+    heap = int(memory.HEAP_FACTOR * sum(tower.activations for tower in towers))
+    int8 = sum(tower.int8 for tower in towers)  # later stages use it again
+    trained = held + max(int8, heap + kernels[True]) + mapped + states
+    ranking, comparing = _ranking(recipe, split, text_width=recipe.train.width + towers[0].hidden_size)
+    return {
+        "load towers": loading,
+        "encode": held + max(int8, kernels[False]) + mapped + states + solving,
+        "train adapters": trained,
+        "ranking head": trained + ranking,
+        "compare": trained + comparing,
+    }
+
+
+def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int]:
+    """Gives what fitting the ranking head, and then the comparison, add to what is held."""
+    n_users, n_items = split.n_users, split.n_items
+    n_interactions = len(split.refit_histories().values)
+    rows = n_users + text_width
+    if min(rows, n_items) <= EXACT_ROWS and n_users * n_items <= EXACT_CELLS:
+        rank = min(rows, n_items)
+        decomposing = 4 * rows * n_items + 24 * rank * rank
+    else:
+        rank = min(LARGE_RANK, n_items)
+        decomposing = 8 * n_interactions * rank + 16 * n_items * rank
+    vectors = 4 * n_items * rank
+    softmax = 16 * recipe.head.batch_size * n_items
+    ranking = max(decomposing, 5 * vectors, softmax)
+    # The baseline by cosine has one axis per user, and sums them over every history.
+    at_once = n_interactions * min(1.0, USERS_AT_ONCE / n_users)
+    cosine = int(4 * n_users * (2 * n_items + at_once))
+    return ranking, 3 * vectors + cosine
+
+
+def gpu_stages(towers: Sequence[TowerNeeds]) -> dict[str, int]:
+    """Gives what the towers hold at most on a GPU: weights and states of both, activations of one."""
+    held = sum(tower.held for tower in towers)
+    return {
+        "load towers": sum(tower.weights for tower in towers),
+        "train adapters": held + int(1.5 * max(tower.activations for tower in towers)),
+    }
