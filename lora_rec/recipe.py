@@ -114,7 +114,8 @@ class TowerSection:
     """Adapters sit on this many last layers, on all with null; what lies below is computed once and
     cached."""
     target_modules: tuple[str, ...] | None = None
-    """Linear modules that get an adapter; the attention's query and value projections when left out."""
+    """Linear modules that get an adapter, or [all-linear]; the attention's query and value projections when
+    left out."""
     lora_rank: int | None = None
     """Of lora (8), loha (8), vera (64)."""
     lora_alpha: float | None = None

@@ -77,15 +77,23 @@ def test_a_run_that_ends_early_still_comes_down_to_its_budget(models, accelerato
     assert not run.allocation.finish(run.step, accelerator)
 
 
-def test_the_penalty_is_zero_for_orthogonal_factors_and_added_to_the_gradient(models, accelerator):
+def test_the_penalty_is_zero_at_the_start_and_pulls_back_what_leaves(models, accelerator):
     run = Run(models, accelerator, orthogonality_weight=1.0)
+    assert float(run.allocation.penalty()) < 1e-5
+    for name, parameter in run.trained.items():
+        if ".lora_E." not in name:
+            torch.nn.init.normal_(parameter.data)
     assert float(run.allocation.penalty()) > 1
     Allocations({"item_tower": run.allocation}).add_penalty(accelerator)
-    assert all(p.grad.any() for n, p in run.trained.items() if ".lora_A." in n or ".lora_B." in n)
-    for name, parameter in run.trained.items():
-        if ".lora_A." in name or ".lora_B." in name:
-            torch.nn.init.orthogonal_(parameter.data)
-    assert float(run.allocation.penalty()) < 1e-5
+    assert all(p.grad.any() for n, p in run.trained.items() if ".lora_E." not in n)
+
+
+def test_singular_values_move_as_far_as_the_vectors(models):
+    tower = make_tower(models["llama"], **SETTINGS)
+    factors = {
+        n.split(".lora_")[1][0]: tower.adapter.learning_rate_factor(n) for n in tower.trained_parameters()
+    }
+    assert factors == {"A": 1.0, "B": 1.0, "E": 32**0.5}
 
 
 def test_a_resumed_run_is_bit_identical(models, accelerator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,10 +65,14 @@ class Attached:
         return self.settings.adapter == "lora" and self.settings["lora_start"] == "loftq"
 
     def learning_rate_factor(self, name: str) -> float:
-        """Gives the factor of the learning rate for one trained tensor (LoRA+)."""
-        if self.settings.adapter != "lora" or ".lora_B." not in name:
-            return 1.0
-        return float(self.settings["lora_plus_ratio"])
+        """Gives the factor of the learning rate for one trained tensor (LoRA+, AdaLoRA)."""
+        if self.settings.adapter == "lora" and ".lora_B." in name:
+            return float(self.settings["lora_plus_ratio"])
+        if ".lora_E." in name:
+            # Adam moves every number by about the rate. An entry of a unit vector of width H is about
+            # 1 / sqrt(H), a singular value about 1: this makes their relative steps alike.
+            return math.sqrt(self.model.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        return 1.0
 
 
 def attach(
@@ -104,6 +109,8 @@ def attach(
         taken_out = name == "lora" and settings["lora_start"] in ("pissa", "olora")
         make: Any = attach_with_start if taken_out else get_peft_model
         under = make(model, config)
+        if name == "adalora":
+            _start_orthogonal(under)
     keep_compute_type(under)
     attached = Attached(settings, under, first)
     half = [n for n, p in attached.trained_parameters().items() if p.dtype != torch.float32]
@@ -113,6 +120,13 @@ def attach(
             f" rounded away; set {where}.precision=fp32 (or compute=fp32 for 8 and 4 bit)"
         )
     return attached
+
+
+def _start_orthogonal(model: nn.Module) -> None:
+    """Starts AdaLoRA's factors as its penalty wants them, orthonormal; peft starts them small and random."""
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name or ".lora_B." in name:
+            nn.init.orthogonal_(parameter)
 
 
 def keep_compute_type(model: nn.Module) -> None:

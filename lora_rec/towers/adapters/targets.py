@@ -10,6 +10,9 @@ from transformers.pytorch_utils import Conv1D
 from lora_rec.errors import TowerError, did_you_mean
 from lora_rec.towers.layout import Family, Layout, find_layout, linear_modules
 
+ALL_LINEAR = "all-linear"
+"""Stands for every linear module of the trained layers, as in peft."""
+
 
 def trained_linear(model: nn.Module, layout: Layout, first_layer: int) -> dict[str, str]:
     """Gives the linear modules of the trained layers: path in the model to path in the layer."""
@@ -37,7 +40,7 @@ def find_targets(
     Args:
         model: the backbone.
         first_layer: layers below it get none.
-        names: as the user gave them; the family's own when left out.
+        names: as the user gave them, or `all-linear`; the family's own when left out.
         where: named in errors.
         described: which of the family's names are taken: `query_value`, `key_value` or `outputs`.
 
@@ -47,6 +50,8 @@ def find_targets(
     """
     layout = find_layout(model)
     inside = trained_linear(model, layout, first_layer)
+    if names is not None and tuple(names) == (ALL_LINEAR,):
+        return sorted(inside)
     wanted = names or getattr(require_family(model, layout, inside, where), described)
     found: list[str] = []
     for name in wanted:
