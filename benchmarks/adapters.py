@@ -61,6 +61,8 @@ CASES: dict[str, dict[str, Any]] = {
     "lora-4bit-loftq": {"precision": "4bit", "lora_start": "loftq"},
     "adalora-4bit": {"adapter": "adalora", "precision": "4bit"},
 }
+RATES = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 2e-1)
+FIRST_RATE = {"full": 5e-4}
 METRICS = ("ndcg@10", "validation", "trainable_share", "adapter_mb", "peak_gb", "step_seconds")
 UNITS = {"adapter_mb": "MB", "peak_gb": "GB", "step_seconds": "s"}
 
@@ -184,26 +186,26 @@ def run_apart(case: str, seed: int, folder: Path, *, learning_rate: float) -> di
 Runs = list[dict[str, Any]]
 
 
-def choose_rates(cases: list[str], run: Callable[..., Runs], *, seed: int) -> dict[str, float]:
-    """Gives each case the learning rate with the best validation score of one seed."""
-    families = list(dict.fromkeys(family_of(case) for case in cases))
-    tried = [(family, seed, rate) for family in families for rate in rates_of(family)]
-    chosen: dict[str, tuple[float, float]] = {}
-    for (family, _, rate), numbers in zip(tried, run(tried), strict=True):
-        print(f"{family}, rate {rate:g}: validation {numbers['validation']:.4f}", flush=True)
-        chosen[family] = max(chosen.get(family, (-1.0, 0.0)), (numbers["validation"], rate))
-    return {case: chosen[family_of(case)][1] for case in cases}
+def choose_rate(family: str, folder: Path, *, seed: int) -> float:
+    """Climbs a grid of rates to the best validation score, until both neighbours of the winner are tried."""
+    scores: dict[int, float] = {}
+    waiting = [RATES.index(FIRST_RATE.get(family, 2e-3))]
+    while waiting:
+        place = waiting.pop()
+        numbers = run_apart(family, seed, folder, learning_rate=RATES[place])
+        scores[place] = numbers["validation"]
+        print(f"{family}, rate {RATES[place]:g}: validation {scores[place]:.4f}", flush=True)
+        if family == "none":
+            break
+        best = max(scores, key=lambda tried: scores[tried])
+        waiting = [p for p in (best + 1, best - 1) if 0 <= p < len(RATES) and p not in scores]
+    return RATES[max(scores, key=lambda tried: scores[tried])]
 
 
 def family_of(case: str) -> str:
     """Gives the case whose learning rate this one takes."""
     family = case.split("-")[0]
     return family if family in CASES else case
-
-
-def rates_of(family: str) -> tuple[float, ...]:
-    """Gives the rates that are tried: a whole model wants smaller ones than an adapter."""
-    return {"none": (2e-3,), "full": (1e-4, 5e-4)}.get(family, (2e-3, 1e-2))
 
 
 def rows_of(case: str, runs: Runs, others: dict[str, Runs]) -> list[dict[str, Any]]:
@@ -259,16 +261,15 @@ def main() -> None:
         parser.error("--data-root is missing: the folder that holds online-retail/")
     write_tables(arguments.data_root, folder)
 
-    def run(wanted: list[tuple[str, int, float]]) -> Runs:
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            return list(pool.map(lambda w: run_apart(w[0], w[1], folder, learning_rate=w[2]), wanted))
-
-    rates = choose_rates(arguments.cases, run, seed=arguments.seeds[0])
+    families = list(dict.fromkeys(map(family_of, arguments.cases)))
+    pool = ThreadPoolExecutor(arguments.jobs)
+    chosen = pool.map(lambda family: choose_rate(family, folder, seed=arguments.seeds[0]), families)
+    of_family = dict(zip(families, chosen, strict=True))
+    rates = {case: of_family[family_of(case)] for case in arguments.cases}
     runs: dict[str, Runs] = {case: [] for case in arguments.cases}
     for seed in arguments.seeds:
-        for case, numbers in zip(
-            arguments.cases, run([(case, seed, rates[case]) for case in arguments.cases]), strict=True
-        ):
+        done = pool.map(lambda c, s=seed: run_apart(c, s, folder, learning_rate=rates[c]), arguments.cases)
+        for case, numbers in zip(arguments.cases, done, strict=True):
             runs[case].append(numbers)
             print(f"{case}, seed {seed}: ndcg@10 {numbers['ndcg@10']:.4f}", flush=True)
     command = "python benchmarks/adapters.py --data-root DATA --seeds " + " ".join(map(str, arguments.seeds))
