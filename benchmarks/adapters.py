@@ -37,29 +37,32 @@ ROOT = Path(__file__).resolve().parents[1]
 N_USERS = 2000
 MIN_INTERACTIONS = 5
 FULL = {"precision": "fp32"}
+EVERY = {"target_modules": ["all-linear"]}
+LORA = EVERY | {"lora_rank": 16, "lora_alpha": 32}
+ADALORA = EVERY | {"adapter": "adalora", "init_rank": 24, "target_rank": 16, "lora_alpha": 32}
 CASES: dict[str, dict[str, Any]] = {
     "none": {"adapter": "none"},
     "full": FULL | {"adapter": "full"},
-    "lora-fp32": FULL,
-    "lora": {},
-    "lora-rslora": {"rslora": True},
-    "lora-dora": {"dora": True},
-    "lora-plus": {"lora_plus_ratio": 4.0},
-    "lora-pissa": {"lora_start": "pissa"},
-    "lora-olora": {"lora_start": "olora"},
-    "lora-eva": {"lora_start": "eva"},
-    "adalora": {"adapter": "adalora"},
-    "prefix": {"adapter": "prefix"},
+    "lora": LORA,
+    "adalora": ADALORA,
+    "lora-4bit": LORA | {"precision": "4bit"},
+    "lora-fp32": LORA | FULL,
+    "lora-8bit": LORA | {"precision": "8bit"},
+    "adalora-4bit": ADALORA | {"precision": "4bit"},
+    "lora-4bit-loftq": LORA | {"precision": "4bit", "lora_start": "loftq"},
     "ia3": {"adapter": "ia3"},
     "bottleneck": {"adapter": "bottleneck"},
-    "vera": {"adapter": "vera"},
-    "loha": {"adapter": "loha"},
-    "oft": {"adapter": "oft"},
+    "prefix": {"adapter": "prefix"},
+    "vera": EVERY | {"adapter": "vera"},
+    "loha": EVERY | {"adapter": "loha"},
+    "oft": EVERY | {"adapter": "oft"},
     "layernorm": FULL | {"adapter": "layernorm"},
-    "lora-8bit": {"precision": "8bit"},
-    "lora-4bit": {"precision": "4bit"},
-    "lora-4bit-loftq": {"precision": "4bit", "lora_start": "loftq"},
-    "adalora-4bit": {"adapter": "adalora", "precision": "4bit"},
+    "lora-rslora": LORA | {"rslora": True},
+    "lora-dora": LORA | {"dora": True},
+    "lora-plus": LORA | {"lora_plus_ratio": 4.0},
+    "lora-pissa": LORA | {"lora_start": "pissa"},
+    "lora-olora": LORA | {"lora_start": "olora"},
+    "lora-eva": LORA | {"lora_start": "eva"},
 }
 RATES = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 2e-1)
 FIRST_RATE = {"full": 5e-4}
