@@ -57,7 +57,7 @@ CASES: dict[str, dict[str, Any]] = {
     "loha": EVERY | {"adapter": "loha"},
     "oft": EVERY | {"adapter": "oft"},
     "layernorm": FULL | {"adapter": "layernorm"},
-    "lora-rslora": LORA | {"rslora": True},
+    "lora-rslora": LORA | {"rslora": True, "lora_alpha": 16},
     "lora-dora": LORA | {"dora": True},
     "lora-plus": LORA | {"lora_plus_ratio": 4.0},
     "lora-pissa": LORA | {"lora_start": "pissa"},
