@@ -41,3 +41,16 @@ def test_help_shows_an_example(capsys):
     with pytest.raises(SystemExit):
         main(["recommend", "--help"])
     assert "example: lora-rec recommend" in capsys.readouterr().out
+
+
+def test_plan_prints_what_a_run_will_cost(recipe_tree, tmp_path, capsys):
+    import yaml
+
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe_tree))
+    assert main(["plan", str(tmp_path / "recipe.yaml"), "item_tower.precision=4bit"]) == 0
+    printed = capsys.readouterr().out
+    assert "item_tower: " in printed
+    assert "  4bit  *" in printed
+    assert "it fits" in printed
+    assert main(["plan", str(tmp_path / "recipe.yaml"), "item_tower.precison=4bit"]) == 1
+    assert "precison" in capsys.readouterr().err

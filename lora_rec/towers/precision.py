@@ -87,8 +87,6 @@ def quantisation_options(precision: Precision, device: torch.device) -> dict[str
     """Gives what `from_pretrained` needs to quantise while it loads."""
     if importlib.util.find_spec("bitsandbytes") is None:
         raise missing_extra("bitsandbytes", extra="train")
-    for module in ("bitsandbytes.autograd._functions", "bitsandbytes.backends.cpu.ops"):
-        logging.getLogger(module).addFilter(_harmless)
     if precision.name == "8bit":
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
@@ -99,12 +97,6 @@ def quantisation_options(precision: Precision, device: torch.device) -> dict[str
             bnb_4bit_compute_dtype=DTYPES[precision.compute],
         )
     return {"quantization_config": config, "device_map": {"": device}}
-
-
-def _harmless(record: logging.LogRecord) -> bool:
-    """Drops two lines that bitsandbytes writes on every call or import and that ask for nothing."""
-    text = record.msg if isinstance(record.msg, str) else ""
-    return not text.startswith(("MatMul8bitLt: inputs will be cast", "Failed to load CPU gemm_4bit_forward"))
 
 
 def keep_weights_as_loaded(model: nn.Module) -> None:
