@@ -6,11 +6,13 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from tiny import make_tower
 from transformers import AutoModel, AutoTokenizer
 
 import lora_rec
 from lora_rec.bundle import file_digest, list_files
 from lora_rec.errors import BundleError
+from lora_rec.export.towers import describe_tower
 from lora_rec.towers.pooling import pool
 
 TEXTS = ["war1 war2", "love3", "love4 ; war9 ; war3"]
@@ -154,3 +156,15 @@ def test_every_adapter_goes_through_a_bundle(make_bundle, models, adapter):
     texts = loaded.render_items(rec.item_fields)
     np.testing.assert_allclose(loaded.encode_items(texts), rec.item_vectors, atol=5e-3)
     assert rec.manifest.item_tower.adapter == adapter
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [({}, "none"), ({"lora_start": "pissa"}, "none"), ({"adapter": "prefix"}, "prefix")],
+)
+def test_an_adapter_that_no_epoch_made_better_is_left_out_unless_its_start_counts(models, settings, kept):
+    tower = make_tower(models["llama"], **settings)
+    described = describe_tower(tower, backbone="x", trained_layers=2, max_tokens=32, learned=False)
+    assert described.adapter == kept
+    learned = describe_tower(tower, backbone="x", trained_layers=2, max_tokens=32, learned=True)
+    assert learned.adapter == settings.get("adapter", "lora")

@@ -61,8 +61,12 @@ class Attached:
 
     @property
     def starts_elsewhere(self) -> bool:
-        """Whether the model's outputs change as soon as the adapter is attached: LoftQ mends them."""
-        return self.settings.adapter == "lora" and self.settings["lora_start"] == "loftq"
+        """Whether the model's outputs change as soon as the adapter is attached.
+
+        LoftQ mends what 4 bit lost, and keys before the text take attention, whatever they are.
+        """
+        loftq = self.settings.adapter == "lora" and self.settings["lora_start"] == "loftq"
+        return loftq or self.settings.adapter == "prefix"
 
     def learning_rate_factor(self, name: str) -> float:
         """Gives the factor of the learning rate for one trained tensor (LoRA+, AdaLoRA)."""
