@@ -211,9 +211,21 @@ def family_of(case: str) -> str:
     return family if family in CASES else case
 
 
-def rows_of(case: str, runs: Runs, others: dict[str, Runs]) -> list[dict[str, Any]]:
+def planned_gb(case: str, folder: Path) -> float:
+    """Gives what `lora-rec plan` says of the memory up to the end of training, where a case ends."""
+    import torch
+
+    from lora_rec.pipeline.plan import make_plan
+
+    torch.set_num_threads(1)  # as in the cases
+    stages = make_plan(recipe_of(case, 0, folder, learning_rate=2e-3)).stages
+    return max(stages[name] for name in ("load towers", "encode", "train adapters")) / 1e9
+
+
+def rows_of(case: str, runs: Runs, others: dict[str, Runs], *, planned: float) -> list[dict[str, Any]]:
     """Gives one row per metric of one case, and its shares of other cases, seed by seed."""
-    rows = []
+    ratios = [planned / run["peak_gb"] for run in runs]
+    rows = [row("adapters", case, "lora_rec", "planned_over_measured_memory", ratios)]
     for metric in METRICS:
         values = [run[metric] for run in runs]
         rows.append(row("adapters", case, "lora_rec", metric, values, unit=UNITS.get(metric, "")))
@@ -277,7 +289,8 @@ def main() -> None:
             print(f"{case}, seed {seed}: ndcg@10 {numbers['ndcg@10']:.4f}", flush=True)
     command = "python benchmarks/adapters.py --data-root DATA --seeds " + " ".join(map(str, arguments.seeds))
     header = header_of("adapters", command) | {"seeds": arguments.seeds, "learning_rates": rates}
-    write_rows("adapters", header, [r for case in runs for r in rows_of(case, runs[case], runs)])
+    rows = [r for case in runs for r in rows_of(case, runs[case], runs, planned=planned_gb(case, folder))]
+    write_rows("adapters", header, rows)
 
 
 if __name__ == "__main__":

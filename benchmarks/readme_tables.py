@@ -69,6 +69,7 @@ ADAPTER_COLUMNS: tuple[tuple[str, Callable[[dict[str, float]], str]], ...] = (
     ("trainable_share", lambda row: f"{row['value']:.3%}"),
     ("adapter_mb", lambda row: f"{row['value']:.2f}"),
     ("peak_gb", lambda row: f"{row['value']:.2f}"),
+    ("planned_over_measured_memory", lambda row: f"{row['value']:.2f}"),
     ("step_time_over_lora", lambda row: f"{row['value']:.2f}"),
 )
 

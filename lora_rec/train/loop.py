@@ -208,6 +208,8 @@ def train_two_tower(
     if allocations.finish(step, accelerator):
         best.offer(validate(), epoch, eligible=True)
     best.restore()
+    if best.epoch == 0:
+        logger.warning("no epoch validated better than the frozen towers, which are kept; try another rate")
     return TrainingResult(
         start_validation, best.score, best.epoch, tuple(logs), allocations.ranks_over_time()
     )
