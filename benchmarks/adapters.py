@@ -64,7 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
     "lora-olora": LORA | {"lora_start": "olora"},
     "lora-eva": LORA | {"lora_start": "eva"},
 }
-RATES = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 2e-1)
+RATES = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 2e-1, 1.0)
 FIRST_RATE = {"full": 5e-4}
 METRICS = ("ndcg@10", "validation", "trainable_share", "adapter_mb", "peak_gb", "step_seconds")
 UNITS = {"adapter_mb": "MB", "peak_gb": "GB", "step_seconds": "s"}
@@ -195,8 +195,11 @@ def choose_rate(family: str, folder: Path, *, seed: int) -> float:
     waiting = [RATES.index(FIRST_RATE.get(family, 2e-3))]
     while waiting:
         place = waiting.pop()
-        numbers = run_apart(family, seed, folder, learning_rate=RATES[place])
-        scores[place] = numbers["validation"]
+        try:
+            numbers = run_apart(family, seed, folder, learning_rate=RATES[place])
+            scores[place] = numbers["validation"]
+        except subprocess.CalledProcessError:
+            scores[place] = -1.0  # this rate was too high: the loss is no number, or tensors stand still
         print(f"{family}, rate {RATES[place]:g}: validation {scores[place]:.4f}", flush=True)
         if family == "none":
             break
