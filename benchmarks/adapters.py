@@ -150,7 +150,7 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
     towers = (model.user_tower, model.item_tower)
     with tempfile.TemporaryDirectory() as folder:
         for number, tower in enumerate(towers):
-            if tower.trained_parameters():
+            if tower.trained_parameters() and result.best_epoch > 0:
                 save_adapter(tower.adapter, Path(folder) / str(number), base_model_id="base", revision=None)
         size = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())
     counts = [tower.count_parameters() for tower in towers]
