@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what a recipe will cost, before anything trains: parameters, memory, disk",
         description="Prints trainable parameters, the memory of weights, gradients, optimizer and"
         " activations, the size of the prefix cache, and whether that fits this machine. No weights are"
-        " loaded.",
+        " loaded; a model that is not on this machine yet is fetched first.",
         epilog="example: lora-rec plan recipes/configs/quickstart.yaml item_tower.precision=4bit",
     )
     plan.add_argument("recipe", help="YAML file, see recipes/configs")
@@ -143,7 +143,7 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from lora_rec.pipeline.merge import merge_bundle
+    from lora_rec.pipeline.merge import LEAST_OVERLAP, merge_bundle
 
     reports = merge_bundle(
         arguments.bundle,
@@ -155,9 +155,13 @@ def _merge(arguments: argparse.Namespace) -> None:
     )
     for report in reports:
         print(
-            f"{report.tower}: {report.overlap:.4f} of the top-10 lists stay, the first item in"
-            f" {report.same_first:.4f}; lowest cosine of a vector {report.cosine:.6f}"
+            f"{report.tower}: {report.overlap:.4f} of the top-10 lists stay (lowest cosine of a vector"
+            f" {report.cosine:.6f}); {report.overlap_as_served:.4f} of those that the bundle serves"
         )
+        if report.overlap_as_served < LEAST_OVERLAP <= report.overlap:
+            print(
+                "  the rest is not the merge: the bundle computes in less than fp32, the plain model in fp32"
+            )
     print(f"wrote {arguments.output}/user_tower and {arguments.output}/item_tower")
 
 

@@ -173,10 +173,24 @@ class TowerSection:
         if problems:
             raise RecipeError("\n".join(problems))
 
-    def adapter_settings(self) -> AdapterSettings:
-        """Gives the adapter with every setting filled in."""
+    def adapter_settings(self, *, precision: str | None = None, where: str = "") -> AdapterSettings:
+        """Gives the adapter with every setting filled in.
+
+        Args:
+            precision: what `auto` has become, once that is known.
+            where: the section's name, for errors.
+
+        Raises:
+            ValueError: without a precision, see `AdapterSettings.resolve`.
+            RecipeError: the adapter does not work in the given precision.
+        """
         given = {name: getattr(self, name) for name in SETTING_NAMES}
-        return AdapterSettings.resolve(self.adapter, given, precision=self.precision)
+        if precision is None:
+            return AdapterSettings.resolve(self.adapter, given, precision=self.precision)
+        try:
+            return AdapterSettings.resolve(self.adapter, given, precision=precision)
+        except ValueError as error:
+            raise RecipeError("\n".join(f"{where}.{line}" for line in str(error).splitlines())) from error
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from lora_rec.bundle import check_output
 from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.data import prepare_data, prepare_texts
-from lora_rec.pipeline.pictures import draw_ranks
+from lora_rec.pipeline.pictures import check_pictures, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_head, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.towers import (
@@ -38,6 +38,7 @@ from lora_rec.recipe import Recipe
 def run(recipe: Recipe) -> None:
     """Goes from data to bundle, stage by stage."""
     check_output(recipe.output)
+    check_pictures()
     accelerator = Accelerator()
     check_processes(accelerator)
     set_seed(recipe.train.seed)
@@ -82,6 +83,7 @@ def run(recipe: Recipe) -> None:
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
         comparison.add_head(fitted.head, item_states, recipe.ranking)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
+    ranks = training.ranks if training.best_epoch > 0 else {}
     with stages("write bundle"):
         folder = export_bundle(
             recipe,
@@ -92,7 +94,7 @@ def run(recipe: Recipe) -> None:
             head=fitted.head.to_arrays(),
             metrics=metrics,
             learned=training.best_epoch > 0,
-            pictures={f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in training.ranks.items()},
+            pictures={f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in ranks.items()},
         )
     print_report(
         folder,

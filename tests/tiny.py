@@ -1,5 +1,7 @@
 """Towers over tiny random backbones, and a few steps of training, for the tests."""
 
+import json
+import shutil
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -7,6 +9,7 @@ import numpy as np
 import torch
 
 import lora_rec.pipeline.towers as wiring
+from lora_rec.bundle import file_digest, list_files
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.recipe import TowerSection
 from lora_rec.text.collate import tokenize
@@ -93,3 +96,13 @@ def every_epoch_is_the_best():
         yield
     finally:
         wiring.train_two_tower = original
+
+
+def rewrite(bundle, place, change):
+    """Copies a bundle, changes it and writes its checksums anew, as somebody might who made it by hand."""
+    shutil.copytree(bundle, place)
+    change(place)
+    manifest = json.loads((place / "bundle.json").read_text())
+    manifest["files"] = {n: file_digest(place / n) for n in list_files(place) if n != "bundle.json"}
+    (place / "bundle.json").write_text(json.dumps(manifest))
+    return place

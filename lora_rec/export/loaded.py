@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.towers import check_adapter, check_base, load_tower, read_projection
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
-from lora_rec.text.collate import plan_micro_batches, tokenize
+from lora_rec.text.collate import tokenize
 from lora_rec.text.templates import render_histories, render_items
 from lora_rec.towers.adapters import (
     add_adapter,
@@ -23,11 +24,11 @@ from lora_rec.towers.adapters import (
     mix_adapters,
     remove_adapter,
     require_lora,
-    run_mixed,
     use_adapter,
 )
-from lora_rec.towers.pooling import pool
 from lora_rec.towers.two_tower import Projection, Tower, TwoTower, encode
+
+logger = logging.getLogger(__name__)
 
 FIRST = "default"
 """Name of the adapter that the towers were loaded with."""
@@ -87,9 +88,24 @@ class LoadedTowers:
                 raise BundleError(f"{tower_name}: {bundle} holds no adapter for it; there is nothing to add")
             check_adapter(folder / tower_name, described.adapter, where=tower_name)
             check_addable(tower.model, folder / tower_name, name, where=tower_name)
-        for tower_name, tower in self._towers():
-            add_adapter(tower.model, folder / tower_name, name)
-            self._projections[tower_name, name] = read_projection(folder, tower_name)
+            if described.pooling != tower.pooling:
+                raise BundleError(
+                    f"{tower_name}: {bundle} pools by {described.pooling}, this tower by {tower.pooling};"
+                    " load it with load_towers instead"
+                )
+            _warn_of_precision(tower, described, tower_name)
+        added: list[Tower] = []
+        try:
+            for tower_name, tower in self._towers():
+                add_adapter(tower.model, folder / tower_name, name, where=tower_name)
+                added.append(tower)
+                self._projections[tower_name, name] = read_projection(folder, tower_name)
+        except BaseException:
+            for tower in added:
+                remove_adapter(tower.model, name)
+            for tower_name in TOWERS:
+                self._projections.pop((tower_name, name), None)
+            raise
         self._manifests[name] = manifest
 
     def use(self, name: str, *, tower: str | None = None) -> None:
@@ -178,30 +194,23 @@ class LoadedTowers:
         self, name: str, texts: Sequence[str], adapters: Sequence[str] | None, token_budget: int
     ) -> NDArray[np.float32]:
         tower: Tower = getattr(self.model, name)
-        max_tokens = getattr(self._manifests[self._active[name]], name).max_tokens
-        tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
         if adapters is None:
+            max_tokens = getattr(self._manifests[self._active[name]], name).max_tokens
+            tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
             return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
         if len(adapters) != len(texts):
             raise TowerError(f"{name}: {len(adapters)} adapters for {len(texts)} texts; name one for each")
-        model = require_lora(tower.model, where=name)
         for adapter in dict.fromkeys(adapters):
-            check_name(model, adapter, where=name)
+            check_name(require_lora(tower.model, where=name), adapter, where=name)
         result = np.zeros((len(texts), tower.width), dtype=np.float32)
-        for rows in plan_micro_batches(tokens.lengths, token_budget=token_budget):
-            batch = tokens.batch(rows).to(tower.device)
-            names = [adapters[row] for row in rows]
-            states = pool(
-                run_mixed(model, batch, names, **tower.backbone_info.options),
-                batch.attention_mask,
-                pooling=tower.pooling,
-            )
-            for adapter in dict.fromkeys(names):
-                chosen = [place for place, of_row in enumerate(names) if of_row == adapter]
-                projection = Projection(tower.hidden_size, tower.width).to(tower.device)
-                projection.load_state_dict(self._projections[name, adapter])
-                vectors = torch.nn.functional.normalize(projection(states[chosen]), dim=-1)
-                result[rows[chosen]] = vectors.cpu().numpy()
+        before = self._active[name]
+        try:
+            for adapter in dict.fromkeys(adapters):
+                rows = [row for row, of_row in enumerate(adapters) if of_row == adapter]
+                self.use(adapter, tower=name)
+                result[rows] = self._encode(name, [texts[row] for row in rows], None, token_budget)
+        finally:
+            self.use(before, tower=name)
         return result
 
 
@@ -221,6 +230,17 @@ def load_towers(
         for name, override in zip(TOWERS, (user_backbone, item_backbone), strict=True)
     ]
     return LoadedTowers(manifest, TwoTower(*towers))
+
+
+def _warn_of_precision(tower: Tower, described: TowerManifest, name: str) -> None:
+    held = tower.backbone_info.precision
+    if (held.name, held.compute) != (described.precision, described.compute or described.precision):
+        logger.warning(
+            "%s: the added adapter was trained on weights in %s and is used on %s; its vectors will differ",
+            name,
+            described.precision,
+            held.key,
+        )
 
 
 def _state(projection: Projection) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from lora_rec.export.towers import put_on
 from lora_rec.schema import Manifest, TowerManifest
 from lora_rec.towers.adapters import Attached
 from lora_rec.towers.backbone import load_backbone
-from lora_rec.towers.precision import Precision, dequantise
+from lora_rec.towers.precision import QUANTISED, Precision, dequantise
 from lora_rec.towers.two_tower import Tower
 
 UNMERGEABLE = {
@@ -37,10 +37,10 @@ def check_mergeable(manifest: Manifest, name: str) -> None:
         )
 
 
-def merge_tower(
-    folder: Path, manifest: Manifest, name: str, *, backbone: str | None, original_base: bool
+def load_in_full(
+    folder: Path, manifest: Manifest, name: str, *, backbone: str | None, original_base: bool = False
 ) -> Tower:
-    """Gives a tower whose backbone is a plain fp32 model with the adapter in its weights.
+    """Gives a tower in fp32 whose adapter is not merged yet.
 
     A backbone in 8 or 4 bit is loaded as it was trained and dequantised, so that it stands for the very
     weights that the adapter was trained with; merging into the codes themselves would round the adapter away.
@@ -50,13 +50,11 @@ def merge_tower(
         manifest: of that bundle.
         name: `user_tower` or `item_tower`.
         backbone: where its base lies, if not where the bundle says.
-        original_base: merge into the weights as they were before 8 or 4 bit.
+        original_base: take the weights as they were before 8 or 4 bit.
 
     Raises:
-        TowerError: see `check_mergeable`.
         BundleError: the base is another one, or the adapter is damaged or does nothing.
     """
-    check_mergeable(manifest, name)
     described: TowerManifest = getattr(manifest, name)
     loaded = load_backbone(
         backbone or described.backbone,
@@ -66,15 +64,18 @@ def merge_tower(
         device="cpu",
         where=name,
     )
-    if loaded.precision.name in ("8bit", "4bit"):
+    if loaded.precision.name in QUANTISED:
         dequantise(loaded.model)
     else:
         loaded.model.float()
-    loaded = replace(loaded, precision=Precision("fp32", "fp32"))
-    tower = put_on(loaded, folder, manifest, name)
+    return put_on(replace(loaded, precision=Precision("fp32", "fp32")), folder, manifest, name)
+
+
+def merge(tower: Tower) -> Tower:
+    """Gives the tower as a plain model with the adapter in its weights; the given one is used up."""
     model: Any = tower.model
     merged = model.merge_and_unload(safe_merge=True) if isinstance(model, PeftModel) else model
     plain = Attached(AdapterSettings("none", {}), merged, tower.first_trained_layer)
-    result = Tower(loaded, plain, pooling=tower.pooling, width=manifest.width)
+    result = Tower(tower.backbone_info, plain, pooling=tower.pooling, width=tower.width)
     result.projection.load_state_dict(tower.projection.state_dict())
     return result.requires_grad_(False)

@@ -48,7 +48,7 @@ def describe_tower(
         adapter=settings.adapter,
         adapter_settings=dict(settings.values),
         pooling=tower.pooling,
-        trained_layers=trained_layers,
+        trained_layers=None if find_layout(info.model).shared else trained_layers,
         hidden_size=info.hidden_size,
         max_tokens=max_tokens,
     )
@@ -100,6 +100,14 @@ def load_tower(
         device=device,
         where=name,
     )
+    # How a LoRA was started does not matter any more.
+    given = dict(described.adapter_settings) | {"lora_start": None}
+    try:
+        AdapterSettings.resolve(described.adapter, given, precision=loaded.precision.name)
+    except ValueError as error:
+        raise BundleError(
+            f"{name}: its adapter {described.adapter!r} does not work in {loaded.precision.name} ({error})"
+        ) from error
     return put_on(loaded, folder, manifest, name)
 
 
@@ -169,10 +177,13 @@ def check_adapter(folder: Path, adapter: str, *, where: str) -> None:
         raise BundleError(f"{where}: the bundle holds no weights for its adapter; get it again")
     if adapter not in OWN_FORMAT:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        for key in ("r", "num_virtual_tokens"):
-            if key in config and not 0 <= int(config[key] or 0) <= MAX_RANK:
+        sizes = {key: config.get(key) for key in ("r", "num_virtual_tokens")} | (
+            config.get("rank_pattern") or {}
+        )
+        for key, size in sizes.items():
+            if not 0 <= int(size or 0) <= MAX_RANK:
                 raise BundleError(
-                    f"{where}: adapter_config.json asks for {key}={config[key]}; the limit is {MAX_RANK}"
+                    f"{where}: adapter_config.json asks for {key}={size}; the limit is {MAX_RANK}"
                 )
     for file in files:
         for name, tensor in load_file(str(file)).items():

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError
 from lora_rec.export.loaded import LoadedTowers, load_towers
-from lora_rec.export.merge import check_mergeable, merge_tower
+from lora_rec.export.merge import check_mergeable, load_in_full, merge
 from lora_rec.rank.ranker import Recommender
 from lora_rec.rank.search import top_k
 from lora_rec.schema import TOWERS, Manifest
@@ -36,15 +36,17 @@ _Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What merging one tower changed."""
+    """What merging one tower changed in the lists over made-up histories of the bundle's items."""
 
     tower: str
     overlap: float
-    """Mean share of the top-10 lists that stayed, over made-up histories of the bundle's items."""
-    same_first: float
-    """Share of the lists whose first item stayed."""
+    """Mean share of the top-10 lists that stayed: adapter beside the trained weights against a plain model,
+    both computed in fp32."""
     cosine: float
-    """Lowest cosine of a vector before and after."""
+    """Lowest cosine of a vector before and after, likewise."""
+    overlap_as_served: float
+    """The same share against the tower as the bundle serves it, in bf16 or 8 bit for example: what fp32
+    changes is in it too."""
 
 
 def merge_bundle(
@@ -77,24 +79,30 @@ def merge_bundle(
     for name in TOWERS:
         check_mergeable(manifest, name)
     overrides = dict(zip(TOWERS, (user_backbone, item_backbone), strict=True))
-    before = load_towers(
+    served = load_towers(
         folder, user_backbone=user_backbone, item_backbone=item_backbone, precision=None, device="cpu"
     )
-    texts = _texts(Recommender.load(folder), before)
-    old = {name: _encode(before, name, texts[name]) for name in TOWERS}
+    texts = _texts(Recommender.load(folder), served)
+    as_served = {name: _encode(served, name, texts[name]) for name in TOWERS}
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
     try:
-        reports = []
+        before, after = {}, {}
         for name in TOWERS:
             logger.info("%s: merging", name)
-            merged = merge_tower(
-                folder, manifest, name, backbone=overrides[name], original_base=original_base
-            )
-            setattr(before.model, name, merged)
-            reports.append(_compare(name, old, _encode(before, name, texts[name])))
-            _write(merged, scratch / name, manifest, name, reports[-1])
+            tower = load_in_full(folder, manifest, name, backbone=overrides[name])
+            setattr(served.model, name, tower)
+            before[name] = _encode(served, name, texts[name])
+            if original_base:
+                tower = load_in_full(folder, manifest, name, backbone=overrides[name], original_base=True)
+            merged = merge(tower)
+            setattr(served.model, name, merged)
+            after[name] = _encode(served, name, texts[name])
+            _write_model(merged, scratch / name)
+        reports = [_compare(name, as_served, before, after) for name in TOWERS]
         _refuse_changes(reports, force=force)
+        for name, report in zip(TOWERS, reports, strict=True):
+            _write_facts(scratch / name, manifest, name, report)
         scratch.chmod(0o755)
         os.rename(scratch, target)
     except BaseException:
@@ -120,18 +128,21 @@ def _encode(towers: LoadedTowers, name: str, texts: list[str]) -> _Array:
     return towers.encode_users(texts) if name == "user_tower" else towers.encode_items(texts)
 
 
-def _compare(name: str, old: dict[str, _Array], new: _Array) -> MergeReport:
+def _compare(
+    name: str, as_served: dict[str, _Array], before: dict[str, _Array], after: dict[str, _Array]
+) -> MergeReport:
     """Compares the lists with one tower merged and the other as it was."""
-    vectors = old | {name: new}
-    before, _ = top_k(old["user_tower"], old["item_tower"], k=K)
-    after, _ = top_k(vectors["user_tower"], vectors["item_tower"], k=K)
-    shared = [len(set(a) & set(b)) / len(a) for a, b in zip(before.tolist(), after.tolist(), strict=True)]
     return MergeReport(
         tower=name,
-        overlap=float(np.mean(shared)),
-        same_first=float((before[:, 0] == after[:, 0]).mean()),
-        cosine=float((old[name] * new).sum(axis=1).min()),
+        overlap=_overlap(before, before | {name: after[name]}),
+        cosine=float((before[name] * after[name]).sum(axis=1).min()),
+        overlap_as_served=_overlap(as_served, as_served | {name: after[name]}),
     )
+
+
+def _overlap(one: dict[str, _Array], other: dict[str, _Array]) -> float:
+    lists = [top_k(v["user_tower"], v["item_tower"], k=K)[0].tolist() for v in (one, other)]
+    return float(np.mean([len(set(a) & set(b)) / len(a) for a, b in zip(*lists, strict=True)]))
 
 
 def _refuse_changes(reports: list[MergeReport], *, force: bool) -> None:
@@ -144,18 +155,21 @@ def _refuse_changes(reports: list[MergeReport], *, force: bool) -> None:
         )
 
 
-def _write(tower: Tower, folder: Path, manifest: Manifest, name: str, report: MergeReport) -> None:
+def _write_model(tower: Tower, folder: Path) -> None:
     model: Any = tower.model
     model.save_pretrained(str(folder))
     tower.backbone_info.tokenizer.save_pretrained(str(folder))
     projection = {k: v.detach().contiguous() for k, v in tower.projection.state_dict().items()}
     save_file(projection, str(folder / "projection.safetensors"))
+
+
+def _write_facts(folder: Path, manifest: Manifest, name: str, report: MergeReport) -> None:
     described = getattr(manifest, name)
     facts = {
         "base_model_id": described.base_model_id,
         "revision": described.revision,
         "adapter": described.adapter,
-        "pooling": tower.pooling,
+        "pooling": described.pooling,
         "max_tokens": described.max_tokens,
         "comparison": asdict(report),
     }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -24,11 +24,12 @@ def draw_ranks(tower: str, steps: Sequence[tuple[int, Ranks]]) -> bytes:
     Returns:
         A PNG file.
     """
-    plt = _pyplot()
     layers, modules, grid = rank_grid(steps[-1][1])
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(3.2 + 1.1 * len(modules) + 3.5, 1.6 + 0.35 * max(4, len(layers))), layout="constrained"
-    )
+    from matplotlib.figure import Figure  # not pyplot, which would change the caller's settings
+
+    size = (3.2 + 1.1 * len(modules) + 3.5, 1.6 + 0.35 * max(4, len(layers)))
+    figure = Figure(figsize=size, layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.imshow(np.ma.masked_invalid(grid), cmap="viridis", aspect="auto", vmin=0)
     for row, column in np.argwhere(np.isfinite(grid)):
         color = "black" if grid[row, column] > 0.6 * np.nanmax(grid) else "white"
@@ -50,22 +51,16 @@ def draw_ranks(tower: str, steps: Sequence[tuple[int, Ranks]]) -> bytes:
     right.set_ylabel("sum of the ranks")
     right.set_title("budget")
     figure.suptitle(f"AdaLoRA, {tower.replace('_', ' ')}")
-    return _png(figure, plt)
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise missing_extra("matplotlib", extra="train") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot
-
-
-def _png(figure: Any, plt: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    plt.close(figure)
     return buffer.getvalue()
+
+
+def check_pictures() -> None:
+    """Says before a run, not after it, that its pictures could not be drawn.
+
+    Raises:
+        LoraRecError: matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise missing_extra("matplotlib", extra="train")

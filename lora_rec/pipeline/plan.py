@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PretrainedConfig
 
 from lora_rec.adapter_settings import FULL_PRECISION_ONLY, AdapterSettings
+from lora_rec.errors import RecipeError
 from lora_rec.pipeline import plan_memory as memory
 from lora_rec.pipeline import plan_stages as stages
 from lora_rec.pipeline.data import prepare_data, prepare_texts
@@ -218,12 +219,21 @@ def _plan_tower(recipe: Recipe, name: str, parts: Sequence[TokenizedTexts]) -> T
 
 def _precisions(section: TowerSection, settings: AdapterSettings, *, n_bytes: int) -> list[Precision]:
     """Gives the tower's own precision, then every one that its adapter works in."""
-    full_only = settings.adapter in FULL_PRECISION_ONLY
-    own = "fp32" if section.precision == "auto" and full_only else section.precision
-    names = (own, *(("fp32",) if full_only else PRECISIONS))
+    own = section.precision
+    if own == "auto" and settings.adapter in FULL_PRECISION_ONLY:
+        own = "fp32"
+    names = (own, *(name for name in PRECISIONS if _works_in(section, name)))
     device = default_device()
     computes = {name: section.compute if name in QUANTISED else None for name in names}
     return [resolve_precision(n, computes[n], n_bytes=n_bytes, device=device) for n in names]
+
+
+def _works_in(section: TowerSection, precision: str) -> bool:
+    try:
+        section.adapter_settings(precision=precision)
+    except RecipeError:
+        return False
+    return True
 
 
 def _meta_model(config: PretrainedConfig, precision: Precision) -> nn.Module:

@@ -71,6 +71,8 @@ def build_tower(
         device=device,
         where=where,
     )
+    if section.precision == "auto":
+        settings = section.adapter_settings(precision=backbone.precision.name, where=where)
     adapter = attach(backbone.model, settings, trained_layers=section.trained_layers, where=where)
     start_from_weights(
         adapter,

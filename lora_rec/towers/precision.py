@@ -52,12 +52,10 @@ def resolve_precision(
         precision = "bf16" if half else "fp32"
         reason = why_half
         if device.type == "cuda":
-            free = torch.cuda.mem_get_info(device)[0]
-            if n_bytes / 2 > free / 3:
-                precision, reason = (
-                    "4bit",
-                    f"half precision would fill more than a third of {free / 1e9:.1f} GB",
-                )
+            # Of the whole memory, not of what is free: every process of a run has to choose alike.
+            whole = torch.cuda.get_device_properties(device).total_memory
+            if n_bytes / 2 > whole / 3:
+                precision, reason = "4bit", f"bf16 would fill more than a third of {whole / 1e9:.1f} GB"
         logger.info("precision auto: %s (%s)", precision, reason)
     if precision not in QUANTISED:
         return Precision(precision, precision)

@@ -55,7 +55,7 @@ class Halves:
 
         Args:
             model: the backbone itself, not its peft wrapper; adapters that sit in its layers stay in.
-            at: number of layers in the lower half; with 0 the upper half is the whole.
+            at: number of layers in the lower half; with 0 there are no halves, only `run_whole`.
         """
         self.at = at
         self._model = model

@@ -84,7 +84,11 @@ class RankAllocation:
         return int(self._model.rankallocator.target_bgt)
 
     def penalty(self) -> torch.Tensor:
-        """Gives the weighted mean of ||A A^T - I|| and ||B^T B - I|| over the modules (paper, eq. 4)."""
+        """Gives the weighted mean of |A A^T - I|^2 and |B^T B - I|^2 over the modules (paper, eq. 4).
+
+        The norms are squared, as there: unsquared, their gradient would be of full size at the start, where
+        they are zero but for rounding, and move the factors at random.
+        """
         terms = []
         for name, parameter in self._peft.named_parameters():
             if ".lora_A.default" in name:
@@ -93,7 +97,7 @@ class RankAllocation:
                 gram = parameter.T @ parameter
             else:
                 continue
-            terms.append(torch.linalg.norm(gram - torch.eye(len(gram), device=gram.device)))
+            terms.append((gram - torch.eye(len(gram), device=gram.device)).square().sum())
         return self.weight * torch.stack(terms).mean()
 
     def after_step(self, step: int, accelerator: Accelerator) -> None:
@@ -106,7 +110,7 @@ class RankAllocation:
         allocator: Any = self._model.rankallocator
         before = self._config.rank_pattern
         if step == self.schedule.end:
-            self._force(accelerator)
+            self._force(step, accelerator)
             return
         if self.is_final:
             allocator.mask_using_rank_pattern(self._model.model, self._config.rank_pattern)
@@ -122,10 +126,10 @@ class RankAllocation:
         logger.info(
             "%s: the run ended at step %d, before the last allocation; allocating now", self.where, step
         )
-        self._force(accelerator)
+        self._force(step, accelerator)
         return True
 
-    def _force(self, accelerator: Accelerator) -> None:
+    def _force(self, step: int, accelerator: Accelerator) -> None:
         allocator: Any = self._model.rankallocator
         model = self._model.model
         if any(p.grad is not None for p in model.parameters()):
@@ -133,7 +137,7 @@ class RankAllocation:
         self._config.rank_pattern = allocator.mask_to_budget(model, self.budget)
         self.is_final = True
         ranks = self.ranks()
-        self.ranks_over_time.append((self.schedule.end, ranks))
+        self.ranks_over_time.append((step, ranks))
         total = sum(ranks.values())
         if total > self.budget:
             raise TrainingError(f"{self.where}: the ranks sum to {total}, above the budget {self.budget}")

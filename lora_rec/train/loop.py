@@ -186,8 +186,8 @@ def train_two_tower(
             sum_gradients(accelerator, trained.values())
             torch.nn.utils.clip_grad_norm_(trained.values(), max_gradient_norm)
             optimizer.step()
+            check.after_step(step, last=step == n_steps)  # before ranks fall: what is cut has learned too
             allocations.after_step(step, accelerator)
-            check.after_step(step, last=step == n_steps)
             schedule.step()
             optimizer.zero_grad()
             losses.append(loss.item())

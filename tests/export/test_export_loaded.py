@@ -1,11 +1,13 @@
 """Several adapters on one base: add, use, mix, remove, and several in one batch."""
 
+import json
 import shutil
 import time
 
 import numpy as np
 import pytest
 import torch
+from tiny import rewrite
 
 import lora_rec
 from lora_rec.errors import BundleError, TowerError
@@ -122,6 +124,52 @@ def test_one_batch_holds_several_adapters(models, bundle, other):
     np.testing.assert_allclose(together, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("base", ["deberta-v2", "opt"])
+def test_one_batch_holds_several_adapters_of_any_type(make_bundle, backbone_folder, base):
+    folder = str(backbone_folder(base))
+    settings = {"backbone": folder, "target_modules": ["all-linear"], "pooling": None}
+    bundles = [
+        make_bundle(f"{base}-{seed}", item_tower=settings | {"dora": dora}, train={"seed": seed})
+        for seed, dora in ((1, False), (2, True))
+    ]
+    bases = {"item_backbone": folder}
+    bases["user_backbone"] = str(backbone_folder("bert"))
+    towers = lora_rec.load_towers(bundles[0], **bases)
+    towers.add(bundles[1], name="other")
+    alone = lora_rec.load_towers(bundles[1], **bases).encode_items(TEXTS)
+    first = towers.encode_items(TEXTS)
+    mixed = towers.encode_items(TEXTS, adapters=["other", "default", "other"])
+    np.testing.assert_allclose(mixed, np.stack([alone[0], first[1], alone[2]]), atol=1e-5)
+    assert np.array_equal(towers.encode_items(TEXTS), first)
+    # A DoRA beside them does not keep plain LoRAs from being mixed; it cannot be mixed itself.
+    towers.mix({"default": 0.5}, name="blend")
+    with pytest.raises(TowerError, match="a DoRA is not a sum of factors"):
+        towers.mix({"default": 0.5, "other": 0.5}, name="both")
+
+
+def test_nothing_is_left_of_an_adapter_that_does_not_load(models, bundle, other, tmp_path):
+    towers = load(models, bundle)
+    before = vectors(towers)
+
+    def grow(place):
+        file = place / "item_tower" / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"r": 7}))
+
+    broken = rewrite(other, tmp_path / "broken", grow)
+    for _ in range(2):
+        with pytest.raises(BundleError, match="item_tower: the saved adapter does not load"):
+            towers.add(broken, name="x")
+    assert not [n for n, _ in towers.model.named_parameters() if ".x." in n]
+    assert np.array_equal(vectors(towers), before)
+    towers.add(other, name="x")
+
+
+def test_another_precision_is_warned_of(models, make_bundle, bundle, caplog):
+    towers = load(models, bundle)
+    towers.add(make_bundle("four-bit-news", item_tower={"precision": "4bit"}), name="four")
+    assert "item_tower: the added adapter was trained on weights in 4bit and is used on fp32" in caplog.text
+
+
 def test_what_cannot_be_done_is_said(models, bundle, other, make_bundle, tmp_path):
     towers = load(models, bundle)
     towers.add(other, name="news")
@@ -133,8 +181,11 @@ def test_what_cannot_be_done_is_said(models, bundle, other, make_bundle, tmp_pat
         towers.remove("default")
     with pytest.raises(TowerError, match="2 adapters for 3 texts; name one for each"):
         towers.encode_items(TEXTS, adapters=["news", "default"])
-    with pytest.raises(TowerError, match="'a.b' cannot name an adapter"):
-        towers.mix({"news": 1.0}, name="a.b")
+    for name in ("a.b", "items", "__base__", "base/x"):
+        with pytest.raises(TowerError, match=f"'{name}' cannot name an adapter"):
+            towers.mix({"news": 1.0}, name=name)
+    with pytest.raises(BundleError, match="pools by first, this tower by mean"):
+        towers.add(make_bundle("first", user_tower={"pooling": "first"}), name="first")
     with pytest.raises(BundleError, match="embeddings are 6 wide, these are 8"):
         towers.add(make_bundle("narrow", train={"width": 6}), name="narrow")
     scaled = make_bundle("scaled", item_tower={"adapter": "ia3"}, train={"learning_rate": 0.03})

@@ -40,7 +40,11 @@ def test_a_merged_model_is_plain_and_gives_the_same_vectors(make_bundle, models,
         "train": {"epochs": 4, "learning_rate": 0.02},
     }
     bundle = make_bundle(name, **(overrides if settings else {}))
-    reports = merge_bundle(bundle, tmp_path / "merged", **bases(models), force=name in ("eight-bit", "half"))
+    reports = merge_bundle(
+        bundle,
+        tmp_path / "merged",
+        **bases(models),
+    )
     towers = lora_rec.load_towers(bundle, **bases(models))
     for report, tower_name in zip(reports, ("user_tower", "item_tower"), strict=True):
         folder = tmp_path / "merged" / tower_name
@@ -55,9 +59,12 @@ def test_a_merged_model_is_plain_and_gives_the_same_vectors(make_bundle, models,
             states = pool(out.last_hidden_state, batch["attention_mask"], pooling=tower.pooling)
             merged = torch.nn.functional.normalize(tower.projection(states), dim=1).numpy()
         served = towers.encode_users(TEXTS) if tower_name == "user_tower" else towers.encode_items(TEXTS)
-        rounded = name in ("eight-bit", "half")  # these multiply in 8 or 16 bit, a merged model in 32
+        rounded = name in ("eight-bit", "half")  # these are served in 8 or 16 bit, a merged model in 32
         np.testing.assert_allclose(merged, served, atol=0.2 if rounded else 1e-4)
-        assert report.overlap >= (0.5 if rounded else 0.99)
+        assert report.overlap >= 0.99
+        assert report.cosine > 1 - 1e-5
+        assert 0.5 < report.overlap_as_served <= 1
+        assert rounded or report.overlap_as_served >= 0.99
 
 
 def test_merging_into_the_original_base_of_4_bit_changes_lists_and_is_refused(make_bundle, models, tmp_path):

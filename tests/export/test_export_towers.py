@@ -1,16 +1,14 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from tiny import make_tower
+from tiny import make_tower, rewrite
 from transformers import AutoModel, AutoTokenizer
 
 import lora_rec
-from lora_rec.bundle import file_digest, list_files
 from lora_rec.errors import BundleError
 from lora_rec.export.towers import describe_tower
 from lora_rec.towers.pooling import pool
@@ -71,16 +69,6 @@ def test_a_history_is_written_as_in_training(towers):
     assert towers.render_histories([[0, 2]], {"title": ["a", "b", "c"]}) == ["c; a"]
 
 
-def rewrite(bundle, place, change):
-    """Copies a bundle, changes it and writes its checksums anew, as somebody might who made it by hand."""
-    shutil.copytree(bundle, place)
-    change(place)
-    manifest = json.loads((place / "bundle.json").read_text())
-    manifest["files"] = {n: file_digest(place / n) for n in list_files(place) if n != "bundle.json"}
-    (place / "bundle.json").write_text(json.dumps(manifest))
-    return place
-
-
 def load(folder, models):
     return lora_rec.load_towers(
         folder, user_backbone=str(models["bert"]), item_backbone=str(models["llama"]), precision="fp32"
@@ -104,7 +92,13 @@ def edit_tensors(change):
         ),
         (
             edit_tensors(lambda ts: {n.replace("layers.2", "layers.7"): t for n, t in ts.items()}),
-            "item_tower: the adapter changes nothing",
+            "item_tower: the saved adapter lacks base_model.model.layers.2.self_attn.q_proj",
+        ),
+        (
+            edit_tensors(
+                lambda ts: ts | {n.replace("layers.2", "layers.7"): t.clone() for n, t in ts.items()}
+            ),
+            "item_tower: the saved adapter has .*layers.7.* for which there is no module",
         ),
         (
             edit_tensors(lambda ts: {n: t / 0 for n, t in ts.items()}),
@@ -133,6 +127,24 @@ def test_a_rank_beyond_reason_is_refused_before_it_is_allocated(bundle, models, 
         load(rewrite(bundle, tmp_path / "changed", grow), models)
 
 
+def test_a_rank_pattern_is_bounded_too(bundle, models, tmp_path):
+    def grow(place):
+        file = place / "user_tower" / "adapter_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"rank_pattern": {"query": 200_000}}))
+
+    with pytest.raises(BundleError, match="user_tower: adapter_config.json asks for query=200000; the limit"):
+        load(rewrite(bundle, tmp_path / "changed", grow), models)
+
+
+def test_weights_of_the_model_itself_are_not_put_on_codes(make_bundle, models):
+    bundle = make_bundle(
+        "all-full", user_tower={"adapter": "full"}, item_tower={"adapter": "full"}, train={"epochs": 3}
+    )
+    bases = {"user_backbone": str(models["bert"]), "item_backbone": str(models["llama"])}
+    with pytest.raises(BundleError, match="its adapter 'full' does not work in 8bit"):
+        lora_rec.load_towers(bundle, precision="8bit", **bases)
+
+
 def test_a_missing_head_is_named(bundle, tmp_path):
     place = rewrite(bundle, tmp_path / "changed", lambda place: (place / "head.safetensors").unlink())
     with pytest.raises(BundleError, match=r"no ranking head \(head.safetensors\)"):
@@ -150,7 +162,7 @@ def test_towers_that_nothing_was_trained_for_hold_no_adapter(make_bundle, models
 def test_every_adapter_goes_through_a_bundle(make_bundle, models, adapter):
     towers = {"adapter": adapter}
     bundle = make_bundle(
-        f"all-{adapter}", user_tower=towers, item_tower=towers, train={"epochs": 3, "learning_rate": 0.02}
+        f"every-{adapter}", user_tower=towers, item_tower=towers, train={"epochs": 3, "learning_rate": 0.02}
     )
     rec, loaded = lora_rec.load(bundle), load(bundle, models)
     texts = loaded.render_items(rec.item_fields)

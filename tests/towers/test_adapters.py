@@ -93,11 +93,49 @@ def test_plain_peft_reads_the_folder(models, tmp_path, variant, base):
     np.testing.assert_allclose(pooled.cpu().numpy(), states_of(tower), atol=1e-4)
 
 
-@pytest.mark.parametrize("variant", list(VARIANTS))
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "none"])
 def test_what_lies_below_the_trained_layers_is_never_touched(models, variant):
     tower = start(make_tower(models["llama"], trained_layers=1, **VARIANTS[variant]))
-    trained = [n for n in tower.trained_parameters() if "prompt_encoder" not in n and "vera_lambda" not in n]
-    assert all(".layers.2." in name for name in trained)
+    batch = batch_of(tower)
+    before = tower.encode_prefix(batch)
+    train(tower)
+    assert torch.equal(tower.encode_prefix(batch), before)
+    inside = [n for n in tower.trained_parameters() if ".layers." in n]
+    assert all(".layers.2." in name for name in inside)
+    assert inside or variant == "prefix"
+
+
+def test_rslora_scales_by_the_root_of_the_rank(models):
+    for rslora, expected in ((True, 8.0 / 4**0.5), (False, 8.0 / 4)):
+        tower = make_tower(models["llama"], rslora=rslora, lora_rank=4, lora_alpha=8.0)
+        scalings = {m.scaling["default"] for m in tower.model.modules() if hasattr(m, "lora_A")}
+        assert scalings == {expected}
+
+
+@pytest.mark.parametrize("base", ["bert", "llama", "gpt2", "deberta-v2", "opt"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_start": "eva"},
+        {"lora_start": "eva", "target_modules": ("all-linear",)},
+        {"lora_start": "pissa"},
+        {"adapter": "adalora", "init_rank": 4, "target_rank": 2},
+    ],
+)
+def test_what_is_trained_is_fp32_over_half_precision(backbone_folder, settings, base):
+    tower = start(make_tower(backbone_folder(base), precision="bf16", **settings))
+    assert {p.dtype for p in tower.trained_parameters().values()} == {torch.float32}
+    train(tower)
+
+
+def test_auto_precision_is_checked_again_once_it_is_known(models, monkeypatch):
+    from lora_rec.towers.precision import Precision
+
+    monkeypatch.setattr(
+        "lora_rec.towers.backbone.resolve_precision", lambda *a, **k: Precision("4bit", "fp32")
+    )
+    with pytest.raises(RecipeError, match="item_tower.lora_start: 'pissa' decomposes full weights"):
+        make_tower(models["llama"], precision="auto", lora_start="pissa")
 
 
 def test_lora_plus_lets_b_move_faster(models):

@@ -12,7 +12,6 @@ from lora_rec.towers.adapters.switch import (
     mix_adapters,
     remove_adapter,
     require_lora,
-    run_mixed,
     use_adapter,
 )
 
@@ -29,7 +28,6 @@ __all__ = [
     "prefix_inputs",
     "remove_adapter",
     "require_lora",
-    "run_mixed",
     "save_adapter",
     "start_from_inputs",
     "start_from_weights",

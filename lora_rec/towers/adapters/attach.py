@@ -148,8 +148,10 @@ def keep_compute_type(model: nn.Module) -> None:
         return output.to(torch.bfloat16)
 
     for module in model.modules():
-        if isinstance(module, BaseTunerLayer):
+        if isinstance(module, BaseTunerLayer) and "_keeps_compute_type" not in module.__dict__:
             module.register_forward_hook(cast)
+            # Adapters that are added later come by here again.
+            module.__dict__["_keeps_compute_type"] = True
 
 
 def _unfreeze(model: nn.Module, first_layer: int) -> None:

@@ -63,7 +63,14 @@ def start_from_inputs(
 
     def collect(path: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            real = inputs[0][mask].float().cpu()
+            states = inputs[0]
+            if states.shape[:2] == mask.shape:
+                real = states[mask]
+            elif states.shape[0] == mask.numel():  # OPT runs its feed-forward block on (B * L, H)
+                real = states[mask.flatten()]
+            else:
+                return  # DeBERTa's projections also read the relative positions, which are no texts
+            real = real.float().cpu()
             moments[path].add_(real.T @ real)
 
         return hook
@@ -92,3 +99,7 @@ def start_from_inputs(
     config = peft_model.peft_config["default"]
     config.init_lora_weights, config.eva_config = "eva", EvaConfig()
     initialize_lora_eva_weights(peft_model, eva_state_dict=state)
+    # peft makes the tensors anew, in the type of the layer below; they train in full precision.
+    for name, parameter in peft_model.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.float()

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lora_rec.adapter_settings import AdapterSettings
-from lora_rec.errors import TowerError
+from lora_rec.errors import BundleError, TowerError
 from lora_rec.towers.adapters.attach import TASK, Attached, keep_compute_type
 from lora_rec.towers.adapters.bottleneck import load_bottlenecks, save_bottlenecks
 from lora_rec.towers.adapters.counter import COUNTER, lora_layers
@@ -117,7 +118,7 @@ def to_plain_lora(
 
 def _factors(layer: Any, name: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Gives B with the scaling in it (out, r) and A (r, in) of one adapter in one module."""
-    if layer.lora_magnitude_vector:
+    if name in layer.lora_magnitude_vector:
         raise TowerError("adapter: a DoRA is not a sum of factors, so it cannot be mixed; mix plain LoRAs")
     scaling = layer.scaling[name]
     if not hasattr(layer, "lora_E"):
@@ -147,5 +148,23 @@ def load_adapter(
             )
         return Attached(settings, model, first_layer)
     under = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+    check_tensors(under, folder, "default", where=where)
     keep_compute_type(under)
     return Attached(settings, under, first_layer)
+
+
+def check_tensors(model: nn.Module, folder: Path, name: str, *, where: str) -> None:
+    """Compares the names of the saved tensors with those of the adapter that peft has built.
+
+    peft loads what it finds, leaves the rest at its start, and at most warns.
+
+    Raises:
+        BundleError: tensors are missing, or are named for modules that are not there.
+    """
+    with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as file:
+        saved = set(file.keys())
+    built = set(get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False))  # type: ignore[arg-type]
+    missing, unknown = sorted(built - saved), sorted(saved - built)
+    if missing or unknown:
+        what = f"lacks {missing[0]}" if missing else f"has {unknown[0]}, for which there is no module"
+        raise BundleError(f"{where}: the saved adapter {what}; get the bundle again")

@@ -1,9 +1,10 @@
-"""Several LoRAs by name on one backbone: add, use, mix, remove; rows of one batch may have different ones."""
+"""Several LoRAs by name on one backbone: add, use, mix, remove."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from peft import LoraConfig, PeftModel, set_peft_model_state_dict
 from peft.tuners.lora import LoraModel
 from torch import nn
 
-from lora_rec.errors import TowerError, did_you_mean
-from lora_rec.text.collate import TokenBatch
-from lora_rec.towers.adapters.storage import to_plain_lora
+from lora_rec.errors import BundleError, TowerError, did_you_mean
+from lora_rec.towers.adapters.attach import keep_compute_type
+from lora_rec.towers.adapters.storage import check_tensors, to_plain_lora
 
 
 def require_lora(model: nn.Module, *, where: str) -> Any:
@@ -51,8 +52,10 @@ def check_addable(model: nn.Module, folder: Path | None, name: str, *, where: st
     """
     if name in require_lora(model, where=where).peft_config:
         raise TowerError(f"{where}: there is an adapter {name!r}; remove it first or take another name")
-    if not name or "." in name:
-        raise TowerError(f"{where}: {name!r} cannot name an adapter; use letters, digits, - and _")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == "__base__" or hasattr(nn.ModuleDict(), name):
+        raise TowerError(
+            f"{where}: {name!r} cannot name an adapter; use letters, digits, - and _, e.g. my_{name}"
+        )
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")) if folder else {}
     if config.get("peft_type", "LORA") != "LORA":
         raise TowerError(
@@ -61,11 +64,27 @@ def check_addable(model: nn.Module, folder: Path | None, name: str, *, where: st
         )
 
 
-def add_adapter(model: Any, folder: Path, name: str) -> None:
-    """Loads a saved LoRA beside those that are there; the active one stays active."""
+def add_adapter(model: Any, folder: Path, name: str, *, where: str) -> None:
+    """Loads a saved LoRA beside those that are there; the active one stays active.
+
+    Raises:
+        BundleError: its tensors are not those that its settings describe; nothing is left of it.
+    """
     active = model.active_adapter
-    model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
-    use_adapter(model, active)
+    try:
+        model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+        check_tensors(model, folder, name, where=where)
+        keep_compute_type(model)
+    except (BundleError, RuntimeError, ValueError) as error:
+        if name in model.peft_config:
+            model.delete_adapter(name)
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(
+            f"{where}: the saved adapter does not load ({error}); get the bundle again"
+        ) from error
+    finally:
+        use_adapter(model, active)
 
 
 def use_adapter(model: Any, name: str) -> None:
@@ -102,11 +121,3 @@ def add_mixed(model: Any, mixed: Mixed, name: str) -> None:
 def remove_adapter(model: Any, name: str) -> None:
     """Takes an adapter that is not active off; the backbone keeps no trace of it."""
     model.delete_adapter(name)
-
-
-@torch.no_grad()
-def run_mixed(model: Any, batch: TokenBatch, names: Sequence[str], **options: Any) -> torch.Tensor:
-    """Gives the last hidden states (B, L, H) of a batch of token ids whose rows have different adapters."""
-    return model(
-        input_ids=batch.input_ids, attention_mask=batch.attention_mask, adapter_names=list(names), **options
-    ).last_hidden_state
