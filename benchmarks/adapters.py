@@ -12,6 +12,7 @@ python benchmarks/adapters.py --data-root ../shared/data
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -171,13 +172,31 @@ def _kept_choice(folder: Path, choose: Callable[[], LinearChoice]) -> LinearChoi
     """Chooses the teacher's numbers once: they are the same for every case."""
     file = folder / "teacher.json"
     if not file.exists():
-        file.write_text(json.dumps(asdict(choose())), encoding="utf-8")
+        _write_whole(file, asdict(choose()))
     return LinearChoice(**json.loads(file.read_text(encoding="utf-8")))
 
 
+def file_of(case: str, seed: int, folder: Path, *, learning_rate: float) -> Path:
+    """Gives where a case's numbers are kept: its settings are in the name, so that others are never read."""
+    recipe = recipe_of(case, seed, folder, learning_rate=learning_rate).to_yaml()
+    settings = recipe.replace(str(folder), "")
+    return (
+        folder / f"{case}-{learning_rate:g}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
+    )
+
+
+def _write_whole(file: Path, numbers: dict[str, Any]) -> None:
+    scratch = file.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps(numbers), encoding="utf-8")
+    os.replace(scratch, file)
+
+
 def run_apart(case: str, seed: int, folder: Path, *, learning_rate: float) -> dict[str, Any]:
-    """Runs one case in a process of its own, or reads what an earlier call of this benchmark left."""
-    done = folder / f"{case}-{learning_rate:g}-{seed}.json"
+    """Runs one case in a process of its own, or reads what an earlier call of this benchmark left.
+
+    After a change of the code that concerns it, delete its file.
+    """
+    done = file_of(case, seed, folder, learning_rate=learning_rate)
     if not done.exists():
         command = [sys.executable, __file__, "--one", case, "--seed", str(seed), "--rate", str(learning_rate)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
@@ -272,8 +291,8 @@ def main() -> None:
     if arguments.one:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         numbers = run_case(arguments.one, arguments.seed, folder, learning_rate=arguments.rate)
-        target = folder / f"{arguments.one}-{arguments.rate:g}-{arguments.seed}.json"
-        target.write_text(json.dumps(numbers), encoding="utf-8")
+        target = file_of(arguments.one, arguments.seed, folder, learning_rate=arguments.rate)
+        _write_whole(target, numbers)
         return
     if not arguments.data_root:
         parser.error("--data-root is missing: the folder that holds online-retail/")
