@@ -102,7 +102,7 @@ def draw_adapters(file: Path) -> None:
     plt.close(figure)
 
 
-TABLES = {"quickstart_quality": quality_table}
+TABLES = {"quickstart_quality": quality_table, "adapters": adapters_table}
 
 
 def fill(text: str) -> str:
@@ -131,6 +131,7 @@ def main() -> int:
         print("README.md agrees" if filled == text else "README.md differs; run: make readme")
         return int(filled != text)
     README.write_text(filled, encoding="utf-8")
+    draw_adapters(RESULTS / "adapters.png")
     return 0
 
 
