@@ -155,6 +155,8 @@ def test_two_processes_equal_one(recipe_tree, tmp_path, name):
     one, two = (load_file(str(tmp_path / f"{n}.safetensors")) for n in (1, 2))
     assert int(two.pop("processes")) == 2
     assert int(one.pop("processes")) == 1
-    assert any(f".{'lora_E' if name == 'adalora' else 'lora_B'}." in tensor for tensor in one)
-    assert all(tensor.abs().sum() > 0 for tensor in one.values())
+    learned = "lora_E" if name == "adalora" else "lora_B"
+    moved = [bool(tensor.any()) for tensor_name, tensor in one.items() if f".{learned}." in tensor_name]
+    assert any(moved) if name == "adalora" else all(moved)  # AdaLoRA may leave a module no rank at all
+    assert len(moved) >= 4
     assert_same(one, two, atol=1e-5)
