@@ -56,7 +56,10 @@ def test_the_example_of_several_adapters_runs(bundle, make_bundle, models, tmp_p
     shutil.copytree(ada, tmp_path / "runs" / "ada")
     monkeypatch.chdir(tmp_path)
     bases = f"user_backbone={str(models['bert'])!r}, item_backbone={str(models['llama'])!r}"
-    exec(code.replace('load_towers("runs/quickstart")', f'load_towers("runs/quickstart", {bases})'), {})
+    names = {}
+    exec(code.replace('load_towers("runs/quickstart")', f'load_towers("runs/quickstart", {bases})'), names)
+    assert names["towers"].adapters == ["default", "both"]
+    assert set(names["towers"].active.values()) == {"default"}
 
 
 def test_the_map_names_every_part():

@@ -203,4 +203,5 @@ def test_a_module_that_loses_all_its_ranks_at_once_is_no_false_alarm(recipe_tree
     cut = {"adapter": "adalora", "init_rank": 2, "target_rank": 1, "allocation_begin": 0.0}
     tree = recipe_tree | {"item_tower": recipe_tree["item_tower"] | cut | {"allocation_end": 0.3}}
     for seed in range(3):
-        train_recipe(tree, epochs=2, patience=2, seed=seed)
+        _, result, _ = train_recipe(tree, epochs=2, patience=2, seed=seed)
+        assert len(result.epochs) == 2
