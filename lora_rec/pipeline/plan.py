@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,16 +12,16 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, PretrainedConfig
 
 from lora_rec.adapter_settings import FULL_PRECISION_ONLY, AdapterSettings
-from lora_rec.errors import RecipeError
+from lora_rec.errors import RecipeError, TowerError
 from lora_rec.pipeline import plan_memory as memory
 from lora_rec.pipeline import plan_stages as stages
 from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.plan_activations import activation_memory
 from lora_rec.pipeline.plan_table import format_plan
 from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches, tokenize
 from lora_rec.towers.adapters import Attached, attach
 from lora_rec.towers.backbone import read_config
-from lora_rec.towers.layout import find_layout
 from lora_rec.towers.precision import DTYPES, QUANTISED, Precision, default_device, resolve_precision
 from lora_rec.towers.source import resolve_backbone, weight_bytes
 
@@ -165,29 +166,26 @@ def _tokens(section: TowerSection, where: str, texts: Sequence[str]) -> Tokenize
 def _plan_tower(recipe: Recipe, name: str, parts: Sequence[TokenizedTexts]) -> TowerPlan:
     section: TowerSection = getattr(recipe, name)
     source = resolve_backbone(section.backbone, revision=section.revision, where=f"{name}.backbone")
-    config, kind = read_config(source, name=section.backbone, where=name)
+    config, _ = read_config(source, name=section.backbone, where=name)
     settings = section.adapter_settings()
     precisions = _precisions(section, settings, n_bytes=weight_bytes(source.folder))
     bare = _meta_model(config, precisions[0])
     linear, n_backbone = memory.linear_parts(bare), sum(p.numel() for p in bare.parameters())
     attached = _attach(bare, settings, trained_layers=section.trained_layers, where=name)
-    learned = sum(_learned(attached).values())
+    learned = sum(p.numel() for p in attached.trained_parameters().values())
     total = sum(p.numel() for p in attached.model.parameters())
     total += learned * (_joined(settings) - 1)
     rows, longest = _largest(parts, token_budget=recipe.train.token_budget)
 
     def measure(precision: Precision) -> MemoryPlan:
-        weights = memory.weight_memory(
-            _meta_model(config, precision), precision=precision.name, compute=precision.compute
-        )
-        activations = memory.activation_memory(
-            bare.config,
-            settings,
-            kind=kind,
-            compute=precision.compute,
-            n_layers=find_layout(bare).n_layers - attached.first_layer,
-            tokens=rows * longest,
-            longest=longest,
+        model = _meta_model(config, precision)
+        weights = memory.weight_memory(model, precision=precision.name, compute=precision.compute)
+        activations = activation_memory(
+            model,
+            _attach(model, settings, trained_layers=section.trained_layers, where=name),
+            rows=rows,
+            length=longest,
+            device=default_device(),
         )
         # The best state of the adapter is kept beside the present one.
         adapter = 4 * (total - n_backbone + learned)
@@ -204,7 +202,7 @@ def _plan_tower(recipe: Recipe, name: str, parts: Sequence[TokenizedTexts]) -> T
         trained=learned + projection,
         total=total + projection,
         chosen=measure(precisions[0]),
-        by_precision=tuple(measure(precision) for precision in precisions[1:]),
+        by_precision=tuple(_where_it_works(measure, precisions[1:])),
         n_texts=n_texts,
         n_tokens=n_tokens,
         micro_batch=(rows, longest),
@@ -226,6 +224,15 @@ def _precisions(section: TowerSection, settings: AdapterSettings, *, n_bytes: in
     device = default_device()
     computes = {name: section.compute if name in QUANTISED else None for name in names}
     return [resolve_precision(n, computes[n], n_bytes=n_bytes, device=device) for n in names]
+
+
+def _where_it_works(
+    measure: Callable[[Precision], MemoryPlan], precisions: Sequence[Precision]
+) -> Iterator[MemoryPlan]:
+    for precision in precisions:
+        # Some adapters meet a type of this model that they would have to train in half precision.
+        with contextlib.suppress(TowerError):
+            yield measure(precision)
 
 
 def _works_in(section: TowerSection, precision: str) -> bool:
@@ -257,12 +264,6 @@ def _attach(
     return attach(bare, settings, trained_layers=trained_layers, where=where)
 
 
-def _learned(attached: Attached) -> dict[str, int]:
-    """Gives the size of each tensor that learns; without storage, peft marks AdaLoRA's rank counters too."""
-    parameters = attached.trained_parameters()
-    return {name: p.numel() for name, p in parameters.items() if ".ranknum." not in name}
-
-
 def _joined(settings: AdapterSettings) -> int:
     """Says how many LoRAs lie on each module: PiSSA and OLoRA have a frozen counterpart."""
     return 2 if settings.adapter == "lora" and settings["lora_start"] in ("pissa", "olora") else 1
@@ -272,7 +273,7 @@ def _adapter_bytes(attached: Attached, settings: AdapterSettings) -> int:
     """Gives the size of what `save_adapter` writes: AdaLoRA at its target rank, counterparts joined."""
     if settings.adapter == "none":
         return 0
-    sizes: dict[str, float] = dict(_learned(attached))
+    sizes: dict[str, float] = {n: p.numel() for n, p in attached.trained_parameters().items()}
     if settings.adapter == "adalora":
         left = settings["target_rank"] / settings["init_rank"]
         sizes = {n: size * left for n, size in sizes.items() if ".lora_A" in n or ".lora_B" in n}

@@ -12,13 +12,10 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
-
-from lora_rec.adapter_settings import AdapterSettings
 
 WIDTHS = {"fp32": 4, "bf16": 2}
 """Bytes of one number."""
@@ -87,71 +84,6 @@ def _four_bit(width_in: int, width_out: int) -> int:
     n = width_in * width_out
     blocks = -(-n // NF4_BLOCK)
     return -(-n // 2) + blocks + 4 * -(-blocks // 256) + NF4_TABLES
-
-
-def activation_memory(
-    config: Any,
-    settings: AdapterSettings,
-    *,
-    kind: str,
-    compute: str,
-    n_layers: int,
-    tokens: int,
-    longest: int,
-) -> int:
-    """Gives the bytes that the trained layers keep for the backward pass of one micro-batch.
-
-    Per token and layer: what attention keeps (query, key, value, output), what the feed-forward block keeps
-    (the input of its activation; of a gated one also both factors), the inputs of both normalisations, and
-    the adapter's own. Frozen linear modules keep nothing: their weights get no gradient.
-
-    Args:
-        config: of the backbone.
-        settings: of the adapter.
-        kind: `encoder` or `decoder`.
-        compute: type of the hidden states.
-        n_layers: trained layers.
-        tokens: padded tokens of the micro-batch.
-        longest: of its texts, for attention that keeps its weights.
-    """
-    hidden, inner = int(config.hidden_size), feedforward_width(config)
-    heads = int(config.num_attention_heads)
-    attention = heads * int(getattr(config, "head_dim", None) or hidden // heads)
-    width = WIDTHS[compute]
-    gated = kind == "decoder" and hasattr(config, "num_key_value_heads")
-    # RMSNorm, of the gated families, works in fp32 whatever comes in.
-    per_token = width * (4 * attention + (3 if gated else 1) * inner) + 2 * hidden * (4 if gated else width)
-    if getattr(config, "_attn_implementation", None) == "eager":
-        per_token += 2 * width * heads * longest
-    per_token += _adapter_activations(settings, hidden=hidden, inner=inner, width=width)
-    return tokens * (n_layers * per_token + 8 * hidden)  # pooling works on fp32 copies
-
-
-def _adapter_activations(settings: AdapterSettings, *, hidden: int, inner: int, width: int) -> int:
-    name = settings.adapter
-    if name in ("none", "prefix"):
-        return 0
-    if name == "full":
-        return 4 * (3 * hidden + inner)
-    if name == "ia3":
-        return width * (2 * hidden + inner)
-    if name == "layernorm":
-        return 4 * hidden
-    if name == "bottleneck":
-        return 4 * 2 * (hidden + 2 * settings["bottleneck_width"])
-    rank = next((settings[key] for key in ("init_rank", "lora_rank") if key in settings.values), 0)
-    n_targets = len(settings.values.get("target_modules") or ("query", "value"))
-    copies = 1 if width == 4 else n_targets  # a half-precision input is cast for each target anew
-    dropped = n_targets * 5 * hidden if settings.values.get("lora_dropout") else 0
-    return 4 * (copies * hidden + n_targets * rank) + dropped
-
-
-def feedforward_width(config: Any) -> int:
-    """Gives the width inside the feed-forward block, which every family names in its own way."""
-    names = ("intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "ffn_hidden_size")
-    return int(
-        next((value for name in names if (value := getattr(config, name, None))), 4 * config.hidden_size)
-    )
 
 
 @dataclass(frozen=True)

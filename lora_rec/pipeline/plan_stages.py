@@ -125,7 +125,9 @@ def cpu_stages(
     held = base + sum(tower.held + tower.left for tower in towers)
     half = [(tower, size) for tower, size in zip(towers, sizes, strict=True) if tower.compute == "bf16"]
     kernels = {
-        trained: memory.kernel_memory(size.kernels(tower.kinds, trained=trained) for tower, size in half)
+        trained: memory.kernel_memory(
+            size.kernels(tower.kinds, trained=trained and tower.activations > 0) for tower, size in half
+        )
         for trained in (False, True)
     }
     states = split.n_items * 4 * sum(tower.hidden_size + recipe.train.width for tower in towers)

@@ -5,18 +5,18 @@ import dataclasses
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import make_tower
 from transformers import AutoModel
 
 from lora_rec.adapter_settings import ADAPTER_SETTINGS
 from lora_rec.config import build_config
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.plan import Plan, format_plan, make_plan
-from lora_rec.pipeline.plan_memory import activation_memory, process_memory, weight_memory
+from lora_rec.pipeline.plan_activations import activation_memory
+from lora_rec.pipeline.plan_memory import process_memory, weight_memory
 from lora_rec.pipeline.towers import build_tower, build_towers, open_sources
-from lora_rec.recipe import Recipe
+from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import TokenBatch
-from lora_rec.towers.adapters import save_adapter
+from lora_rec.towers.adapters import attach, save_adapter
 from lora_rec.towers.backbone import load_backbone
 
 SMALL_BLOCKS = {"oft": {"oft_block_size": 8}}
@@ -111,15 +111,28 @@ def test_no_weights_are_read(recipe_tree, no_weights):
     assert make_plan(recipe_of(recipe_tree)).peak > 0
 
 
-@pytest.mark.parametrize("base", ["bert", "llama"])
-@pytest.mark.parametrize("adapter", ["lora", "full", "bottleneck", "ia3"])
+KEEPS = [
+    ("lora", {"target_modules": ["all-linear"]}),
+    ("lora", {"dora": True}),
+    ("lora", {"trained_layers": None}),
+    *((name, SMALL_BLOCKS.get(name, {})) for name in ADAPTER_SETTINGS if name != "lora"),
+]
+
+
+@pytest.mark.parametrize("base", ["bert", "llama", "gpt2"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_activations_are_near_those_that_autograd_keeps(models, base, adapter, precision):
-    if adapter == "full" and precision == "bf16":
+@pytest.mark.parametrize(("adapter", "settings"), KEEPS, ids=str)
+def test_activations_are_those_that_autograd_keeps(models, base, precision, adapter, settings):
+    if precision == "bf16" and adapter in ("full", "layernorm"):
         pytest.skip("refused by the recipe")
-    tower = make_tower(models[base], adapter=adapter, precision=precision)
-    batch = TokenBatch(torch.ones(16, 24, dtype=torch.long), hidden_states=torch.randn(16, 24, 32))
-    own = {p.untyped_storage().data_ptr() for p in tower.parameters()}
+    if base == "gpt2" and adapter in ("loha", "oft"):
+        pytest.skip("refused by the tower")
+    section = TowerSection(backbone=str(models[base]), precision=precision, adapter=adapter, **settings)
+    tower = build_tower(section, width=8, where="item_tower")
+    rows, length, info = 16, 24, tower.backbone_info
+    ids = torch.ones(rows, length, dtype=torch.long)
+    states = torch.randn(rows, length, 32) if tower.first_trained_layer else None
+    own = {p.untyped_storage().data_ptr() for p in [*tower.parameters(), *tower.buffers()]}
     kept = {}
 
     def keep(tensor):
@@ -129,18 +142,16 @@ def test_activations_are_near_those_that_autograd_keeps(models, base, adapter, p
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        tower(batch)
-    said = activation_memory(
-        tower.backbone_info.model.config,
-        tower.adapter.settings,
-        kind=tower.backbone_info.kind,
-        compute=precision,
-        n_layers=2,
-        tokens=16 * 24,
-        longest=24,
+        tower.encode_tokens(TokenBatch(ids, input_ids=ids, hidden_states=states))
+    with torch.device("meta"):
+        model = AutoModel.from_config(info.model.config, dtype=info.model.dtype).requires_grad_(False).eval()
+    attached = attach(
+        model, tower.adapter.settings, trained_layers=section.trained_layers, where="item_tower"
     )
-    # Width 32 is tiny: masks, ranks and norms' statistics, a few per cent of a real layer, weigh more here.
-    assert said == pytest.approx(sum(n_bytes for n_bytes, _ in kept.values()), rel=0.3)
+    said = activation_memory(model, attached, rows=rows, length=length, device=torch.device("cpu"))
+    exact = sum(n_bytes for n_bytes, _ in kept.values())
+    # A fake kernel of attention may lay out what it gives otherwise, which costs a copy in some layers.
+    assert said == pytest.approx(exact, rel=0.02 if base == "llama" else 0.13)
 
 
 def test_a_smaller_token_budget_and_fewer_bits_need_less(recipe_tree):

@@ -205,3 +205,9 @@ def test_a_module_that_loses_all_its_ranks_at_once_is_no_false_alarm(recipe_tree
     for seed in range(3):
         _, result, _ = train_recipe(tree, epochs=2, patience=2, seed=seed)
         assert len(result.epochs) == 2
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "4bit"])
+def test_rank_counters_are_not_learned(models, precision):
+    tower = make_tower(models["llama"], adapter="adalora", precision=precision)
+    assert all(".lora_" in name for name in tower.trained_parameters())

@@ -114,7 +114,7 @@ def attach(
         make: Any = attach_with_start if taken_out else get_peft_model
         under = make(model, config)
         if name == "adalora":
-            _start_orthogonal(under)
+            _mend_adalora(under)
     keep_compute_type(under)
     attached = Attached(settings, under, first)
     half = [n for n, p in attached.trained_parameters().items() if p.dtype != torch.float32]
@@ -126,11 +126,17 @@ def attach(
     return attached
 
 
-def _start_orthogonal(model: nn.Module) -> None:
-    """Starts AdaLoRA's factors as its penalty wants them, orthonormal; peft starts them small and random."""
+def _mend_adalora(model: nn.Module) -> None:
+    """Starts AdaLoRA's factors as its penalty wants them, orthonormal; peft starts them small and random.
+
+    On a base in half precision peft also leaves each module's rank counter to the optimizer. It is a count
+    that is never saved, and its gradient would make autograd keep every module's fp32 output.
+    """
     for name, parameter in model.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
             nn.init.orthogonal_(parameter)
+        elif ".ranknum." in name:
+            parameter.requires_grad_(False)
 
 
 def keep_compute_type(model: nn.Module) -> None:
