@@ -39,8 +39,8 @@ N_USERS = 2000
 MIN_INTERACTIONS = 5
 FULL = {"precision": "fp32"}
 EVERY = {"target_modules": ["all-linear"]}
-LORA = EVERY | {"lora_rank": 16, "lora_alpha": 32}
-ADALORA = EVERY | {"adapter": "adalora", "init_rank": 24, "target_rank": 16, "lora_alpha": 32}
+LORA = EVERY | {"lora_rank": 64, "lora_alpha": 128}
+ADALORA = EVERY | {"adapter": "adalora", "init_rank": 96, "target_rank": 64, "lora_alpha": 128}
 CASES: dict[str, dict[str, Any]] = {
     "none": {"adapter": "none"},
     "full": FULL | {"adapter": "full"},
@@ -58,7 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
     "loha": EVERY | {"adapter": "loha"},
     "oft": EVERY | {"adapter": "oft"},
     "layernorm": FULL | {"adapter": "layernorm"},
-    "lora-rslora": LORA | {"rslora": True, "lora_alpha": 16},
+    "lora-rslora": LORA | {"rslora": True, "lora_alpha": 32},
     "lora-dora": LORA | {"dora": True},
     "lora-plus": LORA | {"lora_plus_ratio": 4.0},
     "lora-pissa": LORA | {"lora_start": "pissa"},
