@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lora_rec
+from lora_rec import cli_data
 from lora_rec.errors import LoraRecError
 
 
@@ -26,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lora-rec",
-        description="Check data and costs before a run, look into its bundle, recommend from it, merge it.",
+        description="Write a recipe for your data, check data and costs before a run, look into its bundle,"
+        " recommend from it, merge it.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -89,19 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("overrides", nargs="*", help="section.field=value, e.g. item_tower.adapter=adalora")
     plan.set_defaults(run=_plan)
 
-    check = commands.add_parser(
-        "check",
-        help="read data as a run would and say what is in it, or all that is wrong",
-        epilog="example: lora-rec check clicks.csv --items films.csv --user-column user --item-column film",
-    )
-    check.add_argument("data", help="interactions: CSV, TSV, Parquet or JSON Lines; or a recipe (.yaml)")
-    check.add_argument("--items", help="item table; needed unless DATA is a recipe")
-    check.add_argument("--user-column", default="user_id")
-    check.add_argument("--item-column", default="item_id")
-    check.add_argument("--item-id-column", help="in the item table, if it has another name there")
-    check.add_argument("--time-column", default="timestamp", help="'none' if the rows are in order already")
-    check.add_argument("--rating-column")
-    check.set_defaults(run=_check)
+    cli_data.add_commands(commands)
     return parser
 
 
@@ -170,35 +160,6 @@ def _plan(arguments: argparse.Namespace) -> None:
     from lora_rec.recipe import Recipe
 
     print(format_plan(make_plan(Recipe.load(arguments.recipe, overrides=arguments.overrides))))
-
-
-def _check(arguments: argparse.Namespace) -> None:
-    from lora_rec.data import describe, load_dataset
-    from lora_rec.errors import DataError
-
-    if arguments.data.endswith((".yaml", ".yml")):
-        from lora_rec.pipeline.data import prepare_data
-        from lora_rec.recipe import Recipe
-
-        dataset, split = prepare_data(Recipe.load(arguments.data).data)
-        print(describe(dataset))
-        print(split.report)
-        return
-    if not arguments.items:
-        raise DataError(
-            "check: the item table is missing; give --items FILE, or a recipe instead of the interactions"
-        )
-    time_column = None if arguments.time_column.lower() == "none" else arguments.time_column
-    dataset = load_dataset(
-        arguments.data,
-        arguments.items,
-        user_column=arguments.user_column,
-        item_column=arguments.item_column,
-        item_id_column=arguments.item_id_column,
-        time_column=time_column,
-        rating_column=arguments.rating_column,
-    )
-    print(describe(dataset))
 
 
 if __name__ == "__main__":

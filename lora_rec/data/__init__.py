@@ -1,9 +1,12 @@
 """Tables in, integer arrays out; nothing here needs torch, and pandas only where a table is read."""
 
 from lora_rec.data.dataset import Dataset, EvaluationSet, Lists, Split, SplitReport
+from lora_rec.data.guess import guess_columns
+from lora_rec.data.guess_tables import find_tables
+from lora_rec.data.inspect import Statistics, find_warnings, summarize
 from lora_rec.data.sources import load_dataset, load_movielens_small, read_table
 from lora_rec.data.splits import leave_last_out, split_at_quantiles, split_at_time
-from lora_rec.data.validate import DataProblem, describe, find_warnings
+from lora_rec.data.validate import DataProblem
 
 __all__ = [
     "DataProblem",
@@ -12,12 +15,15 @@ __all__ = [
     "Lists",
     "Split",
     "SplitReport",
-    "describe",
+    "Statistics",
+    "find_tables",
     "find_warnings",
+    "guess_columns",
     "leave_last_out",
     "load_dataset",
     "load_movielens_small",
     "read_table",
     "split_at_quantiles",
     "split_at_time",
+    "summarize",
 ]

@@ -47,11 +47,15 @@ def build_dataset(
         keys.insert(0, times.fraction[keep])
     order = np.lexsort([*keys, user_rows])  # stable: ties stay in the order of the rows
     notes = []
+    if times is not None and times.unit != "seconds":
+        notes.append(f"the times are {times.unit}; they were read as such")
     moved = int((order != np.argsort(user_rows, kind="stable")).sum())
     if moved:
         notes.append(f"{moved:,} interactions were not in the order of their times; they were sorted")
-    if seconds is not None:
-        notes += _note_repeats(user_rows, item_rows, seconds)
+    repeats = count_repeats(user_rows, item_rows, seconds) if seconds is not None else 0
+    if repeats:
+        note = f"{repeats:,} interactions repeat a user, an item and a time; drop them if they are copies"
+        warnings.warn(f"data: {note}", stacklevel=3)
     return Dataset(
         user_ids=user_ids,
         item_ids=item_ids,
@@ -76,14 +80,15 @@ def _number_users(
     return names[order], place[codes]
 
 
-def _note_repeats(users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64]) -> list[str]:
-    """Warns about rows that repeat a user, an item and a time."""
-    order = np.lexsort((items, times, users))
+def count_repeats(users: NDArray[np.int64], items: NDArray[np.int64], times: NDArray[np.int64] | None) -> int:
+    """Counts rows that repeat a user, an item and, where there are times, a time.
+
+    >>> count_repeats(np.array([0, 0, 0]), np.array([7, 7, 7]), np.array([1, 1, 2]))
+    1
+    """
+    columns = (users, items) if times is None else (users, items, times)
+    order = np.lexsort(columns[::-1])
     same = np.ones(max(len(order) - 1, 0), bool)
-    for column in (users, items, times):
+    for column in columns:
         same &= np.diff(column[order]) == 0
-    if not same.any():
-        return []
-    note = f"{int(same.sum()):,} interactions repeat a user, an item and a time; drop them if they are copies"
-    warnings.warn(f"data: {note}", stacklevel=5)
-    return [note]
+    return int(same.sum())

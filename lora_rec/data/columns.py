@@ -39,6 +39,8 @@ class Numbers:
     """(rows,), true where the cell holds something else."""
     fraction: NDArray[np.float64] | None = None
     """(rows,), what a time has beyond the whole second; only to sort by."""
+    unit: str = "seconds"
+    """What the numbers in the column counted."""
 
 
 def read_ids(column: pd.Series) -> Ids:
@@ -137,12 +139,15 @@ def read_numbers(column: pd.Series) -> Numbers:
 
 
 def read_times(column: pd.Series) -> Numbers:
-    """Reads unix seconds from numbers, from datetimes, and from ISO 8601 text; without a zone it is UTC."""
+    """Reads unix seconds from numbers, from datetimes, and from ISO 8601 text; without a zone it is UTC.
+
+    Numbers so large that they would lie beyond the year 5138 are milli-, micro- or nanoseconds.
+    """
     import pandas as pd
 
     if pd.api.types.is_integer_dtype(column) and not column.hasnans:
         none = np.zeros(len(column), bool)
-        return Numbers(column.to_numpy(np.int64), none, none)
+        return _to_seconds(column.to_numpy(np.int64), missing=none, wrong=none)
     if pd.api.types.is_datetime64_any_dtype(column):
         return _read_dates(column)
     numbers = read_numbers(column)
@@ -150,8 +155,18 @@ def read_times(column: pd.Series) -> Numbers:
         dates = _read_dates(column)
         if dates.wrong.sum() < numbers.wrong.sum():
             return dates
-    seconds = np.floor(numbers.values)
-    return Numbers(seconds.astype(np.int64), numbers.missing, numbers.wrong, numbers.values - seconds)
+    return _to_seconds(numbers.values, missing=numbers.missing, wrong=numbers.wrong)
+
+
+def _to_seconds(values: NDArray[Any], *, missing: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> Numbers:
+    """Finds one unit for the whole column, by its median, and gives whole seconds and what is beyond them."""
+    good = values[~(missing | wrong)]
+    middle = np.median(np.abs(good)) if good.size else 0
+    thousands = int(np.digitize(middle, (1e11, 1e14, 1e17)))
+    seconds, rest = np.divmod(values, 1000**thousands)
+    unit = ("seconds", "milliseconds", "microseconds", "nanoseconds")[thousands]
+    fraction = None if rest.dtype.kind == "i" and not thousands else rest / 1000**thousands
+    return Numbers(seconds.astype(np.int64), missing, wrong, fraction, unit)
 
 
 def _read_dates(column: pd.Series) -> Numbers:

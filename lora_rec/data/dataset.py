@@ -147,7 +147,7 @@ class Dataset:
     ratings: NDArray[np.float64] | None = None
     """(E,)"""
     notes: tuple[str, ...] = ()
-    """What was put right or looked odd when the tables were read."""
+    """What was put right when the tables were read."""
 
     def __post_init__(self) -> None:
         users = _checked("dataset.users", self.users, dtype=np.int64, kinds="iu")

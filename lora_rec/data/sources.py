@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | datasets.Dataset
 
-_SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 def read_table(source: Source, *, name: str) -> pd.DataFrame:
@@ -78,9 +78,9 @@ def _read_path(path: Path, *, name: str) -> pd.DataFrame:
     if path.is_dir():
         return _read_folder(path, name=name)
     stem = path.name.lower().removesuffix(".gz")
-    kind = next((kind for suffix, kind in _SUFFIXES.items() if stem.endswith(suffix)), None)
+    kind = next((kind for suffix, kind in SUFFIXES.items() if stem.endswith(suffix)), None)
     if kind is None:
-        raise DataError(f"{name}: {path} is of an unknown kind; give one of {', '.join(_SUFFIXES)}")
+        raise DataError(f"{name}: {path} is of an unknown kind; give one of {', '.join(SUFFIXES)}")
     if not path.stat().st_size:
         raise DataError(f"{name}: {path} is empty; give a file with a header and rows")
     try:

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with two tables, found once and said in one error; and a data set in words."""
+"""Everything that can be wrong with two tables, found once and said in one error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.columns import Ids, Numbers, read_ids, read_numbers, read_times
-from lora_rec.data.dataset import Dataset
 from lora_rec.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -175,76 +174,3 @@ def check_known(ids: Ids, cells: pd.Series, *, known: Ids, where: str) -> list[D
     if unknown.all() and len(unknown):
         fix = f"the item table has ids like {known.names[:N_EXAMPLES].tolist()}: do both use the same ids?"
     return _problem(where, unknown, "with an item that the item table lacks", fix, cells=cells)
-
-
-def describe(dataset: Dataset) -> str:
-    """Describes a data set in a few lines: counts, how skewed it is, and what may go wrong with it."""
-    n_users, n_items, n = dataset.n_users, dataset.n_items, dataset.n_interactions
-    if not n:
-        return f"{n_users:,} users, {n_items:,} items, no interactions"
-    per_user = np.bincount(dataset.users, minlength=n_users)
-    per_item = np.bincount(dataset.items, minlength=n_items)
-    top = int(per_item.argmax())
-    lines = [
-        f"{n_users:,} users, {n_items:,} items, {n:,} interactions, density {n / (n_users * n_items):.3%}",
-        f"interactions per user: {_quantiles(per_user)}",
-        f"interactions per item: {_quantiles(per_item)}; {int((per_item == 0).sum()):,} items have none",
-        f"most popular item: {dataset.item_ids[top]!s} with {per_item[top] / n:.1%} of the interactions",
-    ]
-    if dataset.times is not None:
-        first, last = dataset.times.min(), dataset.times.max()
-        lines.append(f"times: {_date(first)} to {_date(last)}")
-    for name, texts in dataset.item_fields.items():
-        lines.append(f"{name}: missing for {texts.count('') / max(n_items, 1):.1%} of the items")
-    lines += [f"note: {note}" for note in dataset.notes]
-    lines += [f"warning: {warning}" for warning in find_warnings(dataset)]
-    return "\n".join(lines)
-
-
-def find_warnings(dataset: Dataset) -> list[str]:
-    """Finds what is allowed in a data set but makes its results doubtful."""
-    found = []
-    if dataset.n_interactions:
-        share = np.bincount(dataset.items).max() / dataset.n_interactions
-        if share > 0.3:
-            found.append(f"one item is {share:.0%} of the interactions; any model will look good on it")
-    for name, texts in dataset.item_fields.items():
-        missing = texts.count("")
-        if missing > 0.1 * len(texts):
-            found.append(f"{name}: missing for {missing:,} of {len(texts):,} items; their text says less")
-    if not dataset.item_fields:
-        found.append("items have no text; the towers have nothing to read")
-    if dataset.times is not None and dataset.n_interactions:
-        found += _time_warnings(dataset.users, dataset.times)
-    return found
-
-
-def _time_warnings(users: NDArray[np.int64], times: NDArray[np.int64]) -> list[str]:
-    """Finds times that cannot order anything, or that are no seconds."""
-    if times.min() == times.max():
-        return [f"all times are {times[0]}; the order is that of the rows"]
-    found = []
-    if np.median(times) > 1e11:  # the year 5138 in seconds, March 1973 in milliseconds
-        found.append(f"times like {int(np.median(times))} look like milliseconds; give seconds")
-    last = np.flatnonzero(np.append(users[1:] != users[:-1], True))
-    last = last[(last > 0) & (users[last] == users[last - 1])]
-    tied = int((times[last] == times[last - 1]).sum())
-    if tied > 0.1 * len(last):
-        found.append(
-            f"{tied:,} of {len(last):,} users have one time for their last two items; the rows decide"
-        )
-    return found
-
-
-def _quantiles(counts: NDArray[np.int64]) -> str:
-    low, first, middle, third, high = np.quantile(counts, [0, 0.25, 0.5, 0.75, 1]).tolist()
-    return (
-        f"{low:g} min, {first:g} / {middle:g} / {third:g} quartiles, {high:g} max, {counts.mean():.1f} mean"
-    )
-
-
-def _date(seconds: np.int64) -> str:
-    """Writes unix seconds as a day; as the number where that is no year of ours (milliseconds)."""
-    return (
-        str(np.datetime64(int(seconds), "s").astype("datetime64[D]")) if abs(seconds) < 1e11 else str(seconds)
-    )

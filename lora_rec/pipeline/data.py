@@ -33,24 +33,33 @@ class Texts:
 
 def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
     """Reads, checks and splits the data."""
+    dataset = load_data(section)
+    return dataset, split_data(section, dataset)
+
+
+def load_data(section: DataSection) -> Dataset:
+    """Reads and checks the data."""
     if section.source == "movielens-small":
-        dataset = load_movielens_small(min_rating=section.min_rating)
-    else:
-        dataset = load_dataset(
-            section.interactions,
-            section.items,
-            user_column=section.user_column,
-            item_column=section.item_column,
-            item_id_column=section.item_id_column,
-            time_column=section.time_column,
-            rating_column=section.rating_column,
-            text_columns=section.text_columns,
-            min_rating=section.min_rating,
-        )
+        return load_movielens_small(min_rating=section.min_rating)
+    return load_dataset(
+        section.interactions,
+        section.items,
+        user_column=section.user_column,
+        item_column=section.item_column,
+        item_id_column=section.item_id_column,
+        time_column=section.time_column,
+        rating_column=section.rating_column,
+        text_columns=section.text_columns,
+        min_rating=section.min_rating,
+    )
+
+
+def split_data(section: DataSection, dataset: Dataset) -> Split:
+    """Splits the data as the section says."""
     if section.split == "time":
         quantiles = {"validation": section.validation_quantile, "test": section.test_quantile}
-        return dataset, split_at_quantiles(dataset, **quantiles)
-    return dataset, leave_last_out(dataset, ordered=section.time_column is None)
+        return split_at_quantiles(dataset, **quantiles)
+    return leave_last_out(dataset, ordered=section.time_column is None)
 
 
 def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examples, Texts]:

