@@ -9,8 +9,15 @@ from numpy.typing import NDArray
 
 from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.examples import Examples, draw_examples
+from lora_rec.data.filters import keep_frequent, keep_rated
+from lora_rec.data.publishers import load_published
 from lora_rec.data.sources import load_dataset, load_movielens_small
-from lora_rec.data.splits import leave_last_out, split_at_quantiles
+from lora_rec.data.splits import (
+    leave_last_basket_out,
+    leave_last_out,
+    split_at_quantiles,
+    split_randomly,
+)
 from lora_rec.recipe import DataSection, Recipe
 from lora_rec.text.templates import render_histories, render_items
 
@@ -32,11 +39,27 @@ class Texts:
 
 
 def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
-    """Reads, checks and splits the data."""
+    """Reads, checks, filters and splits the data."""
+    dataset = _read(section)
+    if section.min_interactions > 1:
+        dataset = keep_frequent(dataset, min_interactions=section.min_interactions)
+    if section.split == "time":
+        quantiles = {"validation": section.validation_quantile, "test": section.test_quantile}
+        return dataset, split_at_quantiles(dataset, **quantiles)
+    if section.split == "random":
+        return dataset, split_randomly(dataset, seed=section.split_seed)
+    if section.split == "last_basket":
+        return dataset, leave_last_basket_out(dataset)
+    # The Amazon sequences have no times, but their order is that of time.
+    ordered = section.time_column is None or section.source == "amazon"
+    return dataset, leave_last_out(dataset, ordered=ordered)
+
+
+def _read(section: DataSection) -> Dataset:
     if section.source == "movielens-small":
-        dataset = load_movielens_small(min_rating=section.min_rating)
-    else:
-        dataset = load_dataset(
+        return load_movielens_small(min_rating=section.min_rating)
+    if section.source == "files":
+        return load_dataset(
             section.interactions,
             section.items,
             user_column=section.user_column,
@@ -47,10 +70,8 @@ def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
             text_columns=section.text_columns,
             min_rating=section.min_rating,
         )
-    if section.split == "time":
-        quantiles = {"validation": section.validation_quantile, "test": section.test_quantile}
-        return dataset, split_at_quantiles(dataset, **quantiles)
-    return dataset, leave_last_out(dataset, ordered=section.time_column is None)
+    dataset = load_published(section.source, section.root).dataset
+    return dataset if section.min_rating is None else keep_rated(dataset, min_rating=section.min_rating)
 
 
 def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examples, Texts]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from lora_rec.data.columns import read_texts
 from lora_rec.data.publishers.published import Published, Publisher
-from lora_rec.data.publishers.tables import find_folder, import_pandas, need_file
+from lora_rec.data.publishers.tables import FIX, check_once, find_folder, import_pandas, need_file
 from lora_rec.data.sources import load_dataset
 from lora_rec.errors import DataError, missing_extra
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import datasets
 
 HUB_ID = "McAuley-Lab/Amazon-Reviews-2023"
-_FIX = "put the line right, or download the file again"
 
 
 def read_amazon(folder: Path) -> Published:
@@ -42,13 +41,10 @@ def read_amazon(folder: Path) -> Published:
     counts = np.array([len(sequence) - 1 for sequence in sequences])
     if (counts < 1).any():
         line = int(np.argmax(counts < 1)) + 1
-        raise DataError(f"{path}, line {line}: a user without items; {_FIX}")
+        raise DataError(f"{path}, line {line}: a user without items; {FIX}")
     users = [sequence[0] for sequence in sequences]
-    for where, ids in ((path, pd.Series(users)), (item_path, items["item"])):
-        twice = ids.duplicated().to_numpy()
-        if twice.any():
-            line = int(np.argmax(twice))
-            raise DataError(f"{where}, line {line + 1}: {ids[line]} has a line before this one; {_FIX}")
+    check_once(path, users, header=False)
+    check_once(item_path, items["item"], header=False)
     taken = [item for sequence in sequences for item in sequence[1:]]
     unknown = ~np.isin(pd.factorize(pd.Series(taken))[1].to_numpy(str), items["item"].to_numpy(str))
     if unknown.any():
@@ -71,7 +67,7 @@ def _read_lines(path: Path) -> list[str]:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; download the file again") from error
     for number, line in enumerate(lines, 1):
         if not line.strip() or line[0] == " ":
-            raise DataError(f"{path}, line {number}: does not begin with an id: {line[:60]!r}; {_FIX}")
+            raise DataError(f"{path}, line {number}: does not begin with an id: {line[:60]!r}; {FIX}")
     return lines
 
 

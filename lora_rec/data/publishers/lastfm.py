@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.publishers.published import Download, Published, Publisher
-from lora_rec.data.publishers.tables import check_known, find_folder, read_columns
+from lora_rec.data.publishers.tables import check_known, check_once, find_folder, read_columns
 from lora_rec.data.sources import load_dataset
 from lora_rec.errors import DataError
 
@@ -38,6 +38,7 @@ def read_lastfm(folder: Path) -> Published:
     artists = read_columns(root / "artists.dat", names, separator="\t", header=True)
     path = root / "user_artists.dat"
     plays = read_columns(path, {"user": int, "item": int, "plays": float}, separator="\t", header=True)
+    check_once(root / "artists.dat", artists["item"], header=True)
     known = artists["item"].to_numpy()
     check_known(path, plays["item"].to_numpy(), known, what="artist that artists.dat lacks", header=True)
     dataset = load_dataset(
@@ -60,6 +61,7 @@ def _read_tags(root: Path, artists: pd.DataFrame) -> list[str]:
     given = read_columns(path, names, separator="\t", header=True)
     columns: dict[str, type] = {"tag": int, "name": str}
     tags = read_columns(root / "tags.dat", columns, separator="\t", header=True, encoding="latin-1")
+    check_once(root / "tags.dat", tags["tag"], header=True)
     check_known(
         path, given["tag"].to_numpy(), tags["tag"].to_numpy(), what="tag that tags.dat lacks", header=True
     )

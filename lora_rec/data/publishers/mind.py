@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from lora_rec.data.dataset import Dataset, Lists
 from lora_rec.data.impressions import Impressions
 from lora_rec.data.publishers.published import Download, Published, Publisher
-from lora_rec.data.publishers.tables import find_folder, import_pandas, need_file, read_columns
+from lora_rec.data.publishers.tables import (
+    FIX,
+    check_once,
+    find_folder,
+    import_pandas,
+    need_file,
+    read_columns,
+)
 from lora_rec.data.sources import load_dataset
 from lora_rec.errors import DataError
 
@@ -67,7 +74,9 @@ def _read_news(path: Path) -> pd.DataFrame:
             f"{path}, line 1: {n_columns} columns; give the official eight, or id, category and title"
         )
     columns: dict[str, type] = dict.fromkeys(_NEWS_COLUMNS[n_columns], str)
-    return read_columns(path, columns, separator="\t")
+    news = read_columns(path, columns, separator="\t")
+    check_once(path, news["item"], header=False)
+    return news
 
 
 def _read_times(path: Path, cells: pd.Series) -> NDArray[np.int64]:
@@ -76,8 +85,7 @@ def _read_times(path: Path, cells: pd.Series) -> NDArray[np.int64]:
     if times.isna().any():
         row = int(np.argmax(times.isna()))
         raise DataError(
-            f"{path}, line {row + 1}: time {cells[row]!r} does not read as 11/12/2019 2:14:46 PM; "
-            "put the line right, or download the file again"
+            f"{path}, line {row + 1}: time {cells[row]!r} does not read as 11/12/2019 2:14:46 PM; {FIX}"
         )
     return times.to_numpy("datetime64[s]").astype(np.int64)
 

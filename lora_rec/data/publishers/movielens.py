@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lora_rec.data.publishers.published import Download, Published, Publisher
-from lora_rec.data.publishers.tables import check_known, find_folder, import_pandas, need_file, read_columns
+from lora_rec.data.publishers.tables import (
+    check_known,
+    check_once,
+    find_folder,
+    import_pandas,
+    need_file,
+    read_columns,
+)
 from lora_rec.data.sources import load_dataset
 from lora_rec.errors import DataError
 
@@ -115,6 +122,7 @@ def _publish(
     """Cleans titles and genres, and numbers users and items."""
     pd = import_pandas()
     path, header = source
+    check_once(path.with_name(item_file), films["item"], header=header)
     what = f"movie that {item_file} lacks"
     check_known(path, ratings["item"].to_numpy(), films["item"].to_numpy(), what=what, header=header)
     films["title"] = films["title"].str.strip()

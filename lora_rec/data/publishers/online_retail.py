@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lora_rec.data.columns import read_numbers
 from lora_rec.data.publishers.published import Download, Published, Publisher
-from lora_rec.data.publishers.tables import find_folder, import_pandas
+from lora_rec.data.publishers.tables import FIX, find_folder, import_pandas
 from lora_rec.data.sources import load_dataset, read_table
 from lora_rec.errors import DataError, LoraRecError, did_you_mean
 
@@ -105,10 +105,7 @@ def _read_times(path: Path, cells: pd.Series) -> NDArray[np.int64]:
 def _refuse(path: Path, bad: NDArray[np.bool_], cells: pd.Series, column: str, noun: str) -> None:
     if bad.any():
         row = int(np.argmax(bad))
-        raise DataError(
-            f"{path}, line {row + 2}: {column} {str(cells.iloc[row])!r} is no {noun}; "
-            "put the line right, or download the file again"
-        )
+        raise DataError(f"{path}, line {row + 2}: {column} {str(cells.iloc[row])!r} is no {noun}; {FIX}")
 
 
 PUBLISHER = Publisher(

@@ -17,7 +17,7 @@ from lora_rec.errors import DataError, did_you_mean, missing_extra
 if TYPE_CHECKING:
     import pandas as pd
 
-_FIX = "put the line right, or download the file again"
+FIX = "put the line right, or download the file again"
 
 
 def find_folder(folder: Path, *, files: Sequence[str], needs: str) -> Path:
@@ -136,7 +136,7 @@ def _raise_bad_line(
             if len(cells) != len(columns):
                 raise DataError(
                     f"{path}, line {number}: {len(cells)} columns where {len(columns)} "
-                    f"({', '.join(name for name, _ in columns)}) are needed: {shown!r}; {_FIX}"
+                    f"({', '.join(name for name, _ in columns)}) are needed: {shown!r}; {FIX}"
                 ) from cause
             for (name, kind), cell in zip(columns, cells, strict=True):
                 try:
@@ -144,7 +144,7 @@ def _raise_bad_line(
                 except ValueError:
                     noun = "whole number" if kind is int else "number"
                     raise DataError(
-                        f"{path}, line {number}: {name} {cell[:60]!r} is no {noun}; {_FIX}"
+                        f"{path}, line {number}: {name} {cell[:60]!r} is no {noun}; {FIX}"
                     ) from cause
     raise DataError(f"{path}: cannot be read ({cause}); download the file again") from cause
 
@@ -172,6 +172,20 @@ def check_known(
             f"{path}, line {row + 1 + header}: {ids[row]} is a {what} ({rows} one); "
             "use files of one release, whole"
         )
+
+
+def check_once(path: Path, ids: pd.Series | list[str], *, header: bool) -> None:
+    """Refuses an id that an earlier line of the file has.
+
+    Raises:
+        DataError: names the first such line.
+    """
+    column = import_pandas().Series(ids)
+    twice = np.asarray(column.duplicated())
+    if twice.any():
+        row = int(np.argmax(twice))
+        line = row + 1 + header
+        raise DataError(f"{path}, line {line}: {column.iloc[row]} has a line before this one; {FIX}")
 
 
 def import_pandas() -> Any:
