@@ -111,13 +111,13 @@ class DataSection:
 
     def _column_checks(self) -> list[tuple[bool, str]]:
         """Finds columns that are named although the source brings its own."""
-        names = [field.name for field in fields(self) if field.name.endswith(("_column", "_columns"))]
+        columns = [column for column in fields(self) if column.name.endswith(("_column", "_columns"))]
         return [
             (
-                getattr(self, name) == type(self).__dataclass_fields__[name].default,
-                f"{name}: has no effect with source {self.source!r}; leave it out",
+                getattr(self, column.name) == column.default,
+                f"{column.name}: has no effect with source {self.source!r}; leave it out",
             )
-            for name in names
+            for column in columns
         ]
 
 
