@@ -1,8 +1,15 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from real_sets import FOLDERS, folder_of
 
-from lora_rec.pipeline.data import prepare_data
-from lora_rec.recipe import DataSection
+from lora_rec.data.publishers import PUBLISHERS
+from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.recipe import DataSection, Recipe
+from lora_rec.text.domains import DOMAINS, DomainTexts
+
+CONFIGS = Path(__file__).parents[2] / "recipes" / "configs"
 
 
 @pytest.fixture
@@ -49,3 +56,33 @@ def test_sequences_without_times_are_in_order(tmp_path):
     (tmp_path / "item_text.txt").write_text("B1 one\nB2 two\nB3 three\n")
     _, split = prepare_data(DataSection(source="amazon", root=str(tmp_path)))
     assert split.test.targets[0].tolist() == [2]
+
+
+def published_recipes():
+    found = [Recipe.load(path) for path in sorted(CONFIGS.glob("*.yaml"))]
+    return [recipe for recipe in found if recipe.data.source in PUBLISHERS]
+
+
+def test_the_recipes_of_published_sets_use_their_domains_texts():
+    recipes = published_recipes()
+    assert {recipe.data.source for recipe in recipes} == set(PUBLISHERS)
+    for recipe in recipes:
+        text = recipe.text
+        written = DomainTexts(text.item_template, text.history_item_template, text.history_length)
+        assert written == DOMAINS[PUBLISHERS[recipe.data.source].domain]
+        assert recipe.data.root == f"data/{Path(recipe.output).name}"
+
+
+TEST_USERS = {"movielens": 943, "lastfm": 1884, "amazon": 22_363, "online-retail": 2731, "mind": 102}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_recipes_of_published_sets_read_the_real_files(name):
+    folder = folder_of(name)
+    recipe = next(recipe for recipe in published_recipes() if recipe.data.source == name)
+    loaded = Recipe.load(CONFIGS / f"{Path(recipe.output).name}.yaml", overrides=[f"data.root={folder}"])
+    dataset, split = prepare_data(loaded.data)
+    assert len(split.test) == TEST_USERS[name]
+    examples, texts = prepare_texts(loaded, dataset, split)
+    assert len(texts.items) == dataset.n_items
+    assert len(texts.test_texts) == len(split.test)

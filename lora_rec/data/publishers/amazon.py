@@ -45,13 +45,13 @@ def read_amazon(folder: Path) -> Published:
     users = [sequence[0] for sequence in sequences]
     check_once(path, users, header=False)
     check_once(item_path, items["item"], header=False)
-    taken = [item for sequence in sequences for item in sequence[1:]]
-    unknown = ~np.isin(pd.factorize(pd.Series(taken))[1].to_numpy(str), items["item"].to_numpy(str))
+    taken = pd.Series([item for sequence in sequences for item in sequence[1:]])
+    unknown = ~np.asarray(taken.isin(items["item"]))
     if unknown.any():
-        name = pd.factorize(pd.Series(taken))[1][int(np.argmax(unknown))]
-        line = next(n for n, sequence in enumerate(sequences, 1) if name in sequence[1:])
+        place = int(np.argmax(unknown))
+        line = int(np.repeat(np.arange(len(users)), counts)[place]) + 1
         raise DataError(
-            f"{path}, line {line}: {name} is an item that {item_path.name} lacks; "
+            f"{path}, line {line}: {taken[place]} is an item that {item_path.name} lacks; "
             "use both files of one release"
         )
     table = pd.DataFrame({"user": np.repeat(users, counts), "item": taken})

@@ -39,8 +39,7 @@ def read_lastfm(folder: Path) -> Published:
     path = root / "user_artists.dat"
     plays = read_columns(path, {"user": int, "item": int, "plays": float}, separator="\t", header=True)
     check_once(root / "artists.dat", artists["item"], header=True)
-    known = artists["item"].to_numpy()
-    check_known(path, plays["item"].to_numpy(), known, what="artist that artists.dat lacks", header=True)
+    check_known(path, plays["item"], artists["item"], what="artist that artists.dat lacks", header=True)
     dataset = load_dataset(
         plays.sort_values("plays", kind="stable"),
         artists.assign(tags=_read_tags(root, artists)),
@@ -62,9 +61,7 @@ def _read_tags(root: Path, artists: pd.DataFrame) -> list[str]:
     columns: dict[str, type] = {"tag": int, "name": str}
     tags = read_columns(root / "tags.dat", columns, separator="\t", header=True, encoding="latin-1")
     check_once(root / "tags.dat", tags["tag"], header=True)
-    check_known(
-        path, given["tag"].to_numpy(), tags["tag"].to_numpy(), what="tag that tags.dat lacks", header=True
-    )
+    check_known(path, given["tag"], tags["tag"], what="tag that tags.dat lacks", header=True)
     counts = given.groupby(["item", "tag"]).size().reset_index(name="n")
     counts = counts.sort_values(["item", "n", "tag"], ascending=[True, False, True])
     top = counts.groupby("item").head(N_TAGS).merge(tags, on="tag")  # merge keeps the order of the left

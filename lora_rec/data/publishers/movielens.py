@@ -124,7 +124,7 @@ def _publish(
     path, header = source
     check_once(path.with_name(item_file), films["item"], header=header)
     what = f"movie that {item_file} lacks"
-    check_known(path, ratings["item"].to_numpy(), films["item"].to_numpy(), what=what, header=header)
+    check_known(path, ratings["item"], films["item"], what=what, header=header)
     films["title"] = films["title"].str.strip()
     if "year" not in films:
         # "Babylon 5" has no year and "Fury (2007-)" no single one: both stay as they are.

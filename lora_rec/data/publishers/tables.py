@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lora_rec.errors import DataError, did_you_mean, missing_extra
 
@@ -149,9 +148,7 @@ def _raise_bad_line(
     raise DataError(f"{path}: cannot be read ({cause}); download the file again") from cause
 
 
-def check_known(
-    path: Path, ids: NDArray[np.generic], known: NDArray[np.generic], *, what: str, header: bool
-) -> None:
+def check_known(path: Path, ids: pd.Series, known: pd.Series, *, what: str, header: bool) -> None:
     """Refuses ids that another table lacks.
 
     Args:
@@ -164,12 +161,12 @@ def check_known(
     Raises:
         DataError: an id is not known; names the first line.
     """
-    unknown = ~np.isin(ids, known)
+    unknown = ~np.asarray(ids.isin(known))
     if unknown.any():
         row = int(np.argmax(unknown))
         rows = f"{int(unknown.sum()):,} lines have" if unknown.sum() > 1 else "the line has"
         raise DataError(
-            f"{path}, line {row + 1 + header}: {ids[row]} is a {what} ({rows} one); "
+            f"{path}, line {row + 1 + header}: {ids.iloc[row]} is a {what} ({rows} one); "
             "use files of one release, whole"
         )
 

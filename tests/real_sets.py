@@ -8,7 +8,7 @@ import pytest
 
 from lora_rec.data.publishers import load_published
 
-ROOT = Path(os.environ.get("LORA_REC_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
+ROOT = Path(os.environ.get("LORA_REC_DATA") or Path(__file__).parents[1].parent / "shared" / "data")
 FOLDERS = {
     "movielens": "movielens-100k",
     "lastfm": "hetrec2011-lastfm-2k",
@@ -20,10 +20,15 @@ FOLDERS = {
 
 def real(name):
     """Gives a real data set by its publisher, or skips the test."""
+    return _load(name, folder_of(name))
+
+
+def folder_of(name):
+    """Gives the folder of a real data set, or skips the test."""
     folder = ROOT / FOLDERS[name]
     if not folder.is_dir():
         pytest.skip(f"{folder} is missing; set LORA_REC_DATA to the folder of the real data sets")
-    return _load(name, folder)
+    return folder
 
 
 @cache
