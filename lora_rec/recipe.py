@@ -19,8 +19,9 @@ def _require(section: object, checks: Sequence[tuple[bool, str]]) -> None:
 
 
 _PUBLISHED = ("movielens", "lastfm", "amazon", "online-retail", "mind")
-# Last.fm's plays have neither times nor an order, the Amazon sequences an order alone.
-_SPLITS = {"lastfm": ("random",), "amazon": ("leave_last_out", "random")}
+# Last.fm's plays have neither times nor an order, the Amazon sequences of 2014 an order alone.
+_SPLITS = {"lastfm": ("random",)}
+_SEQUENCE_SPLITS = ("leave_last_out", "random")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class DataSection:
     their publisher's own files from `root`, see `data.publishers`."""
     root: str | None = None
     """Folder with the publisher's files; downloaded into the cache when left out."""
+    variant: str | None = None
+    """Which release to download, e.g. `1m` for movielens; for amazon a category of 2023, e.g. `All_Beauty`."""
     interactions: str | None = None
     """Path of a CSV, Parquet or JSON Lines table, one row per interaction."""
     items: str | None = None
@@ -62,7 +65,8 @@ class DataSection:
     def __post_init__(self) -> None:
         """Checks ranges and combinations."""
         files = self.source == "files"
-        splits = _SPLITS.get(self.source, (self.split,))
+        sequences = self.source == "amazon" and self.variant is None
+        splits = _SEQUENCE_SPLITS if sequences else _SPLITS.get(self.source, (self.split,))
         with_quantiles = (self.validation_quantile, self.test_quantile) != (0.8, 0.9)
         _require(
             self,
@@ -82,7 +86,13 @@ class DataSection:
                     f"root: has no effect with source {self.source!r}; leave it out",
                 ),
                 (
-                    self.min_rating is None or self.source not in ("amazon", "online-retail", "mind"),
+                    self.variant is None or (self.source in _PUBLISHED and self.root is None),
+                    "variant: says what to download, so it has no effect with "
+                    + ("root" if self.root else f"source {self.source!r}")
+                    + "; leave it out",
+                ),
+                (
+                    self.min_rating is None or not (sequences or self.source in ("online-retail", "mind")),
                     f"min_rating: source {self.source!r} has no ratings; leave it out",
                 ),
                 (self.min_interactions >= 1, f"min_interactions: {self.min_interactions} is below 1"),

@@ -86,6 +86,11 @@ def test_settings_without_effect_are_refused():
         ),
         ({"source": "lastfm", "text_columns": ["title"]}, "text_columns: has no effect with source 'lastfm'"),
         ({"source": "amazon", "items": "b.csv"}, "interactions, items: have no effect with source 'amazon'"),
+        ({"source": "mind", "root": "x", "variant": "small"}, "variant: .* has no effect with root"),
+        (
+            {"source": "movielens-small", "variant": "1m"},
+            "variant: .* no effect with source 'movielens-small'",
+        ),
         ({"source": "amazon", "min_rating": "4"}, "min_rating: source 'amazon' has no ratings; leave it out"),
         (
             {"source": "lastfm"},
@@ -114,6 +119,7 @@ def test_published_sources_are_accepted():
         {"source": "movielens", "root": "x", "min_rating": "4", "split": "time", "test_quantile": ".95"},
         {"source": "lastfm", "root": "x", "split": "random", "split_seed": "3"},
         {"source": "amazon", "root": "x"},
+        {"source": "amazon", "variant": "All_Beauty", "split": "time", "min_rating": "4"},
         {"source": "online-retail", "root": "x", "split": "last_basket", "min_interactions": "5"},
         {"source": "mind", "split": "time"},
     ):

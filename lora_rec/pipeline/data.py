@@ -50,7 +50,7 @@ def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
         return dataset, split_randomly(dataset, seed=section.split_seed)
     if section.split == "last_basket":
         return dataset, leave_last_basket_out(dataset)
-    # The Amazon sequences have no times, but their order is that of time.
+    # The Amazon sequences of 2014 have no times, but their order is that of time.
     ordered = section.time_column is None or section.source == "amazon"
     return dataset, leave_last_out(dataset, ordered=ordered)
 
@@ -70,7 +70,7 @@ def _read(section: DataSection) -> Dataset:
             text_columns=section.text_columns,
             min_rating=section.min_rating,
         )
-    dataset = load_published(section.source, section.root).dataset
+    dataset = load_published(section.source, section.root, variant=section.variant).dataset
     return dataset if section.min_rating is None else keep_rated(dataset, min_rating=section.min_rating)
 
 

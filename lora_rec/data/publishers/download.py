@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import logging
 import os
 import tempfile
-import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -72,7 +72,7 @@ def _download(url: str, target: Path, *, by_hand: str) -> dict[str, str]:
                 size += file.write(block)
                 for found in digests.values():
                     found.update(block)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{url}: the download failed ({reason}); {by_hand}") from error
     if length is not None and size != int(length):

@@ -31,7 +31,8 @@ def load_published(
     """Reads a published data set from a folder, or downloads it into the cache first.
 
     Downloads lie in `datasets/NAME/VARIANT` under LORA_REC_CACHE or the user's cache folder. The terms are
-    logged once. A variant whose publisher gives no checksum is pinned on its first download.
+    logged once. A variant whose publisher gives no checksum is pinned on its first download. A folder that is
+    there is read as it is, whatever the address; delete it to download again.
 
     Args:
         name: a key of `PUBLISHERS`.
