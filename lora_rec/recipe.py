@@ -36,7 +36,7 @@ class DataSection:
     root: str | None = None
     """Folder with the publisher's files; downloaded into the cache when left out."""
     variant: str | None = None
-    """Which release to download, e.g. `1m` for movielens; for amazon a category of 2023, e.g. `All_Beauty`."""
+    """Which release to download, e.g. `1m` for movielens; for amazon a category of 2023: `All_Beauty`."""
     interactions: str | None = None
     """Path of a CSV, Parquet or JSON Lines table, one row per interaction."""
     items: str | None = None
