@@ -62,6 +62,27 @@ def test_the_example_of_several_adapters_runs(bundle, make_bundle, models, tmp_p
     assert set(names["towers"].active.values()) == {"default"}
 
 
+def test_the_example_of_a_published_set_runs(tmp_path, monkeypatch):
+    (code,) = re.findall(r"<!-- test: published -->\n```python\n(.*?)```", README, flags=re.S)
+    folder = tmp_path / "data" / "lastfm"
+    folder.mkdir(parents=True)
+    plays = "".join(f"{user}\t{item}\t{9 * item + user}\n" for user in (2, 3) for item in range(user, 12))
+    files = {
+        "artists": "id\tname\turl\tp\n" + "".join(f"{n}\tBand {n}\tx\ty\n" for n in range(12)),
+        "user_artists": "userID\tartistID\tweight\n" + plays,
+        "user_taggedartists": "u\ta\tt\td\tm\ty\n" + "".join(f"2\t{n}\t1\t1\t1\t2009\n" for n in range(12)),
+        "tags": "tagID\ttagValue\n1\tfolk\n",
+        "user_friends": "userID\tfriendID\n2\t3\n",
+    }
+    for name, text in files.items():
+        (folder / f"{name}.dat").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {})  # noqa: S102
+    assert out.getvalue().startswith("Band ")
+    assert out.getvalue().endswith("Shared tags: folk\n")
+
+
 def test_the_map_names_every_part():
     folder = ROOT / "lora_rec"
     parts = [*folder.glob("[a-z]*.py"), *(file.parent for file in folder.glob("*/__init__.py"))]

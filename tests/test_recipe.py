@@ -76,6 +76,57 @@ def test_settings_without_effect_are_refused():
         build_config(Recipe, {"output": "x", "data": files})
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"source": "movielens-small", "root": "x"}, "root: has no effect with source 'movielens-small'"),
+        (
+            {"source": "mind", "user_column": "u"},
+            "user_column: has no effect with source 'mind'; leave it out",
+        ),
+        ({"source": "lastfm", "text_columns": ["title"]}, "text_columns: has no effect with source 'lastfm'"),
+        ({"source": "amazon", "items": "b.csv"}, "interactions, items: have no effect with source 'amazon'"),
+        ({"source": "mind", "root": "x", "variant": "small"}, "variant: .* has no effect with root"),
+        (
+            {"source": "movielens-small", "variant": "1m"},
+            "variant: .* no effect with source 'movielens-small'",
+        ),
+        ({"source": "amazon", "min_rating": "4"}, "min_rating: source 'amazon' has no ratings; leave it out"),
+        (
+            {"source": "lastfm"},
+            "split: 'leave_last_out' needs times or an order that 'lastfm' .*; use random",
+        ),
+        (
+            {"source": "amazon", "split": "time"},
+            "split: 'time' needs times .* 'amazon' does not have; use leave_last_out or random",
+        ),
+        ({"source": "mind", "split_seed": "3"}, "split_seed: has no effect with split 'leave_last_out'"),
+        (
+            {"source": "mind", "split": "random", "test_quantile": ".95"},
+            "validation_quantile, test_quantile: have no effect with split 'random'",
+        ),
+        ({"source": "mind", "min_interactions": "0"}, "min_interactions: 0 is below 1"),
+        ({"source": "movilens"}, "source: 'movilens' is not a choice; did you mean 'movielens'"),
+    ],
+)
+def test_a_published_source_refuses_what_would_have_no_effect(data, message):
+    with pytest.raises(RecipeError, match=rf"data\.{message}"):
+        build_config(Recipe, {"output": "x", "data": data})
+
+
+def test_published_sources_are_accepted():
+    for data in (
+        {"source": "movielens", "root": "x", "min_rating": "4", "split": "time", "test_quantile": ".95"},
+        {"source": "lastfm", "root": "x", "split": "random", "split_seed": "3"},
+        {"source": "amazon", "root": "x"},
+        {"source": "amazon", "variant": "All_Beauty", "split": "time", "min_rating": "4"},
+        {"source": "online-retail", "root": "x", "split": "last_basket", "min_interactions": "5"},
+        {"source": "mind", "split": "time"},
+    ):
+        recipe = build_config(Recipe, {"output": "x", "data": data})
+        assert recipe.data.source == data["source"]
+
+
 def test_resolved_recipe_runs_again(tmp_path):
     recipe = build_config(Recipe, MINIMAL)
     file = tmp_path / "r.yaml"

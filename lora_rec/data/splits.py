@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Dataset, EvaluationSet, Lists, Split, SplitReport
+from lora_rec.data.cut import cut
+from lora_rec.data.dataset import Dataset, Split
 from lora_rec.errors import DataError
 
 _Ints = NDArray[np.int64]
@@ -43,9 +46,7 @@ def leave_last_out(dataset: Dataset, *, min_interactions: int = 3, ordered: bool
     from_end = np.cumsum(counts)[dataset.users] - np.arange(dataset.n_interactions)  # 1 for a user's last
     part = np.where(enough[dataset.users], np.clip(3 - from_end, 0, 2), 0)  # 0 train, 1 validation, 2 test
     few = {f"users with fewer than {min_interactions} interactions: training only": int((~enough).sum())}
-    return _make_split(
-        dataset, part, name=f"leave_last_out(min_interactions={min_interactions})", dropped=few
-    )
+    return cut(dataset, part, name=f"leave_last_out(min_interactions={min_interactions})", dropped=few)
 
 
 def split_at_time(dataset: Dataset, *, validation_from: int, test_from: int) -> Split:
@@ -78,7 +79,7 @@ def split_at_time(dataset: Dataset, *, validation_from: int, test_from: int) -> 
                 f"test_from={test_from} (times: {span}); choose other moments"
             )
     name = f"split_at_time(validation_from={validation_from}, test_from={test_from})"
-    return _make_split(dataset, part, name=name, dropped={})
+    return cut(dataset, part, name=name, dropped={})
 
 
 def split_at_quantiles(dataset: Dataset, *, validation: float = 0.8, test: float = 0.9) -> Split:
@@ -108,102 +109,87 @@ def split_at_quantiles(dataset: Dataset, *, validation: float = 0.8, test: float
     return split_at_time(dataset, validation_from=start, test_from=end)
 
 
-def _times(dataset: Dataset, where: str) -> _Ints:
-    if dataset.times is None:
-        raise DataError(f"{where}: the data has no times; name a time_column, or use leave_last_out")
-    return dataset.times
+def split_randomly(dataset: Dataset, *, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Split:
+    """Splits each user's interactions at random by three shares, for data without times.
 
-
-def _make_split(dataset: Dataset, part: _Ints, *, name: str, dropped: dict[str, int]) -> Split:
-    """Cuts a data set by the part of each interaction: 0 train, 1 validation, 2 test; part grows per user."""
-    kept: dict[str, dict[str, int]] = {}
-    train = part == 0
-    kept["train"] = _count(dataset.users[train], dataset.items[train])
-    reasons = dict(dropped)
-    sets = []
-    for number, label in ((1, "validation"), (2, "test")):
-        evaluation, why = _evaluate(dataset, before=part < number, during=part == number)
-        reasons |= {f"{label} {reason}": count for reason, count in why.items()}
-        kept[label] = _count(evaluation.users, evaluation.targets.values, n=len(evaluation.targets.values))
-        sets.append(evaluation)
-    seen = np.bincount(dataset.items[train], minlength=dataset.n_items) > 0
-    report = SplitReport(
-        name=name,
-        kept=kept,
-        dropped={reason: count for reason, count in reasons.items() if count},
-        tied_test_targets=_count_ties(dataset, part, sets[1].users),
-        unseen_test_targets=int((~seen[sets[1].targets.values]).sum()),
-    )
-    return Split(
-        train_users=dataset.users[train],
-        train_items=dataset.items[train],
-        train_times=dataset.times[train] if dataset.times is not None else None,
-        validation_users=dataset.users[part == 1],
-        validation_items=dataset.items[part == 1],
-        validation=sets[0],
-        test=sets[1],
-        report=report,
-        n_users=dataset.n_users,
-        n_items=dataset.n_items,
-    )
-
-
-def _count(users: _Ints, items: _Ints, n: int | None = None) -> dict[str, int]:
-    return {
-        "users": len(_distinct(users)),
-        "items": len(_distinct(items)),
-        "interactions": len(items) if n is None else n,
-    }
-
-
-def _evaluate(
-    dataset: Dataset, *, before: NDArray[np.bool_], during: NDArray[np.bool_]
-) -> tuple[EvaluationSet, dict[str, int]]:
-    """Makes one evaluation set, and counts what is left out of it and why.
+    This is the random ratio split, grouped by user, that RecBole's benchmarks use: each user's n interactions
+    are shuffled and cut; validation and test get `int(share * n)` each and training the rest. A part whose
+    share of n is below one takes one interaction from training, the test first, as long as training keeps
+    one. So 50 interactions at 8:1:1 give 40, 5 and 5, and 3 give 1, 1 and 1. The history of a test user is
+    training and validation together, in the data set's order; all other items are ranked. A target that is in
+    the history (the pair is there twice) is left out.
 
     Args:
-        dataset: the interactions.
-        before: (E,), what is known.
-        during: (E,), what is to be predicted.
+        dataset: times are not used.
+        shares: of training, validation and test; positive, with sum 1.
+        seed: same seed, same split.
+
+    Raises:
+        DataError: shares that are no shares, or a part without any interaction.
     """
-    histories = Lists.from_groups(dataset.users[before], dataset.items[before], n_groups=dataset.n_users)
-    users, items = dataset.users[during], dataset.items[during]
-    known = histories.counts[users] > 0
-    # One number per pair of user and item; n_users * n_items stays far below 2**63.
-    pairs = users * dataset.n_items + items
-    distinct, first_row, place = np.unique(pairs, return_index=True, return_inverse=True)
+    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-9:
+        raise DataError(f"split_randomly.shares: {tuple(shares)}; give three positive shares with sum 1")
+    n = np.bincount(dataset.users, minlength=dataset.n_users)
+    sizes = {number: (shares[number] * n).astype(np.int64) for number in (1, 2)}
+    left = n - sizes[1] - sizes[2]
+    for number in (2, 1):
+        short = (n > 0) & (sizes[number] == 0) & (left > 1)
+        sizes[number] += short
+        left -= short
+    draw = np.random.default_rng(seed).random(dataset.n_interactions)
+    order = np.lexsort((draw, dataset.users))
+    users = dataset.users  # sorted, so the same before and after the shuffle
+    place = np.arange(len(users)) - (np.cumsum(n) - n)[users]
+    part = np.empty(len(users), np.int64)
+    part[order] = (place >= left[users]).astype(np.int64) + (place >= (left + sizes[1])[users])
+    for number, name in enumerate(("training", "validation", "test")):
+        if not (part == number).any():
+            most = n.max(initial=0)
+            raise DataError(
+                f"split_randomly: no interaction for {name} (a user has {most} at most); give more data"
+            )
+    written = ", ".join(f"{share:g}" for share in shares)
+    name = f"split_randomly(shares=({written}), seed={seed})"
+    return cut(dataset, part, name=name, dropped={}, ordered=False)
+
+
+def leave_last_basket_out(dataset: Dataset) -> Split:
+    """Holds out each user's last basket of new items for the test and the one before for validation.
+
+    Only the first purchase of each item by a user is kept; a basket is what then has one user and one time.
+    So every target is new to its user, and a visit with repeat purchases alone is no basket. A user with one
+    basket is only learned from; a user with two has no history for validation but is tested. Filter rare
+    users and items first, with `keep_frequent`.
+
+    Args:
+        dataset: with times.
+
+    Raises:
+        DataError: there are no times, or no user has two baskets.
+    """
+    times = _times(dataset, "leave_last_basket_out")
+    pairs = dataset.users * dataset.n_items + dataset.items
     first = np.zeros(len(pairs), bool)
-    first[first_row] = True
-    seen = _is_among(distinct, dataset.users[before] * dataset.n_items + dataset.items[before])[place]
-    target = known & ~seen & first
-    chosen = _distinct(users[target])
-    targets = Lists.from_groups(users[target], items[target], n_groups=dataset.n_users)
-    why = {
-        "users without a history": len(_distinct(users[~known])),
-        "targets that are already in the history": int((known & seen).sum()),
-        "targets that repeat another": int((known & ~seen & ~first).sum()),
-        "users without a target left": len(_distinct(users[known])) - len(chosen),
+    first[np.unique(pairs, return_index=True)[1]] = True  # the first row of a pair is its earliest
+    rows = np.flatnonzero(first)
+    users, moments = dataset.users[rows], times[rows]
+    opens = np.ones(len(rows), bool)
+    opens[1:] = (np.diff(users) != 0) | (np.diff(moments) != 0)
+    basket = np.cumsum(opens)  # numbered over all users, and their users are sorted
+    n_baskets = np.bincount(users[opens], minlength=dataset.n_users)
+    if n_baskets.max(initial=0) < 2:
+        raise DataError("leave_last_basket_out: no user has two baskets of new items; give more data")
+    from_end = np.cumsum(n_baskets)[users] - basket  # 0 for a user's last
+    part = np.full(len(pairs), -1, np.int64)
+    part[rows] = np.where(n_baskets[users] > 1, np.clip(2 - from_end, 0, 2), 0)
+    dropped = {
+        "interactions that repeat an earlier purchase": int((~first).sum()),
+        "users with one basket: training only": int((n_baskets == 1).sum()),
     }
-    return EvaluationSet(chosen, histories.take(chosen), targets.take(chosen)), why
+    return cut(dataset, part, name="leave_last_basket_out()", dropped=dropped)
 
 
-def _is_among(distinct: _Ints, values: _Ints) -> NDArray[np.bool_]:
-    """Says for each of the sorted distinct numbers whether it is among the values; does not sort those."""
-    found = np.zeros(len(distinct), bool)
-    if len(distinct):
-        place = np.minimum(np.searchsorted(distinct, values), len(distinct) - 1)
-        found[place[distinct[place] == values]] = True
-    return found
-
-
-def _distinct(ids: _Ints) -> _Ints:
-    return np.flatnonzero(np.bincount(ids))
-
-
-def _count_ties(dataset: Dataset, part: _Ints, users: _Ints) -> int:
-    """Counts evaluated users whose first test interaction has the time of the one before it."""
+def _times(dataset: Dataset, where: str) -> _Ints:
     if dataset.times is None:
-        return 0
-    start = np.flatnonzero((part[1:] == 2) & (part[:-1] < 2) & (dataset.users[1:] == dataset.users[:-1])) + 1
-    tied = start[dataset.times[start] == dataset.times[start - 1]]
-    return int(np.isin(dataset.users[tied], users).sum())
+        raise DataError(f"{where}: the data has no times; name a time_column, or use another split")
+    return dataset.times

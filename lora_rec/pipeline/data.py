@@ -9,8 +9,15 @@ from numpy.typing import NDArray
 
 from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.examples import Examples, draw_examples
+from lora_rec.data.filters import keep_frequent, keep_rated
+from lora_rec.data.publishers import load_published
 from lora_rec.data.sources import load_dataset, load_movielens_small
-from lora_rec.data.splits import leave_last_out, split_at_quantiles
+from lora_rec.data.splits import (
+    leave_last_basket_out,
+    leave_last_out,
+    split_at_quantiles,
+    split_randomly,
+)
 from lora_rec.recipe import DataSection, Recipe
 from lora_rec.text.templates import render_histories, render_items
 
@@ -32,26 +39,17 @@ class Texts:
 
 
 def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
-    """Reads, checks and splits the data."""
+    """Reads, checks, filters and splits the data."""
     dataset = load_data(section)
     return dataset, split_data(section, dataset)
 
 
 def load_data(section: DataSection) -> Dataset:
-    """Reads and checks the data."""
-    if section.source == "movielens-small":
-        return load_movielens_small(min_rating=section.min_rating)
-    return load_dataset(
-        section.interactions,
-        section.items,
-        user_column=section.user_column,
-        item_column=section.item_column,
-        item_id_column=section.item_id_column,
-        time_column=section.time_column,
-        rating_column=section.rating_column,
-        text_columns=section.text_columns,
-        min_rating=section.min_rating,
-    )
+    """Reads, checks and filters the data."""
+    dataset = _read(section)
+    if section.min_interactions > 1:
+        dataset = keep_frequent(dataset, min_interactions=section.min_interactions)
+    return dataset
 
 
 def split_data(section: DataSection, dataset: Dataset) -> Split:
@@ -59,7 +57,32 @@ def split_data(section: DataSection, dataset: Dataset) -> Split:
     if section.split == "time":
         quantiles = {"validation": section.validation_quantile, "test": section.test_quantile}
         return split_at_quantiles(dataset, **quantiles)
-    return leave_last_out(dataset, ordered=section.time_column is None)
+    if section.split == "random":
+        return split_randomly(dataset, seed=section.split_seed)
+    if section.split == "last_basket":
+        return leave_last_basket_out(dataset)
+    # The Amazon sequences of 2014 have no times, but their order is that of time.
+    ordered = section.time_column is None or section.source == "amazon"
+    return leave_last_out(dataset, ordered=ordered)
+
+
+def _read(section: DataSection) -> Dataset:
+    if section.source == "movielens-small":
+        return load_movielens_small(min_rating=section.min_rating)
+    if section.source == "files":
+        return load_dataset(
+            section.interactions,
+            section.items,
+            user_column=section.user_column,
+            item_column=section.item_column,
+            item_id_column=section.item_id_column,
+            time_column=section.time_column,
+            rating_column=section.rating_column,
+            text_columns=section.text_columns,
+            min_rating=section.min_rating,
+        )
+    dataset = load_published(section.source, section.root, variant=section.variant).dataset
+    return dataset if section.min_rating is None else keep_rated(dataset, min_rating=section.min_rating)
 
 
 def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examples, Texts]:

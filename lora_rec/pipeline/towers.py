@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lora_rec.adapter_settings import FULL_PRECISION_ONLY
+from lora_rec.cache import cache_folder
 from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
 from lora_rec.metrics import ndcg_at_k
@@ -23,7 +24,6 @@ from lora_rec.recipe import Recipe, TowerSection, TrainSection
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches, tokenize
 from lora_rec.towers.adapters import attach, start_from_inputs, start_from_weights
 from lora_rec.towers.backbone import load_backbone
-from lora_rec.towers.source import cache_folder
 from lora_rec.towers.two_tower import Tower, TwoTower, project
 from lora_rec.train.loop import TrainingResult, train_two_tower
 from lora_rec.train.prefix_cache import open_prefix_cache

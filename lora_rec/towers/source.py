@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from lora_rec.cache import cache_folder
 from lora_rec.errors import TowerError, did_you_mean, missing_extra
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,6 @@ class BackboneSource:
     base_model_id: str
     """Hub id, or the name of a local folder; never a path."""
     revision: str | None
-
-
-def cache_folder() -> Path:
-    """Gives the folder for what can be computed again: LORA_REC_CACHE, or the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lora_rec"
-    return Path(os.environ.get("LORA_REC_CACHE") or default).expanduser()
 
 
 def resolve_backbone(name: str, *, revision: str | None = None, where: str = "backbone") -> BackboneSource:
