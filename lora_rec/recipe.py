@@ -228,8 +228,8 @@ class HeadSection:
     positions_per_user: int = 24
     """Points of each history trained on in one epoch, drawn anew each time."""
     temperature: float = 0.1
-    linear_rank: int = 512
-    """Largest width of the linear item-item part."""
+    n_neighbours: int = 128
+    """Weights that the linear part keeps of each item."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -240,7 +240,7 @@ class HeadSection:
             (self.temperature > 0, f"temperature: {self.temperature} is not positive"),
             (0 <= self.dropout < 1, f"dropout: {self.dropout} is not in [0, 1)"),
             (0 <= self.id_dropout < 1, f"id_dropout: {self.id_dropout} is not in [0, 1)"),
-            (self.linear_rank >= 1, f"linear_rank: {self.linear_rank} is below 1"),
+            (self.n_neighbours >= 1, f"n_neighbours: {self.n_neighbours} is below 1"),
         ]
         _require(self, checks)
 

@@ -16,6 +16,7 @@ from lora_rec.rank.baselines import USERS_AT_ONCE
 from lora_rec.rank.linear import EXACT_CELLS, EXACT_ROWS
 from lora_rec.recipe import Recipe
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches
+from lora_rec.train.item_item import EXACT_ITEMS
 
 SIMULATED_STEPS = 200  # of training, to see which sizes of micro-batches come up
 LARGE_RANK = 1024
@@ -158,7 +159,8 @@ def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int
         decomposing = 8 * n_interactions * rank + 16 * n_items * rank
     vectors = 4 * n_items * rank
     softmax = 16 * recipe.head.batch_size * n_items
-    ranking = max(decomposing, 5 * vectors, softmax)
+    linear = 8 * n_items * n_items if n_items <= EXACT_ITEMS else max(decomposing, 5 * vectors)
+    ranking = max(linear, softmax)
     # The baseline by cosine has one axis per user, and sums them over every history.
     at_once = n_interactions * min(1.0, USERS_AT_ONCE / n_users)
     cosine = int(4 * n_users * (2 * n_items + at_once))

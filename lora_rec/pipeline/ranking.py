@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -13,19 +12,21 @@ from lora_rec.data.dataset import EvaluationSet, Lists, Split
 from lora_rec.data.examples import Examples
 from lora_rec.metrics import coverage_at_k, evaluate_lists, ndcg_at_k
 from lora_rec.pipeline.data import Texts
+from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
 from lora_rec.rank.head import RankingHead, SequencePart
+from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.linear import LinearModel, centre, decompose
 from lora_rec.rank.ranker import rerank_lists
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import HeadSection, RankingSection
 from lora_rec.train.head import HeadExamples, SequenceHead, train_sequence_head
+from lora_rec.train.item_item import prepare_fit
 
 _Array = NDArray[np.float32]
 REGULARISATIONS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
 DECAYS = (0.6, 0.7, 0.8, 0.9, 1.0)
-TEXT_WEIGHTS = (0.0, 2.0, 4.0, 8.0)
 SEQUENCE_WEIGHTS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
 VALIDATED_WEIGHT = 0.008  # of the sequence part while its epochs are compared
 RARE_COUNT = 2
@@ -37,7 +38,6 @@ class LinearChoice:
 
     regularisation: float
     decay: float
-    text_weight: float
     validation: float
 
 
@@ -46,7 +46,7 @@ class FittedHead:
     """The head before and after its linear part saw the validation items."""
 
     head: RankingHead
-    choice: LinearChoice
+    choice: ItemItemChoice
     validation: float
 
 
@@ -56,39 +56,25 @@ def validation_score(users: _Array, items: _Array, chosen: EvaluationSet) -> flo
     return float(ndcg_at_k(lists, list(chosen.targets), k=10).mean())
 
 
-def choose_linear(
-    split: Split, *, text_vectors: _Array | None = None, text_weights: Iterable[float] = (0.0,)
-) -> LinearChoice:
-    """Chooses a linear item-item model's numbers on validation data; without text this is EASE."""
+def choose_linear(split: Split) -> LinearChoice:
+    """Chooses the numbers of a recency-weighted EASE on validation data."""
     best: LinearChoice | None = None
-    for text_weight in text_weights:
-        spectrum = decompose(
-            split.train_histories(), n_items=split.n_items, text_vectors=text_vectors, text_weight=text_weight
+    spectrum = decompose(split.train_histories(), n_items=split.n_items)
+    for regularisation, decay in product(REGULARISATIONS, DECAYS):
+        model = spectrum.model(regularisation=regularisation, decay=decay)
+        score = validation_score(
+            model.user_vectors(split.validation.histories), model.item_vectors(), split.validation
         )
-        for regularisation, decay in product(REGULARISATIONS, DECAYS):
-            model = spectrum.model(regularisation=regularisation, decay=decay)
-            score = validation_score(
-                model.user_vectors(split.validation.histories), model.item_vectors(), split.validation
-            )
-            if best is None or score > best.validation:
-                best = LinearChoice(regularisation, decay, text_weight, score)
+        if best is None or score > best.validation:
+            best = LinearChoice(regularisation, decay, score)
     assert best is not None  # the grids are not empty
     return best
 
 
-def fit_linear(
-    histories: Lists,
-    choice: LinearChoice,
-    *,
-    n_items: int,
-    text_vectors: _Array | None = None,
-    max_rank: int | None = None,
-) -> LinearModel:
-    """Fits a linear model with chosen numbers."""
-    spectrum = decompose(
-        histories, n_items=n_items, text_vectors=text_vectors, text_weight=choice.text_weight
-    )
-    return spectrum.model(regularisation=choice.regularisation, decay=choice.decay, max_rank=max_rank)
+def fit_linear(histories: Lists, choice: LinearChoice, *, n_items: int) -> LinearModel:
+    """Fits EASE with chosen numbers."""
+    spectrum = decompose(histories, n_items=n_items)
+    return spectrum.model(regularisation=choice.regularisation, decay=choice.decay)
 
 
 def text_vectors(vectors: Vectors, item_states: _Array) -> _Array:
@@ -109,15 +95,15 @@ def fit_head(
 ) -> FittedHead:
     """Fits both parts of the head and their weight: everything is chosen on validation data."""
     text = text_vectors(vectors, item_states)
-    choice = choose_linear(split, text_vectors=text, text_weights=TEXT_WEIGHTS)
-    fit = {"n_items": split.n_items, "text_vectors": text, "max_rank": section.linear_rank}
-    linear = fit_linear(split.train_histories(), choice, **fit)  # type: ignore[arg-type]
+    n_neighbours = section.n_neighbours
+    choice, linear = choose_item_item(
+        split, text_vectors=text, n_neighbours=n_neighbours, show_progress=show_progress
+    )
 
     def validate(sequence: SequencePart, weight: float) -> float:
         head = RankingHead(linear, sequence, weight)
-        return validation_score(
-            head.user_vectors(split.validation.histories), head.item_vectors(), split.validation
-        )
+        lists, _ = head.top_k(split.validation.histories, k=10)
+        return float(ndcg_at_k(lists, list(split.validation.targets), k=10).mean())
 
     module = SequenceHead(
         text,
@@ -148,7 +134,8 @@ def fit_head(
     sequence = SequencePart(**arrays)
     scores = {weight: validate(sequence, weight) for weight in SEQUENCE_WEIGHTS}
     weight = max(scores, key=lambda w: scores[w])
-    refitted = fit_linear(split.refit_histories(), choice, **fit)  # type: ignore[arg-type]
+    fit = prepare_fit(split.refit_histories(), n_items=split.n_items, text_vectors=text)
+    refitted = ItemItemModel(*fit.table(choice.settings, n_neighbours=n_neighbours), choice.decay)
     return FittedHead(RankingHead(refitted, sequence, weight), choice, scores[weight])
 
 
@@ -181,11 +168,8 @@ class Comparison:
 
     def add_head(self, head: RankingHead, similarity: _Array, section: RankingSection) -> None:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
-        users, items = head.user_vectors(self.split.test.histories), head.item_vectors()
-        self.add("ranking_head", users, items)
-        pool, scores = top_k(
-            users, items, k=max(self.k, section.n_candidates), exclude=self.split.test.histories
-        )
+        pool, scores = head.top_k(self.split.test.histories, k=max(self.k, section.n_candidates))
+        self.lists["ranking_head"] = pool[:, : self.k]
         self.lists["ranking_head_diverse"], _ = rerank_lists(
             pool, scores, similarity, k=self.k, diversity=section.diversity, strategy=section.strategy
         )

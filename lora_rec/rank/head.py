@@ -1,6 +1,6 @@
-"""The ranking head in numpy: one user vector from a history, so a list is a dot product over the catalogue.
+"""The ranking head in numpy: from a history to scores over the catalogue.
 
-It holds two parts side by side. The linear part is the item-item model of `linear`. The sequence part pools
+It adds up two parts. The linear part is the item-item model of `item_item`. The sequence part pools
 the history's item inputs (a projection of the text vector plus a residual per item id) with learned queries
 and a bias per place in the history, adds the user's text vector where there is one, and maps that to the
 items' space. `train.head` trains it in torch; this is the same arithmetic.
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.dataset import Lists
-from lora_rec.rank.linear import LinearModel
+from lora_rec.rank.item_item import ItemItemModel
+from lora_rec.rank.search import top_k_of
 
 _Array = NDArray[np.float32]
 SEQUENCE_SHAPES = ("queries", "place_bias", "hidden_weight", "hidden_bias", "output_weight", "output_bias")
@@ -75,29 +76,43 @@ class SequencePart:
 class RankingHead:
     """Both parts and the weight of the second."""
 
-    linear: LinearModel
+    linear: ItemItemModel
     sequence: SequencePart
     sequence_weight: float
     """Factor of the sequence part's scores, chosen on validation data; 0 leaves the linear part alone."""
 
-    def item_vectors(self) -> _Array:
-        """(N, R + W + 1), what user vectors are multiplied with."""
-        weighted = self.sequence_weight * np.column_stack([self.sequence.items, self.sequence.item_bias])
-        return np.concatenate([self.linear.item_vectors(), weighted.astype(np.float32)], axis=1)
+    @property
+    def n_items(self) -> int:
+        """N, items of the catalogue."""
+        return len(self.sequence.items)
 
-    def user_vectors(self, histories: Lists, user_embeddings: _Array | None = None) -> _Array:
-        """Gives (U, R + W + 1); see `SequencePart.user_vectors`."""
-        sequence = self.sequence.user_vectors(histories, user_embeddings)
-        ones = np.ones((len(sequence), 1), dtype=np.float32)
-        return np.concatenate([self.linear.user_vectors(histories), sequence, ones], axis=1)
+    def scores(self, histories: Lists, user_embeddings: _Array | None = None) -> _Array:
+        """Gives (U, N); see `SequencePart.user_vectors`."""
+        result = self.linear.scores(histories)
+        if self.sequence_weight:
+            weight = np.float32(self.sequence_weight)
+            users = self.sequence.user_vectors(histories, user_embeddings)
+            result += weight * (users @ self.sequence.items.T + self.sequence.item_bias)
+        return result
+
+    def top_k(
+        self, histories: Lists, *, k: int, user_embeddings: _Array | None = None
+    ) -> tuple[NDArray[np.int64], _Array]:
+        """Gives the best items (U, K) outside each history, and their scores (U, K)."""
+
+        def score(rows: NDArray[np.int64]) -> _Array:
+            embeddings = None if user_embeddings is None else user_embeddings[rows]
+            return self.scores(histories.take(rows), embeddings)
+
+        return top_k_of(score, n_users=len(histories), n_items=self.n_items, k=k, exclude=histories)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Gives every array by name, for a safetensors file; the factors in half precision."""
+        """Gives every array by name, for a safetensors file; the linear part's weights in half precision."""
         arrays: dict[str, NDArray[np.generic]] = {
             name: getattr(self.sequence, name) for name in SEQUENCE_SHAPES
         }
         arrays |= {"items": self.sequence.items, "item_bias": self.sequence.item_bias}
-        arrays |= {"factors": self.linear.factors.astype(np.float16), "scales": self.linear.scales}
+        arrays |= {"neighbours": self.linear.neighbours, "weights": self.linear.weights.astype(np.float16)}
         return arrays | {"settings": np.array([self.linear.decay, self.sequence_weight], dtype=np.float64)}
 
     @classmethod
@@ -108,8 +123,8 @@ class RankingHead:
             name: np.asarray(arrays[name], dtype=np.float32)
             for name in (*SEQUENCE_SHAPES, "items", "item_bias")
         }
-        factors = np.asarray(arrays["factors"], dtype=np.float32)
-        linear = LinearModel(factors, np.asarray(arrays["scales"], dtype=np.float32), decay)
+        neighbours = np.asarray(arrays["neighbours"], dtype=np.int32)
+        linear = ItemItemModel(neighbours, np.asarray(arrays["weights"], dtype=np.float32), decay)
         return cls(linear, SequencePart(**fields), weight)
 
 

@@ -10,7 +10,7 @@ side-information").
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,10 +51,6 @@ class LinearModel:
             result[start:stop] = sum_by_row(weighted, users[rows] - start, n_rows=stop - start)
         return result
 
-    def with_decay(self, decay: float) -> LinearModel:
-        """Gives the same model with another recency weight."""
-        return replace(self, decay=decay)
-
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
@@ -65,11 +61,11 @@ class Spectrum:
     values: NDArray[np.float32]
     """(R,)"""
 
-    def model(self, *, regularisation: float, decay: float, max_rank: int | None = None) -> LinearModel:
-        """Gives the fitted model; `max_rank` drops the weakest factors after the scales were computed."""
+    def model(self, *, regularisation: float, decay: float) -> LinearModel:
+        """Gives the fitted model."""
         factors = self.vectors * np.sqrt(self.values / (self.values + regularisation))
         scales = 1 / np.maximum(1 - np.einsum("nr,nr->n", factors, factors), 1e-6)
-        return LinearModel(np.ascontiguousarray(factors[:, :max_rank]), scales, decay)
+        return LinearModel(factors, scales, decay)
 
 
 def decompose(

@@ -18,7 +18,6 @@ from lora_rec.data.dataset import Lists
 from lora_rec.errors import BundleError, DataError, nearest_names
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.rerank import rerank
-from lora_rec.rank.search import top_k
 from lora_rec.schema import Manifest
 
 if TYPE_CHECKING:
@@ -98,11 +97,6 @@ class Recommender:
         head = RankingHead.from_arrays(load_file(root / "head.safetensors"))
         metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
         return cls(manifest, tuple(items["ids"]), items["fields"], vectors, similarity, head, metrics)
-
-    @cached_property
-    def scoring_vectors(self) -> NDArray[np.float32]:
-        """What a user vector of the head is multiplied with, one row per item."""
-        return self.head.item_vectors()
 
     @cached_property
     def titles(self) -> Sequence[str]:
@@ -204,11 +198,10 @@ class Recommender:
             raise ValueError(f"k: {k} is below 1; give the length of the list")
         if not 0 <= diversity <= 1:
             raise ValueError(f"diversity: {diversity} is not in [0, 1]")
-        users = self.head.user_vectors(histories, user_embeddings)
         if diversity == 0:
-            return top_k(users, self.scoring_vectors, k=k, exclude=histories)
+            return self.head.top_k(histories, k=k, user_embeddings=user_embeddings)
         pool = n_candidates or max(self.manifest.ranking.n_candidates, RELATIVE_CANDIDATES * k)
-        candidates, scores = top_k(users, self.scoring_vectors, k=max(k, pool), exclude=histories)
+        candidates, scores = self.head.top_k(histories, k=max(k, pool), user_embeddings=user_embeddings)
         return rerank_lists(
             candidates,
             scores,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,35 @@ def top_k(
     Args:
         user_vectors: (U, D).
         item_vectors: (N, D).
+        k: see `top_k_of`.
+        exclude: see `top_k_of`.
+        block: see `top_k_of`.
+    """
+    return top_k_of(
+        lambda rows: user_vectors[rows] @ item_vectors.T,
+        n_users=len(user_vectors),
+        n_items=len(item_vectors),
+        k=k,
+        exclude=exclude,
+        block=block,
+    )
+
+
+def top_k_of(
+    score: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    *,
+    n_users: int,
+    n_items: int,
+    k: int,
+    exclude: Lists | None = None,
+    block: int = 256,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Gives the best items of each user by any score.
+
+    Args:
+        score: gives new scores (B, N) for some users' numbers (B,).
+        n_users: U.
+        n_items: N.
         k: list length; at most N are given.
         exclude: U lists of items that are left out, e.g. those already seen.
         block: users scored at a time.
@@ -30,18 +61,18 @@ def top_k(
         fewer than K items left has -1 and -inf at the end.
 
     Raises:
-        ValueError: a vector is not finite.
+        ValueError: a score is not finite.
     """
-    n_users, n_items = len(user_vectors), len(item_vectors)
     k = min(k, n_items)
     items = np.empty((n_users, k), dtype=np.int64)
     scores = np.empty((n_users, k), dtype=np.float32)
     for start in range(0, n_users, block):
-        part = user_vectors[start : start + block] @ item_vectors.T
+        rows = np.arange(start, min(start + block, n_users))
+        part = score(rows)
         if not np.isfinite(part).all():  # the scores tell, and they are far fewer than the vectors' values
             raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
         if exclude is not None:
-            lists = exclude.take(np.arange(start, start + len(part)))
+            lists = exclude.take(rows)
             part[np.repeat(np.arange(len(part)), lists.counts), lists.values] = -np.inf
         # Every item that ties with the k-th could belong to the list, so the threshold decides, not the
         # partition.

@@ -3,8 +3,9 @@ import torch
 
 from lora_rec.data.dataset import Lists
 from lora_rec.rank.head import RankingHead, SequencePart
-from lora_rec.rank.linear import decompose
+from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.train.head import HeadExamples, SequenceHead, train_sequence_head
+from lora_rec.train.item_item import ItemItemSettings, prepare_fit
 
 GENERATOR = np.random.default_rng(0)
 HISTORIES = Lists.from_arrays([GENERATOR.permutation(20)[: 3 + n % 9] for n in range(30)])
@@ -74,13 +75,31 @@ def test_it_learns_an_obvious_order():
     assert (best == (np.arange(20) + 1) % 20).mean() > 0.8
 
 
+def make_head(weight=0.05):
+    settings = ItemItemSettings(nearness=5.0, regularisation=5.0, text_weight=0.0)
+    table = prepare_fit(HISTORIES, n_items=20).table(settings, n_neighbours=12)
+    return RankingHead(ItemItemModel(*table, decay=0.8), SequencePart(**module().to_arrays()), weight)
+
+
 def test_save_and_load_give_the_same_scores():
-    linear = decompose(HISTORIES, n_items=20).model(regularisation=5.0, decay=0.8)
-    head = RankingHead(linear, SequencePart(**module().to_arrays()), 0.05)
+    head = make_head()
     again = RankingHead.from_arrays(head.to_arrays())
-    assert again.sequence_weight == 0.05
-    assert again.linear.decay == 0.8
-    # Double precision would make a list fifty times slower: the catalogue would be converted for each.
-    assert head.user_vectors(HISTORIES).dtype == head.item_vectors().dtype == np.float32
-    scores = [h.user_vectors(HISTORIES) @ h.item_vectors().T for h in (head, again)]
-    np.testing.assert_allclose(scores[0], scores[1], atol=2e-3)  # factors are kept in half precision
+    assert (again.sequence_weight, again.linear.decay) == (0.05, 0.8)
+    assert head.scores(HISTORIES).dtype == np.float32
+    # Weights are kept in half precision.
+    np.testing.assert_allclose(again.scores(HISTORIES), head.scores(HISTORIES), atol=2e-3)
+
+
+def test_lists_are_the_best_scores_outside_the_history():
+    head = make_head()
+    items, scores = head.top_k(HISTORIES, k=3)
+    for row, history in enumerate(HISTORIES):
+        left = head.scores(HISTORIES)[row]
+        left[history] = -np.inf
+        assert items[row].tolist() == np.argsort(-left, kind="stable")[:3].tolist()
+        np.testing.assert_allclose(scores[row], left[items[row]], rtol=1e-5)
+
+
+def test_without_weight_the_linear_part_ranks_alone():
+    head = make_head(weight=0.0)
+    np.testing.assert_array_equal(head.scores(HISTORIES), head.linear.scores(HISTORIES))

@@ -1,0 +1,175 @@
+"""Fits the linear part of the ranking head in closed form.
+
+EASE (Steck 2019, arXiv 1905.03375): with P = (G + l)^-1 for the co-occurrences G of items, the weight from i
+to j is -P_ij / P_jj. Two things are added to G. Co-occurrences count by how near two items stand in a
+history, 1 / (1 + distance / nearness): what follows at once says more than what follows years later. This
+function of the distance is convex and falls to zero, so G stays a matrix of inner products (Polya). And the
+items' text vectors T join as further rows, w T T' (closed-form side information, Jeunen et al. 2020), so that
+an item which nobody took yet has weights too.
+
+Where there are too many items for a matrix of them, the leading factors of G stand for it, and all pairs
+count alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lora_rec.data.dataset import Lists
+from lora_rec.errors import TrainingError
+from lora_rec.rank.item_item import keep_strongest
+from lora_rec.rank.linear import LinearModel, Spectrum, decompose
+
+EXACT_ITEMS = 14_000
+"""Up to this many items the matrix is inverted: two of 4 N^2 bytes, N^3 multiplications."""
+LONGEST_DISTANCE = 20
+"""Pairs further apart than this many times the nearness would count less than a twentieth; left out."""
+ROWS_AT_ONCE = 1024
+
+_Table = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class ItemItemSettings:
+    """The numbers of a fit."""
+
+    nearness: float | None
+    """Distance at which a pair of a history counts half; None counts all pairs alike."""
+    regularisation: float
+    text_weight: float
+    """w of the module's docstring; 0 leaves texts out."""
+
+
+class ItemItemFit(Protocol):
+    """Fits models of different settings on the same histories."""
+
+    def table(self, settings: ItemItemSettings, *, n_neighbours: int) -> _Table:
+        """Gives neighbours (N, M) and weights (N, M)."""
+        ...
+
+
+def prepare_fit(
+    histories: Lists, *, n_items: int, text_vectors: NDArray[np.float32] | None = None
+) -> ItemItemFit:
+    """Gives the exact fit where the catalogue is small enough, else the one by leading factors.
+
+    Args:
+        histories: items of each user, oldest first.
+        n_items: N.
+        text_vectors: (N, D), centred, unit length.
+    """
+    form = ExactFit if n_items <= EXACT_ITEMS else FactorFit
+    return form(histories, n_items=n_items, text_vectors=text_vectors)
+
+
+class ExactFit:
+    """Inverts the matrix; keeps that of the last nearness."""
+
+    def __init__(
+        self, histories: Lists, *, n_items: int, text_vectors: NDArray[np.float32] | None = None
+    ) -> None:
+        """See `prepare_fit`."""
+        self._histories, self._n_items = histories, n_items
+        self._text = None if text_vectors is None else torch.from_numpy(np.ascontiguousarray(text_vectors))
+        self._gram: tuple[float | None, torch.Tensor] | None = None
+
+    def table(self, settings: ItemItemSettings, *, n_neighbours: int) -> _Table:
+        """See `ItemItemFit`.
+
+        Raises:
+            TrainingError: the matrix cannot be inverted.
+        """
+        if self._gram is None or self._gram[0] != settings.nearness:
+            self._gram = None  # gives its memory back first
+            grown = count_pairs(self._histories, n_items=self._n_items, nearness=settings.nearness)
+            self._gram = (settings.nearness, torch.from_numpy(grown))
+        matrix = self._gram[1].clone()
+        if self._text is not None and settings.text_weight:
+            matrix.addmm_(self._text, self._text.T, alpha=settings.text_weight)
+        matrix.diagonal().add_(settings.regularisation)
+        try:
+            torch.linalg.cholesky(matrix, out=matrix)
+        except torch.linalg.LinAlgError as error:
+            raise TrainingError(
+                f"head: co-occurrences with regularisation {settings.regularisation:g} cannot be inverted;"
+                " raise it"
+            ) from error
+        torch.cholesky_inverse(matrix, out=matrix)
+        scales = -1 / matrix.diagonal().clone()
+        matrix.diagonal().zero_()
+        return _strongest((matrix[rows] * scales for rows in _blocks(self._n_items)), n_neighbours)
+
+
+class FactorFit:
+    """Takes the leading factors, or all where users are few; keeps those of the last text weight."""
+
+    def __init__(
+        self, histories: Lists, *, n_items: int, text_vectors: NDArray[np.float32] | None = None
+    ) -> None:
+        """See `prepare_fit`."""
+        self._histories, self._n_items, self._text = histories, n_items, text_vectors
+        self._spectrum: tuple[float, Spectrum] | None = None
+
+    def table(self, settings: ItemItemSettings, *, n_neighbours: int) -> _Table:
+        """See `ItemItemFit`; nearness is not read."""
+        if self._spectrum is None or self._spectrum[0] != settings.text_weight:
+            spectrum = decompose(
+                self._histories,
+                n_items=self._n_items,
+                text_vectors=self._text,
+                text_weight=settings.text_weight**0.5,
+            )
+            self._spectrum = (settings.text_weight, spectrum)
+        model = self._spectrum[1].model(regularisation=settings.regularisation, decay=1.0)
+        return _strongest(_products(model, self._n_items), n_neighbours)
+
+
+def _products(model: LinearModel, n_items: int) -> Iterator[torch.Tensor]:
+    factors, scaled = torch.from_numpy(model.factors), torch.from_numpy(model.item_vectors())
+    for rows in _blocks(n_items):
+        block = factors[rows] @ scaled.T
+        block[torch.arange(len(block)), torch.arange(rows.start, rows.start + len(block))] = 0
+        yield block
+
+
+def _blocks(n_items: int) -> Iterator[slice]:
+    return (slice(start, min(start + ROWS_AT_ONCE, n_items)) for start in range(0, n_items, ROWS_AT_ONCE))
+
+
+def _strongest(blocks: Iterator[torch.Tensor], n_neighbours: int) -> _Table:
+    parts = [keep_strongest(block.numpy(), n_neighbours=n_neighbours) for block in blocks]
+    return np.concatenate([columns for columns, _ in parts]), np.concatenate([values for _, values in parts])
+
+
+def count_pairs(histories: Lists, *, n_items: int, nearness: float | None) -> NDArray[np.float32]:
+    """Counts the pairs of items within histories, (N, N), each by how near the two stand.
+
+    An item that comes twice in a history counts as two.
+
+    >>> pairs = count_pairs(Lists.from_arrays([[0, 1, 2]]), n_items=3, nearness=1.0)
+    >>> (6 * pairs).round().tolist()
+    [[6.0, 3.0, 2.0], [3.0, 6.0, 3.0], [2.0, 3.0, 6.0]]
+    """
+    gram = np.zeros(n_items * n_items, dtype=np.float32)
+    values = histories.values
+    users = np.repeat(np.arange(len(histories)), histories.counts)
+    np.add.at(gram, values * (n_items + 1), np.float32(1))
+    longest = int(histories.counts.max(initial=0)) - 1
+    if nearness is not None:
+        longest = min(longest, int(LONGEST_DISTANCE * nearness))
+    for distance in range(1, longest + 1):
+        first = np.flatnonzero(users[distance:] == users[:-distance])
+        cells = values[first] * n_items + values[first + distance]
+        near = 1.0 if nearness is None else 1 / (1 + distance / nearness)
+        np.add.at(gram, cells, np.float32(near))
+    matrix = gram.reshape(n_items, n_items)
+    upper = matrix.T.copy()
+    np.fill_diagonal(upper, 0)
+    matrix += upper
+    return matrix
