@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lora_rec.errors import DataError
-from lora_rec.pipeline.init import DOMAINS
+from lora_rec.text.domains import DOMAINS
 
 if TYPE_CHECKING:
     from lora_rec.data.column_names import Role
@@ -30,7 +30,7 @@ def add_commands(commands: Any) -> None:
     init.add_argument("folder", help="holds the two tables: CSV, TSV, Parquet or JSON Lines")
     init.add_argument("--interactions", help="this table, wherever it lies")
     init.add_argument("--items", help="this table, wherever it lies")
-    init.add_argument("--domain", choices=DOMAINS, help="sets length of histories, diversity and split")
+    init.add_argument("--domain", choices=list(DOMAINS), help="sets length of histories, diversity and split")
     init.add_argument("--output", help="the recipe to write (default: FOLDER/recipe.yaml)")
     init.add_argument("--yes", action="store_true", help="take every guess, ask nothing")
     init.add_argument("--force", action="store_true", help="replace a recipe that is there")

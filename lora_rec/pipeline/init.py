@@ -24,21 +24,15 @@ from lora_rec.data.sources import load_dataset
 from lora_rec.errors import DataError, RecipeError
 from lora_rec.pipeline.data import split_data
 from lora_rec.recipe import DataSection, Recipe
+from lora_rec.text.domains import DOMAINS
 from lora_rec.text.templates import render_items
 
 Domain = Literal["e-commerce", "music", "video", "news", "social"]
 
-# The longest history that the user tower reads, and how much diversity the shown list has. Chosen by what the
-# domains are like, not measured: songs are short and many, an article is old in a week.
-_DOMAINS: dict[str | None, tuple[int, float]] = {
-    None: (10, 0.3),
-    "e-commerce": (10, 0.3),
-    "music": (20, 0.4),
-    "video": (10, 0.3),
-    "news": (15, 0.3),
-    "social": (15, 0.4),
-}
-DOMAINS = tuple(name for name in _DOMAINS if name)
+# How much diversity the shown list has. Chosen by what the domains are like, not measured: songs are short
+# and many, so two alike cost less than in a list of films.
+_DIVERSITY: dict[str | None, float] = {"music": 0.4, "social": 0.4}
+_USUAL_DIVERSITY, _USUAL_HISTORY = 0.3, 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,7 +168,8 @@ def _write(
 ) -> str:
     """Writes the recipe; every text is quoted as JSON does it, which YAML reads too."""
     template, in_history = make_templates(guess.texts)
-    longest, diversity = _DOMAINS[domain]
+    longest = DOMAINS[domain].history_length if domain else _USUAL_HISTORY
+    diversity = _DIVERSITY.get(domain, _USUAL_DIVERSITY)
     sizes = _choose_sizes(dataset, item_template=template, in_history=in_history, longest=longest)
     quote = lambda value: "null" if value is None else json.dumps(value, ensure_ascii=False)  # noqa: E731
     kept = f" {dataset.n_interactions:,} of {n_rows:,} interactions stay" if section.min_rating else ""

@@ -21,7 +21,11 @@ AXES: dict[str, tuple[float | None, ...]] = {
     "regularisation": (12.5, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0),
     "text_weight": (0.0, 2.0, 8.0, 32.0, 128.0),
 }
-START = ItemItemSettings(nearness=5.0, regularisation=100.0, text_weight=8.0)
+STARTS = (
+    ItemItemSettings(nearness=5.0, regularisation=100.0, text_weight=8.0),
+    ItemItemSettings(nearness=None, regularisation=400.0, text_weight=8.0),
+)
+"""Where order says much and where it says little, the best numbers lie far apart."""
 DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 MOST_FITS = 12
 """A fit inverts a matrix of items by items; all decays are judged on each."""
@@ -60,9 +64,9 @@ def choose_item_item(
     fixed: dict[str, Any] = {"text_weight": 0.0} if text_vectors is None else {}
     if split.n_items > EXACT_ITEMS:
         fixed["nearness"] = None
-    start = replace(START, **fixed)
+    starts = dict.fromkeys(replace(start, **fixed) for start in STARTS)
     with tqdm(total=MOST_FITS, desc="linear part", disable=not show_progress) as bar:
-        waiting: Iterator[ItemItemSettings] = iter([start])
+        waiting: Iterator[ItemItemSettings] = iter(starts)
         while len(tried) < MOST_FITS and (settings := next(waiting, None)) is not None:
             tried.add(settings)
             table = fit.table(settings, n_neighbours=n_neighbours)
@@ -72,10 +76,11 @@ def choose_item_item(
                 if best is None or score > best[0].validation:
                     best = (ItemItemChoice(settings, decay, score), model)
             assert best is not None
-            waiting = _neighbours(best[0].settings, tried, axes=AXES.keys() - fixed)
+            if tried.issuperset(starts):
+                waiting = _neighbours(best[0].settings, tried, axes=AXES.keys() - fixed)
             bar.update()
             bar.set_postfix(validation=f"{best[0].validation:.4f}", **asdict(best[0].settings))
-    assert best is not None  # there was a start
+    assert best is not None  # there are starts
     return best
 
 
