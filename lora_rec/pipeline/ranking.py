@@ -15,12 +15,14 @@ from lora_rec.metrics import coverage_at_k, evaluate_lists, ndcg_at_k
 from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
-from lora_rec.rank.head import RankingHead, SequencePart
+from lora_rec.rank.head import RankingHead
 from lora_rec.rank.linear import LinearModel, centre, decompose
 from lora_rec.rank.ranker import rerank_lists
 from lora_rec.rank.search import top_k
+from lora_rec.rank.sequence import SequencePart
 from lora_rec.recipe import HeadSection, RankingSection
-from lora_rec.train.head import HeadExamples, SequenceHead, train_sequence_head
+from lora_rec.train.head import HeadExamples, train_sequence_head
+from lora_rec.train.sequence import SequenceHead
 
 _Array = NDArray[np.float32]
 REGULARISATIONS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
@@ -124,6 +126,7 @@ def fit_head(
         split.item_counts(),
         user_width=vectors.users.shape[1],
         width=section.width,
+        n_blocks=section.n_blocks,
         n_heads=section.n_heads,
         history_length=section.history_length,
         dropout=section.dropout,
@@ -141,7 +144,6 @@ def fit_head(
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,
         weight_decay=section.weight_decay,
-        positions_per_user=section.positions_per_user,
         seed=seed,
         show_progress=show_progress,
     )
