@@ -85,31 +85,24 @@ class SequencePart:
     def _vectors(self, histories: Lists, user_embeddings: _Array | None) -> _Array:
         table, counts = oldest_first(histories, length=self.history_length)
         rows = np.arange(len(table))
-        states = np.concatenate(
-            [
-                np.broadcast_to(self.start, (len(table), 1, len(self.start))),
-                self.items[table] * self.input_scale,
-            ],
-            axis=1,
-        )
+        start = np.broadcast_to(self.start, (len(table), 1, len(self.start)))
+        states = np.concatenate([start, self.items[table] * self.input_scale], axis=1)
         if user_embeddings is not None:
             given = np.ones((len(table), 1), dtype=np.float32)
             states[rows, counts] += np.concatenate([user_embeddings, given], axis=1) @ self.text_weight.T
         last = len(self.hidden_bias) - 1
         for block in range(last):
-            states = self._block(block, states, np.broadcast_to(np.arange(states.shape[1]), states.shape[:2]))
+            states = self._block(block, states, np.arange(states.shape[1])[None])
         newest = self._block(last, states, counts[:, None])[:, 0]
         vectors = _normalise(newest) * self.state_scale + self.state_bias
         return vectors * (self.sharpness / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
     def _block(self, block: int, states: _Array, places: NDArray[np.int64]) -> _Array:
-        """Gives the new states (U, P, W) at chosen places (U, P) of the states (U, L + 1, W)."""
+        """Gives the new states (U, P, W) at chosen places, (U, P) or (1, P), of the states (U, L + 1, W)."""
         n_users, length, width = states.shape
         n_heads = self.distance_bias.shape[1]
         weight, bias = self.attention_weight[block], self.attention_bias[block]
-        chosen = (
-            states if places.shape[1] == length else np.take_along_axis(states, places[:, :, None], axis=1)
-        )
+        chosen = np.take_along_axis(states, places[:, :, None], axis=1)
 
         def heads(flat: _Array) -> _Array:
             return flat.reshape(n_users, -1, n_heads, width // n_heads).transpose(0, 2, 1, 3)
@@ -119,10 +112,8 @@ class SequencePart:
         keys, values = heads(both[:, :, :width]), heads(both[:, :, width:])
         back = places[:, :, None] - np.arange(length)
         distances = self.distance_bias[block][:, np.maximum(back, 0)].transpose(1, 0, 2, 3)
-        logits = (
-            queries @ keys.transpose(0, 1, 3, 2) * np.float32(1 / math.sqrt(width // n_heads)) + distances
-        )
-        logits = np.where(back[:, None] >= 0, logits, np.float32(-1e9))
+        logits = queries @ keys.transpose(0, 1, 3, 2) * np.float32(1 / math.sqrt(width // n_heads))
+        logits = np.where(back[:, None] >= 0, logits + distances, np.float32(-1e9))
         attention = np.exp(logits - logits.max(axis=3, keepdims=True))
         attention /= attention.sum(axis=3, keepdims=True)
         seen = (attention @ values).transpose(0, 2, 1, 3).reshape(chosen.shape)

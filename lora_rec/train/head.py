@@ -119,7 +119,7 @@ def _rate_share(done: float) -> float:
 def _cut(
     histories: Lists, examples: HeadExamples | None, *, length: int, generator: np.random.Generator
 ) -> _Windows:
-    """Cuts each history into windows of length + 1 targets, the first of any length; each item is a target once."""
+    """Cuts each history into windows of length + 1 targets, the first shorter; each item is a target once."""
     phases = generator.integers(1, length + 2, size=len(histories))
     # A history that one window holds is not cut.
     phases = np.where(histories.counts <= length + 1, length + 1, phases)

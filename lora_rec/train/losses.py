@@ -130,8 +130,8 @@ def catalogue_softmax_loss(
         bias: (N,)
         targets: (P,), the item that comes next.
 
-    Source: Klenitskiy and Vasilev 2023, "Turning dross into gold loss: is BERT4Rec really better than SASRec?",
-    arXiv 2309.07602: with this loss SASRec is the better of the two.
+    Source: Klenitskiy and Vasilev 2023, "Turning dross into gold loss: is BERT4Rec really better than
+    SASRec?", arXiv 2309.07602: with this loss SASRec is the better of the two.
     """
     loss: torch.Tensor = _CatalogueLoss.apply(users, items, bias, targets)  # type: ignore[no-untyped-call]
     return loss / len(users)

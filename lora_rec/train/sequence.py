@@ -131,10 +131,8 @@ class SequenceHead(nn.Module):
             counts: (B,), length of each history; needed with user_text.
             user_text: (B, D + 1), joins the newest input; a row of zeros is none.
         """
-        inputs = torch.cat(
-            [self.start.expand(len(table), 1, -1), functional.embedding(table, items) * self.input_scale],
-            dim=1,
-        )
+        seen = functional.embedding(table, items) * self.input_scale
+        inputs = torch.cat([self.start.expand(len(table), 1, -1), seen], dim=1)
         if user_text is not None and counts is not None:
             newest = functional.one_hot(counts, inputs.shape[1]).to(inputs)[:, :, None]
             inputs = inputs + newest * self.user_projection(user_text)[:, None]

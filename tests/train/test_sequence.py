@@ -4,7 +4,7 @@ import torch
 from lora_rec.data.dataset import Lists
 from lora_rec.rank.sequence import SequencePart
 from lora_rec.train.head import HeadExamples, train_sequence_head
-from lora_rec.train.sequence import SequenceHead, whiten
+from lora_rec.train.sequence import SequenceHead
 
 GENERATOR = np.random.default_rng(0)
 HISTORIES = Lists.from_arrays([GENERATOR.permutation(20)[: 3 + n % 9] for n in range(30)])
