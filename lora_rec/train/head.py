@@ -35,7 +35,7 @@ class HeadExamples:
 
 
 @dataclass(frozen=True, eq=False)
-class _Windows:
+class Windows:
     """Stretches of flat item ids: all but the last are seen, and each is a target after those before it."""
 
     values: _Ints
@@ -82,8 +82,8 @@ def train_sequence_head(
     best_score, best = -np.inf, head.to_arrays()
     bar = tqdm(range(epochs), desc="ranking head", disable=not show_progress)
     for epoch in bar:
-        windows = _cut(histories, examples, length=head.history_length, generator=generator)
-        batches = list(_batches(windows.ends - windows.begins, batch_size, generator))
+        windows = cut_windows(histories, examples, length=head.history_length, generator=generator)
+        batches = list(draw_batches(windows.ends - windows.begins, batch_size, generator))
         head.train()
         total, n_positions = 0.0, 0
         for step, rows in enumerate(batches):
@@ -116,9 +116,9 @@ def _rate_share(done: float) -> float:
     return float(0.5 + 0.5 * np.cos(np.pi * (done - WARMUP_SHARE) / (1 - WARMUP_SHARE)))
 
 
-def _cut(
+def cut_windows(
     histories: Lists, examples: HeadExamples | None, *, length: int, generator: np.random.Generator
-) -> _Windows:
+) -> Windows:
     """Cuts each history into windows of length + 1 targets, the first shorter; each item is a target once."""
     phases = generator.integers(1, length + 2, size=len(histories))
     # A history that one window holds is not cut.
@@ -141,10 +141,10 @@ def _cut(
         ends = np.concatenate([ends, joined.offsets[1:] + len(values)])
         text_rows = np.concatenate([text_rows, np.arange(len(joined))])
         values = np.concatenate([values, joined.values])
-    return _Windows(values, begins, ends, text_rows)
+    return Windows(values, begins, ends, text_rows)
 
 
-def _batches(lengths: _Ints, batch_size: int, generator: np.random.Generator) -> Iterator[_Ints]:
+def draw_batches(lengths: _Ints, batch_size: int, generator: np.random.Generator) -> Iterator[_Ints]:
     """Gives rows in batches of about `batch_size` positions, rows of like length together."""
     order = generator.permutation(len(lengths))
     n_chunks = max(1, int(lengths.sum()) // (batch_size * BATCHES_SORTED))
@@ -157,7 +157,7 @@ def _batches(lengths: _Ints, batch_size: int, generator: np.random.Generator) ->
 
 
 def _step_loss(
-    head: SequenceHead, windows: _Windows, rows: _Ints, examples: HeadExamples | None
+    head: SequenceHead, windows: Windows, rows: _Ints, examples: HeadExamples | None
 ) -> tuple[torch.Tensor, int]:
     """Gives the loss of some windows and its number of positions."""
     begins, ends, text_rows = windows.begins[rows], windows.ends[rows], windows.text_rows[rows]
