@@ -19,6 +19,7 @@ _Arrays = dict[str, NDArray[np.float32]]
 _Ints = NDArray[np.int64]
 WARMUP_SHARE = 0.1
 BATCHES_SORTED = 16  # windows of so many batches are sorted by length together
+EXAMPLE_SHARE = 0.5  # windows with a user text, beside those without: each teaches one position only
 VALIDATIONS = 10
 
 
@@ -64,7 +65,7 @@ def train_sequence_head(
     Args:
         head: untrained.
         histories: (n_users), training items, oldest first.
-        examples: points with user text vectors, seen once in every epoch beside the histories.
+        examples: points with user text vectors; each epoch draws some of them, beside the histories.
         validate: takes the arrays, ten times in all; higher is better.
         epochs: passes; the rate rises over the first tenth and falls to zero along a cosine.
         batch_size: positions in one step, about.
@@ -119,7 +120,10 @@ def _rate_share(done: float) -> float:
 def cut_windows(
     histories: Lists, examples: HeadExamples | None, *, length: int, generator: np.random.Generator
 ) -> Windows:
-    """Cuts each history into windows of length + 1 targets, the first shorter; each item is a target once."""
+    """Cuts each history into windows of length + 1 targets, the first shorter, and draws examples.
+
+    Every item of a history is a target once, so an epoch takes as long as there are interactions.
+    """
     phases = generator.integers(1, length + 2, size=len(histories))
     # A history that one window holds is not cut.
     phases = np.where(histories.counts <= length + 1, length + 1, phases)
@@ -133,13 +137,15 @@ def cut_windows(
     begins, ends = begins[full], ends[full]
     values, text_rows = histories.values, np.full(len(begins), -1)
     if examples is not None:
+        n_drawn = min(len(examples.targets), 1 + int(EXAMPLE_SHARE * len(begins)))
+        drawn = generator.permutation(len(examples.targets))[:n_drawn]
         joined = Lists.from_arrays(
             np.append(history[-length:], target)
-            for history, target in zip(examples.histories, examples.targets, strict=True)
+            for history, target in zip(examples.histories.take(drawn), examples.targets[drawn], strict=True)
         )
         begins = np.concatenate([begins, joined.offsets[:-1] + len(values)])
         ends = np.concatenate([ends, joined.offsets[1:] + len(values)])
-        text_rows = np.concatenate([text_rows, np.arange(len(joined))])
+        text_rows = np.concatenate([text_rows, drawn])
         values = np.concatenate([values, joined.values])
     return Windows(values, begins, ends, text_rows)
 
