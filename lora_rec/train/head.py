@@ -79,6 +79,7 @@ def train_sequence_head(
     """
     torch.manual_seed(seed)
     generator = np.random.default_rng(seed)
+    head.start_residuals(histories)
     optimizer = torch.optim.AdamW(head.parameters(), lr=learning_rate, weight_decay=weight_decay)
     best_score, best = -np.inf, head.to_arrays()
     bar = tqdm(range(epochs), desc="ranking head", disable=not show_progress)

@@ -6,7 +6,7 @@ from lora_rec.data.dataset import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.rank.sequence import SequencePart
 from lora_rec.train.head import HeadExamples, cut_windows, draw_batches, train_sequence_head
-from lora_rec.train.sequence import SequenceHead, whiten
+from lora_rec.train.sequence import SequenceHead, co_occurrence_factors, whiten
 
 GENERATOR = np.random.default_rng(0)
 HISTORIES = Lists.from_arrays([GENERATOR.permutation(20)[: 3 + n % 9] for n in range(30)])
@@ -161,6 +161,19 @@ def test_whitened_directions_have_one_variance():
     np.testing.assert_allclose(white.T @ white, 50 / 4 * np.eye(4), atol=1e-4)
     np.testing.assert_allclose((white**2).sum(axis=1).mean(), 1, atol=1e-5)
     assert whiten(np.ones((3, 2)), width=2).shape == (3, 0)
+
+
+def test_items_that_the_same_users_had_start_close_together():
+    groups = Lists.from_arrays([GENERATOR.choice(10, 6, replace=False) + 10 * (n % 2) for n in range(60)])
+    factors = co_occurrence_factors(groups, n_items=22, width=1)
+    # One direction beside popularity tells the two groups apart; nobody had the last two items.
+    signs = factors[:20, 0].sign().numpy()
+    assert abs(signs[:10].sum()) == abs(signs[10:].sum()) == 10
+    assert signs[0] != signs[10]
+    assert not factors[20:].any()
+    few = co_occurrence_factors(Lists.from_arrays([[0, 1], []]), n_items=3, width=8)
+    assert few.shape == (3, 8)
+    assert few.isfinite().all()
 
 
 def test_it_learns_an_obvious_order():
