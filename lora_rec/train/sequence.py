@@ -14,9 +14,9 @@ from lora_rec.data.dataset import Lists
 from lora_rec.train.losses import catalogue_softmax_loss, sampled_softmax_loss
 
 _Arrays = dict[str, NDArray[np.float32]]
-FULL_SOFTMAX_ITEMS = 50_000
-"""A larger catalogue is sampled from."""
-N_SAMPLED = 4096
+FULL_SOFTMAX_ITEMS = 10_000
+"""A larger catalogue is sampled from; with 12,101 items an epoch then takes half the time, for equal lists."""
+N_SAMPLED = 2048
 WHITENED_WIDTH = 128
 HIDDEN_FACTOR = 2
 START_LENGTH = 0.5  # of the residuals, beside text projections of about that length

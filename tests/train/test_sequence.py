@@ -176,8 +176,11 @@ def test_items_that_the_same_users_had_start_close_together():
     assert few.isfinite().all()
 
 
-def test_it_learns_an_obvious_order():
-    # After item i always comes item i + 1: chance is 1 in 20, and so is popularity.
+@pytest.mark.parametrize("largest", [20, 19])
+def test_it_learns_an_obvious_order(monkeypatch, largest):
+    # After item i always comes item i + 1: chance is 1 in 20, and so is popularity. With 19, it samples.
+    monkeypatch.setattr("lora_rec.train.sequence.FULL_SOFTMAX_ITEMS", largest)
+    monkeypatch.setattr("lora_rec.train.sequence.N_SAMPLED", 10)
     chains = Lists.from_arrays([(np.arange(9) + start) % 20 for start in range(20)] * 5)
     head = module()
     train(head, chains, examples=None, epochs=20)
