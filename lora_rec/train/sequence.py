@@ -15,7 +15,7 @@ from lora_rec.train.losses import catalogue_softmax_loss, sampled_softmax_loss
 
 _Arrays = dict[str, NDArray[np.float32]]
 FULL_SOFTMAX_ITEMS = 10_000
-"""A larger catalogue is sampled from; with 12,101 items an epoch then takes half the time, for equal lists."""
+"""A larger catalogue is sampled from: with 12,101 items this halves the time of an epoch."""
 N_SAMPLED = 2048
 WHITENED_WIDTH = 128
 HIDDEN_FACTOR = 2
