@@ -212,28 +212,29 @@ class HeadSection:
 
     width: int = 64
     """Length of the sequence part's vectors."""
-    n_heads: int = 4
-    """Learned queries that pool the history."""
+    n_blocks: int = 2
+    """Transformer blocks of the sequence part."""
+    n_heads: int = 2
+    """Attention heads; width is a multiple of it."""
     history_length: int = 50
     """Most recent items that the sequence part sees."""
-    epochs: int = 12
-    batch_size: int = 512
+    epochs: int = 30
+    batch_size: int = 2048
+    """Positions of histories in one step."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     dropout: float = 0.2
-    id_dropout: float = 0.5
+    id_dropout: float = 0.2
     """Chance that an item goes without its id residual in a step, so that its text stays useful."""
     min_id_count: int = 3
     """An item with fewer training interactions has its text vector alone."""
-    positions_per_user: int = 24
-    """Points of each history trained on in one epoch, drawn anew each time."""
     temperature: float = 0.1
     n_neighbours: int = 128
     """Weights that the linear part keeps of each item."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        positive = ["width", "n_heads", "history_length", "epochs", "batch_size", "positions_per_user"]
+        positive = ["width", "n_blocks", "n_heads", "history_length", "epochs", "batch_size", "linear_rank"]
         checks = [(getattr(self, n) >= 1, f"{n}: {getattr(self, n)} is below 1") for n in positive]
         checks += [
             (self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive"),
@@ -241,6 +242,10 @@ class HeadSection:
             (0 <= self.dropout < 1, f"dropout: {self.dropout} is not in [0, 1)"),
             (0 <= self.id_dropout < 1, f"id_dropout: {self.id_dropout} is not in [0, 1)"),
             (self.n_neighbours >= 1, f"n_neighbours: {self.n_neighbours} is below 1"),
+            (
+                self.n_heads < 1 or self.width % self.n_heads == 0,
+                f"width: {self.width} is no multiple of n_heads {self.n_heads}; change one of them",
+            ),
         ]
         _require(self, checks)
 

@@ -60,6 +60,8 @@ def test_all_problems_in_one_message():
 def test_ranges_are_checked():
     with pytest.raises(RecipeError, match=r"train\.temperature: 0.0 is not positive"):
         build_config(Recipe, MINIMAL | {"train": {"temperature": 0}})
+    with pytest.raises(RecipeError, match=r"head\.width: 10 is no multiple of n_heads 4; change one of them"):
+        build_config(Recipe, MINIMAL | {"head": {"width": 10, "n_heads": 4}})
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])

@@ -57,7 +57,7 @@ def choose_item_item(
         n_neighbours: see `rank.item_item`.
         show_progress: a bar.
     """
-    judged = _draw_users(split.validation)
+    judged = draw_users(split.validation)
     fit = prepare_fit(split.train_histories(), n_items=split.n_items, text_vectors=text_vectors)
     best: tuple[ItemItemChoice, ItemItemModel] | None = None
     tried: set[ItemItemSettings] = set()
@@ -99,7 +99,8 @@ def _neighbours(
                     yield settings
 
 
-def _draw_users(validation: EvaluationSet) -> EvaluationSet:
+def draw_users(validation: EvaluationSet) -> EvaluationSet:
+    """Gives at most `JUDGED_USERS` of the users, always the same."""
     if len(validation) <= JUDGED_USERS:
         return validation
     rows = np.sort(np.random.default_rng(0).choice(len(validation), JUDGED_USERS, replace=False))

@@ -14,9 +14,11 @@ from lora_rec.pipeline import plan_memory as memory
 from lora_rec.pipeline.data import Texts
 from lora_rec.rank.baselines import USERS_AT_ONCE
 from lora_rec.rank.linear import EXACT_CELLS, EXACT_ROWS
-from lora_rec.recipe import Recipe
+from lora_rec.recipe import HeadSection, Recipe
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches
 from lora_rec.train.item_item import EXACT_ITEMS
+from lora_rec.train.losses import CATALOGUE_ROWS
+from lora_rec.train.sequence import FULL_SOFTMAX_ITEMS, N_SAMPLED
 
 SIMULATED_STEPS = 200  # of training, to see which sizes of micro-batches come up
 LARGE_RANK = 1024
@@ -158,13 +160,24 @@ def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int
         rank = min(LARGE_RANK, n_items)
         decomposing = 8 * n_interactions * rank + 16 * n_items * rank
     vectors = 4 * n_items * rank
-    softmax = 16 * recipe.head.batch_size * n_items
+    sequence = _sequence(recipe.head, n_items)
     linear = 8 * n_items * n_items if n_items <= EXACT_ITEMS else max(decomposing, 5 * vectors)
-    ranking = max(linear, softmax)
+    ranking = max(linear, sequence)
     # The baseline by cosine has one axis per user, and sums them over every history.
     at_once = n_interactions * min(1.0, USERS_AT_ONCE / n_users)
     cosine = int(4 * n_users * (2 * n_items + at_once))
     return ranking, 3 * vectors + cosine
+
+
+def _sequence(section: HeadSection, n_items: int) -> int:
+    """Gives what training the sequence part holds: item vectors seven times, states and logits of a step."""
+    softmax = (
+        4 * CATALOGUE_ROWS * n_items if n_items <= FULL_SOFTMAX_ITEMS else 16 * section.batch_size * N_SAMPLED
+    )
+    # Inputs, what is normalised, queries, keys, values, dense layers, and their dropout; then the attention.
+    per_position = 24 * section.width + 4 * section.n_heads * (section.history_length + 1)
+    states = 4 * section.n_blocks * section.batch_size * per_position
+    return 4 * 7 * n_items * section.width + states + softmax
 
 
 def gpu_stages(towers: Sequence[TowerNeeds]) -> dict[str, int]:

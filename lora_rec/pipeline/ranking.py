@@ -12,23 +12,25 @@ from lora_rec.data.dataset import EvaluationSet, Lists, Split
 from lora_rec.data.examples import Examples
 from lora_rec.metrics import coverage_at_k, evaluate_lists, ndcg_at_k
 from lora_rec.pipeline.data import Texts
-from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item
+from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item, draw_users
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
-from lora_rec.rank.head import RankingHead, SequencePart
+from lora_rec.rank.head import RankingHead
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.linear import LinearModel, centre, decompose
 from lora_rec.rank.ranker import rerank_lists
 from lora_rec.rank.search import top_k
+from lora_rec.rank.sequence import SequencePart
 from lora_rec.recipe import HeadSection, RankingSection
-from lora_rec.train.head import HeadExamples, SequenceHead, train_sequence_head
+from lora_rec.train.head import HeadExamples, train_sequence_head
 from lora_rec.train.item_item import prepare_fit
+from lora_rec.train.sequence import SequenceHead
 
 _Array = NDArray[np.float32]
 REGULARISATIONS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
 DECAYS = (0.6, 0.7, 0.8, 0.9, 1.0)
-SEQUENCE_WEIGHTS = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032)
-VALIDATED_WEIGHT = 0.008  # of the sequence part while its epochs are compared
+SEQUENCE_SHARES = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Spread of the sequence part's scores over that of the linear part's."""
 RARE_COUNT = 2
 
 
@@ -93,23 +95,56 @@ def fit_head(
     seed: int,
     show_progress: bool,
 ) -> FittedHead:
-    """Fits both parts of the head and their weight: everything is chosen on validation data."""
-    text = text_vectors(vectors, item_states)
+    """Fits the head on what the towers gave; see `fit_on_texts`."""
+    first_targets = examples.targets.values[examples.targets.offsets[:-1]]
+    return fit_on_texts(
+        section,
+        text_vectors(vectors, item_states),
+        split,
+        examples=HeadExamples(examples.histories, first_targets, vectors.users[texts.example_texts]),
+        user_width=vectors.users.shape[1],
+        seed=seed,
+        show_progress=show_progress,
+    )
+
+
+def fit_on_texts(
+    section: HeadSection,
+    text: _Array,
+    split: Split,
+    *,
+    examples: HeadExamples | None = None,
+    user_width: int = 0,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> FittedHead:
+    """Fits both parts of the head and their weight: everything is chosen on validation data.
+
+    Args:
+        section: settings.
+        text: (N, T), centred unit vectors of the items' texts.
+        split: learned from and judged on; the linear part is fitted again on all that lies before the test.
+        examples: points with the user tower's vectors, if there is one.
+        user_width: length of these.
+        seed: of the sequence part.
+        show_progress: bars.
+    """
     n_neighbours = section.n_neighbours
     choice, linear = choose_item_item(
         split, text_vectors=text, n_neighbours=n_neighbours, show_progress=show_progress
     )
+    judged = draw_users(split.validation)
 
-    def validate(sequence: SequencePart, weight: float) -> float:
-        head = RankingHead(linear, sequence, weight)
-        lists, _ = head.top_k(split.validation.histories, k=10)
-        return float(ndcg_at_k(lists, list(split.validation.targets), k=10).mean())
+    def validate(head: RankingHead) -> float:
+        lists, _ = head.top_k(judged.histories, k=10)
+        return float(ndcg_at_k(lists, list(judged.targets), k=10).mean())
 
     module = SequenceHead(
         text,
         split.item_counts(),
-        user_width=vectors.users.shape[1],
+        user_width=user_width,
         width=section.width,
+        n_blocks=section.n_blocks,
         n_heads=section.n_heads,
         history_length=section.history_length,
         dropout=section.dropout,
@@ -117,26 +152,35 @@ def fit_head(
         min_id_count=section.min_id_count,
         temperature=section.temperature,
     )
-    first_targets = examples.targets.values[examples.targets.offsets[:-1]]
     arrays = train_sequence_head(
         module,
         histories=split.train_histories(),
-        examples=HeadExamples(examples.histories, first_targets, vectors.users[texts.example_texts]),
-        validate=lambda arrays: validate(SequencePart(**arrays), VALIDATED_WEIGHT),
+        examples=examples,
+        validate=lambda arrays: validate(_join(linear, SequencePart(**arrays), judged, share=1.0)),
         epochs=section.epochs,
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,
         weight_decay=section.weight_decay,
-        positions_per_user=section.positions_per_user,
         seed=seed,
         show_progress=show_progress,
     )
     sequence = SequencePart(**arrays)
-    scores = {weight: validate(sequence, weight) for weight in SEQUENCE_WEIGHTS}
-    weight = max(scores, key=lambda w: scores[w])
+    joined = [_join(linear, sequence, judged, share=share) for share in SEQUENCE_SHARES]
+    scores = [validate(head) for head in joined]
+    weight = joined[int(np.argmax(scores))].sequence_weight
     fit = prepare_fit(split.refit_histories(), n_items=split.n_items, text_vectors=text)
     refitted = ItemItemModel(*fit.table(choice.settings, n_neighbours=n_neighbours), choice.decay)
-    return FittedHead(RankingHead(refitted, sequence, weight), choice, scores[weight])
+    return FittedHead(RankingHead(refitted, sequence, weight), choice, max(scores))
+
+
+def _join(
+    linear: ItemItemModel, sequence: SequencePart, judged: EvaluationSet, *, share: float
+) -> RankingHead:
+    """Weighs the sequence part so that its scores spread as widely as the linear part's, times the share."""
+    histories = judged.histories.take(np.arange(min(256, len(judged))))
+    users = sequence.user_vectors(histories)
+    spread = float((users @ sequence.items.T + sequence.item_bias).std())
+    return RankingHead(linear, sequence, share * float(linear.scores(histories).std()) / max(spread, 1e-6))
 
 
 @dataclass(frozen=True, eq=False)
