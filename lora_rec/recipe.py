@@ -234,14 +234,13 @@ class HeadSection:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        positive = ["width", "n_blocks", "n_heads", "history_length", "epochs", "batch_size", "linear_rank"]
+        positive = ["width", "n_blocks", "n_heads", "history_length", "epochs", "batch_size", "n_neighbours"]
         checks = [(getattr(self, n) >= 1, f"{n}: {getattr(self, n)} is below 1") for n in positive]
         checks += [
             (self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive"),
             (self.temperature > 0, f"temperature: {self.temperature} is not positive"),
             (0 <= self.dropout < 1, f"dropout: {self.dropout} is not in [0, 1)"),
             (0 <= self.id_dropout < 1, f"id_dropout: {self.id_dropout} is not in [0, 1)"),
-            (self.n_neighbours >= 1, f"n_neighbours: {self.n_neighbours} is below 1"),
             (
                 self.n_heads < 1 or self.width % self.n_heads == 0,
                 f"width: {self.width} is no multiple of n_heads {self.n_heads}; change one of them",

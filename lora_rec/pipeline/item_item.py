@@ -47,14 +47,16 @@ def choose_item_item(
     *,
     text_vectors: NDArray[np.float32] | None = None,
     n_neighbours: int,
+    most_fits: int = MOST_FITS,
     show_progress: bool = False,
 ) -> tuple[ItemItemChoice, ItemItemModel]:
-    """Climbs along one number after another, at most `MOST_FITS` fits; gives the choice and its model.
+    """Climbs along one number after another, at most `most_fits` fits; gives the choice and its model.
 
     Args:
         split: fitted on its training items, judged on its validation users.
         text_vectors: (N, D), centred, unit length; None fits without texts.
         n_neighbours: see `rank.item_item`.
+        most_fits: bounds the time.
         show_progress: a bar.
     """
     judged = draw_users(split.validation)
@@ -65,9 +67,9 @@ def choose_item_item(
     if split.n_items > EXACT_ITEMS:
         fixed["nearness"] = None
     starts = dict.fromkeys(replace(start, **fixed) for start in STARTS)
-    with tqdm(total=MOST_FITS, desc="linear part", disable=not show_progress) as bar:
+    with tqdm(total=most_fits, desc="linear part", disable=not show_progress) as bar:
         waiting: Iterator[ItemItemSettings] = iter(starts)
-        while len(tried) < MOST_FITS and (settings := next(waiting, None)) is not None:
+        while len(tried) < most_fits and (settings := next(waiting, None)) is not None:
             tried.add(settings)
             table = fit.table(settings, n_neighbours=n_neighbours)
             for decay in DECAYS:
