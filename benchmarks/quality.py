@@ -30,8 +30,9 @@ from quality_judge import Answer, System, values_of
 from quality_ours import OURS
 from quality_peers import PEERS
 from quality_rectools import PeerFailed, rectools_systems
+from quality_references import REFERENCES
 from quality_search import TRIALS
-from quality_sets import REFERENCES, SETS, Prepared, prepare_set
+from quality_sets import SETS, Prepared, prepare_set
 from rows import RESULTS, header_of, row, write_rows
 
 from lora_rec.metrics import bootstrap_interval, mean_over_users

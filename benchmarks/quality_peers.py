@@ -132,7 +132,7 @@ def ease(prepared: RankingSet, seed: int, trials: int) -> Answer:
     def build(part: Part, settings: Settings) -> Scorer:
         return _ease_scorer(part, prepared.n_items, decay=1.0, **settings)
 
-    return choose_and_rank(prepared, build, EASE_AXES, {"regularisation": 200.0}, trials)
+    return choose_and_rank(prepared, build, EASE_AXES, {"regularisation": 100.0}, trials)
 
 
 def recency_ease(prepared: RankingSet, seed: int, trials: int) -> Answer:
@@ -141,7 +141,7 @@ def recency_ease(prepared: RankingSet, seed: int, trials: int) -> Answer:
     def build(part: Part, settings: Settings) -> Scorer:
         return _ease_scorer(part, prepared.n_items, **settings)
 
-    start = {"decay": 0.8, "regularisation": 200.0}
+    start = {"decay": 0.8, "regularisation": 100.0}
     return choose_and_rank(prepared, build, RECENCY_AXES, start, trials)
 
 

