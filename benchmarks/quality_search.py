@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 TRIALS = 12
 """Validation trials of every system; one with fewer settings than that tries them all."""
 Axes = Mapping[str, Sequence[float]]
 Settings = dict[str, float]
+_Place = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,10 @@ class Found:
 
 
 def climb(evaluate: Callable[[Settings], float], axes: Axes, start: Settings, *, trials: int) -> Found:
-    """Climbs a grid from a start: tries the neighbours of the best so far, one step along one axis.
+    """Climbs a grid from a start: tries the neighbours of the best so far, a step along one axis first.
 
-    Ends when every neighbour was tried or the trials are spent. A step that gained is followed first.
+    A step that gained is followed. Where none along one axis gains, steps along several are tried, since two
+    settings often make up for one another. Ends when every neighbour was tried or the trials are spent.
 
     Args:
         evaluate: gives the validation score of settings.
@@ -35,36 +38,31 @@ def climb(evaluate: Callable[[Settings], float], axes: Axes, start: Settings, *,
     >>> climb(lambda s: -abs(s["x"] - 3), {"x": [0, 1, 2, 3, 4]}, {"x": 1}, trials=9)
     Found(settings={'x': 3}, score=0, trials=4)
     """
-    names = list(axes)
-    best = tuple(list(axes[name]).index(start[name]) for name in names)
+    sizes = [len(values) for values in axes.values()]
+    best = tuple(list(values).index(start[name]) for name, values in axes.items())
     scores = {best: evaluate(dict(start))}
-    heading: tuple[int, int] | None = None
+    around = [step for step in product((0, 1, -1), repeat=len(sizes)) if any(step)]
+    around.sort(key=lambda step: sum(map(abs, step)))
+    heading: list[_Place] = []
     while len(scores) < trials:
-        waiting = [step for step in _steps(names, heading) if _go(best, step, axes) not in scores]
-        waiting = [step for step in waiting if _go(best, step, axes) is not None]
-        if not waiting:
+        reached = ((step, _add(best, step)) for step in [*heading, *around])
+        waiting = (
+            (step, place)
+            for step, place in reached
+            if place not in scores and all(0 <= at < size for at, size in zip(place, sizes, strict=True))
+        )
+        step, place = next(waiting, ((), ()))
+        if not place:
             break
-        place = _go(best, waiting[0], axes)
-        assert place is not None  # those were left out
         scores[place] = evaluate(_settings(place, axes))
-        heading = waiting[0] if scores[place] > scores[best] else None
-        best = place if heading else best
+        gained = scores[place] > scores[best]
+        best, heading = (place, [step]) if gained else (best, [])
     return Found(_settings(best, axes), scores[best], len(scores))
 
 
-def _steps(names: list[str], heading: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
-    if heading:
-        yield heading
-    yield from ((axis, sign) for axis in range(len(names)) for sign in (1, -1))
+def _add(place: _Place, step: _Place) -> _Place:
+    return tuple(at + move for at, move in zip(place, step, strict=True))
 
 
-def _go(place: tuple[int, ...], step: tuple[int, int], axes: Axes) -> tuple[int, ...] | None:
-    axis, sign = step
-    moved = place[axis] + sign
-    if not 0 <= moved < len(list(axes.values())[axis]):
-        return None
-    return (*place[:axis], moved, *place[axis + 1 :])
-
-
-def _settings(place: tuple[int, ...], axes: Axes) -> Settings:
+def _settings(place: _Place, axes: Axes) -> Settings:
     return {name: values[at] for at, (name, values) in zip(place, axes.items(), strict=True)}

@@ -161,6 +161,13 @@ def test_a_climb_spends_its_trials_and_no_more():
     assert climb(evaluate, axes, {"x": 0, "y": 9}, trials=4).trials == len(calls) == 4
 
 
+def test_a_climb_leaves_a_ridge_by_a_diagonal_step():
+    found = climb(lambda s: s["x"] + s["y"] - 3 * abs(s["x"] - s["y"]), {"x": range(4), "y": range(4)},
+                  {"x": 0, "y": 0}, trials=20)  # fmt: skip
+    assert found.settings == {"x": 3, "y": 3}
+    assert climb(lambda s: 1.0, {}, {}, trials=12).trials == 1
+
+
 def test_a_user_without_targets_among_the_withheld_is_left_out():
     plain = prepare()
     users = EvaluationSet(np.array([0]), Lists.from_arrays([[1]]), Lists.from_arrays([[2]]))
