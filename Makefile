@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters readme clean help
+.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-quality \
+	benchmark-quality-env readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
@@ -13,6 +14,8 @@ help:
 	@echo "make test-gpu     the same tests on a CUDA device, and a 1B-class model in bf16, 8 and 4 bit"
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
+	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
+	@echo "make benchmark-quality-env   an environment for the peers of rectools; then they take part, too"
 	@echo "make readme       put the results into README.md"
 
 # --no-compile saves half a minute: modules are compiled when they are first used.
@@ -58,8 +61,21 @@ DATA_ROOT ?= ../shared/data
 benchmark-adapters: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/adapters.py --data-root $(DATA_ROOT)
 
+# Without the peers' environment their rows stay as they were.
+PEERS := .venv-peers
+benchmark-quality: $(VENV)/.quickstart
+	$(BIN)/python benchmarks/quality.py --data-root $(DATA_ROOT) \
+		$$(test ! -e $(PEERS)/.done || echo --peers-python $(PEERS)/bin/python)
+
+benchmark-quality-env: $(PEERS)/.done
+
+$(PEERS)/.done: benchmarks/peers/requirements.txt
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 readme: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/readme_tables.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -43,6 +43,59 @@ def _cell(row: dict[str, float]) -> str:
     return value if row["low"] == row["high"] else f"{value} ({row['low']:.4f}–{row['high']:.4f})"
 
 
+def sets_table() -> str:
+    """Gives systems x published sets, then systems x cold sets, each with its interval over users."""
+    header, *rows = json.loads((RESULTS / "quality.json").read_text(encoding="utf-8"))
+    cells = {(row["case"], row["system"], row["metric"]): row for row in rows}
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    plain = [(case, "auc" if case == "mind" else "ndcg@10") for case in cases if not case.endswith("-cold")]
+    cold = [
+        (case, metric)
+        for case in cases
+        if case.endswith("-cold")
+        for metric in ("ndcg@10", "ndcg@10 among all")
+    ]
+    lines = _grid(cells, plain)
+    for key, name in (("goal", "*goal*"), ("published", "*best published*")):
+        found = [header["references"].get(case, {}).get(key) for case, _ in plain]
+        lines.append(f"| {name} | " + " | ".join("–" if v is None else f"{v:.4f}" for v in found) + " |")
+    sources = [
+        f"{case}: {key} {known[key]:.4f} is {known[key + '_source']}."
+        for case, known in header["references"].items()
+        for key in ("goal", "published")
+        if key in known
+    ]
+    reasons: dict[str, list[tuple[str, str]]] = {}
+    for case, systems in header["left_out"].items():
+        for system, reason in systems.items():
+            reasons.setdefault(reason, []).append((system, case))
+    left_out = [
+        f"- {', '.join(f'`{s}`' for s in dict.fromkeys(s for s, _ in pairs))}"
+        f" on {', '.join(dict.fromkeys(case for _, case in pairs))}: {reason}"
+        for reason, pairs in reasons.items()
+        if not reason.startswith("orders ")  # another kind of set
+    ]
+    seeds = ", ".join(map(str, header["seeds"]))
+    source = (
+        f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds} where a system draws "
+        f"numbers, {header['trials']} validation trials at most for every system."
+    )
+    parts = ["\n".join(lines), "\n".join(_grid(cells, cold)) if cold else "", " ".join(sources)]
+    parts += ["Left out:\n\n" + "\n".join(left_out) if left_out else "", source]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _grid(cells: dict[tuple[str, str, str], dict[str, float]], columns: list[tuple[str, str]]) -> list[str]:
+    """Gives the lines of a table of systems x (case, metric)."""
+    systems = dict.fromkeys(s for case, s, metric in cells if (case, metric) in columns)
+    heads = [f"{case} `{metric}`" for case, metric in columns]
+    lines = ["| system | " + " | ".join(heads) + " |", "| :-- |" + " --: |" * len(heads)]
+    for system in systems:
+        found = [cells.get((case, system, f"{metric} over users")) for case, metric in columns]
+        lines.append(f"| `{system}` | " + " | ".join(_cell(row) if row else "–" for row in found) + " |")
+    return lines
+
+
 def adapters_table() -> str:
     """Gives a row per adapter and precision, and the picture beside them."""
     header, *rows = json.loads((RESULTS / "adapters.json").read_text(encoding="utf-8"))
@@ -102,7 +155,7 @@ def draw_adapters(file: Path) -> None:
     plt.close(figure)
 
 
-TABLES = {"quickstart_quality": quality_table, "adapters": adapters_table}
+TABLES = {"quickstart_quality": quality_table, "quality": sets_table, "adapters": adapters_table}
 
 
 def fill(text: str) -> str:

@@ -29,7 +29,8 @@ def test_results_have_the_one_form(file):
         assert row["benchmark"] == file.stem
         assert row["low"] <= row["value"] + 1e-12
         assert row["value"] <= row["high"] + 1e-12
-        assert row["n"] == len(header.get("seeds", [0]))
+        # A system that draws no numbers may run once.
+        assert row["n"] in (1, len(header.get("seeds", [0])))
 
 
 def test_the_python_example_runs(bundle, models, tmp_path, monkeypatch):

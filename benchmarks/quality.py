@@ -1,0 +1,208 @@
+"""Our systems against peers on five published sets and their cold variants; writes results/quality.json.
+
+Every set has its published protocol (quality_sets.py). Every system gets the same number of validation
+trials, learns again from all that lies before the test, and is judged there once. `low` and `high` are the
+lowest and the highest seed; in the rows `... over users` they are a 95 % bootstrap interval over users (MIND:
+over impressions) of the mean over seeds. What cannot run on a set stands in the header with its reason.
+
+Finished pieces are kept in runs/quality, so a call that was stopped goes on where it was. A call for some
+sets or systems leaves the rows of the others as they were.
+
+python benchmarks/quality.py --data-root ../shared/data
+python benchmarks/quality.py --data-root ../shared/data --sets movielens-100k --systems ease recency_ease
+python benchmarks/quality.py --data-root ../shared/data --peers-python .venv-peers/bin/python
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from quality_judge import Answer, System, values_of
+from quality_ours import OURS
+from quality_peers import PEERS
+from quality_rectools import PeerFailed, rectools_systems
+from quality_references import REFERENCES
+from quality_search import TRIALS
+from quality_sets import SETS, Prepared, prepare_set
+from rows import RESULTS, header_of, row, write_rows
+
+from lora_rec.metrics import bootstrap_interval, mean_over_users
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "quality"
+N_RESAMPLES, BOOTSTRAP_SEED = 1000, 0
+VERSION = 1
+"""Raise it when a protocol or a metric's lists change: older pieces are then not read."""
+
+
+def file_of(case: str, name: str, system: System, seed: int, *, trials: int, folder: Path) -> Path:
+    """Gives where a piece is kept: its settings are in the name, so that others are never read."""
+    settings = json.dumps([VERSION, case, name, {k: list(v) for k, v in system.axes.items()}, trials])
+    return folder / f"{case}-{name}-{seed}-{hashlib.sha256(settings.encode()).hexdigest()[:8]}.npz"
+
+
+def answer_of(
+    prepared: Prepared, name: str, system: System, seed: int, *, trials: int, folder: Path
+) -> Answer:
+    """Runs one system on one set with one seed, or reads what an earlier call left.
+
+    After a change of the code that concerns it, delete its file.
+    """
+    file = file_of(prepared.name, name, system, seed, trials=trials, folder=folder)
+    if not file.exists():
+        start = time.perf_counter()
+        answer = system.run(prepared, seed, trials)
+        about = {"settings": answer.settings, "validation": answer.validation, "trials": answer.trials}
+        about |= {"seconds": time.perf_counter() - start}
+        scratch = file.with_suffix(f".{os.getpid()}.npz")
+        np.savez_compressed(scratch, about=np.array(json.dumps(about)), **answer.results)  # type: ignore[arg-type]
+        os.replace(scratch, file)
+    with np.load(file) as arrays:
+        results = {key: arrays[key] for key in arrays.files if key != "about"}
+        about = json.loads(str(arrays["about"]))
+    return Answer(results, about["settings"], about["validation"], about["trials"])
+
+
+def rows_of(prepared: Prepared, name: str, answers: list[Answer]) -> list[dict[str, Any]]:
+    """Gives one row per metric, and one with the interval over users for those that have users."""
+    judged = [values_of(prepared, answer) for answer in answers]
+    rows = []
+    for metric in judged[0][0]:
+        per_seed = [users[metric] for users, _ in judged]
+        means = [mean_over_users(values, name=metric) for values in per_seed]
+        rows.append(row(NAME, prepared.name, name, metric, means))
+        if not metric.startswith("ild"):
+            rows.append(_row_over_users(prepared.name, name, metric, np.mean(per_seed, axis=0), len(answers)))
+    rows += [
+        row(NAME, prepared.name, name, metric, [whole[metric] for _, whole in judged])
+        for metric in judged[0][1]
+    ]
+    return rows
+
+
+def _row_over_users(case: str, name: str, metric: str, values: NDArray[np.float64], n: int) -> dict[str, Any]:
+    low, high = bootstrap_interval(values, n_resamples=N_RESAMPLES, seed=BOOTSTRAP_SEED)
+    mean = mean_over_users(values, name=metric)
+    whole = row(NAME, case, name, f"{metric} over users", [mean])
+    # Of values that are nearly all alike, the interval may miss the mean by a rounding error.
+    return whole | {"low": min(low, mean), "high": max(high, mean), "n": n}
+
+
+def run_set(
+    prepared: Prepared, systems: dict[str, System], *, seeds: list[int], trials: int, folder: Path
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
+    """Gives the rows of one set, what each system chose, and why others were left out."""
+    rows: list[dict[str, Any]] = []
+    chosen: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for name, system in systems.items():
+        reason = system.fits(prepared)
+        if not reason:
+            try:
+                answers = []
+                for seed in seeds if system.seeded else seeds[:1]:
+                    answers.append(answer_of(prepared, name, system, seed, trials=trials, folder=folder))
+            except PeerFailed as error:
+                reason = str(error)
+        if reason:
+            left_out[name] = reason
+            print(f"{prepared.name}, {name}: left out, {reason}", flush=True)
+            continue
+        rows += rows_of(prepared, name, answers)
+        chosen[name] = answers[0].settings | {
+            "validation": round(answers[0].validation, 4),
+            "trials": answers[0].trials,
+        }
+        shown = next(r for r in reversed(rows) if r["metric"].endswith("over users") and r["system"] == name)
+        headline = next(r for r in rows if r["system"] == name)
+        print(
+            f"{prepared.name}, {name}: {headline['metric']} {headline['value']:.4f}"
+            f" ({shown['n']} runs, chosen {chosen[name]})",
+            flush=True,
+        )
+    return rows, chosen, left_out
+
+
+def merge(
+    header: dict[str, Any], rows: list[dict[str, Any]], *, systems: list[str], sets: list[str]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Keeps what an earlier call with the same seeds and trials found for other sets or systems."""
+    file = RESULTS / f"{NAME}.json"
+    old_header, *old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else [{}]
+    if any(old_header.get(key) != header[key] for key in ("seeds", "trials")):
+        return header, rows
+    kept = [r for r in old if not (r["case"] in sets and r["system"] in systems)]
+    for key in ("chosen", "left_out"):
+        for case, before in old_header[key].items():
+            others = {s: v for s, v in before.items() if case not in sets or s not in systems}
+            header[key][case] = others | header[key].get(case, {})
+    places = {case: place for place, case in enumerate(SETS)}
+    names = {name: place for place, name in enumerate([*PEERS, *rectools_systems(None, RESULTS), *OURS])}
+    together = kept + rows
+    return header, sorted(together, key=lambda r: (places[r["case"]], names.get(r["system"], len(names))))
+
+
+def main() -> None:
+    """Parses the command line, runs sets x systems x seeds, and writes the rows."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = [*PEERS, *rectools_systems(None, RESULTS), *OURS]
+    parser.add_argument(
+        "--data-root", type=Path, required=True, help="holds movielens-100k/, online-retail/, ..."
+    )
+    parser.add_argument(
+        "--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET", help=", ".join(SETS)
+    )
+    parser.add_argument("--systems", nargs="+", choices=known, metavar="SYSTEM", help=", ".join(known))
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of systems that draw numbers"
+    )
+    parser.add_argument("--trials", type=int, default=TRIALS, help="validation trials of each system")
+    parser.add_argument(
+        "--peers-python",
+        type=Path,
+        help="interpreter with rectools (make benchmark-quality-env); without it those peers are left out",
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=ROOT / "runs" / "quality", help="what is done is kept here"
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    folder: Path = arguments.runs
+    folder.mkdir(parents=True, exist_ok=True)
+    every = PEERS | rectools_systems(arguments.peers_python, folder) | OURS
+    # Without an interpreter the rows that an earlier call measured for rectools' peers stay as they are.
+    default = every if arguments.peers_python else PEERS | OURS
+    systems = {name: every[name] for name in arguments.systems or default}
+    seeds = " ".join(map(str, arguments.seeds))
+    command = f"python benchmarks/quality.py --data-root DATA --seeds {seeds} --trials {arguments.trials}"
+    header = header_of(NAME, command) | {"seeds": arguments.seeds, "trials": arguments.trials}
+    header |= {"references": REFERENCES, "chosen": {}, "left_out": {}}
+    rows: list[dict[str, Any]] = []
+    for case in arguments.sets:
+        prepared = prepare_set(case, arguments.data_root, folder)
+        found, header["chosen"][case], header["left_out"][case] = run_set(
+            prepared, systems, seeds=arguments.seeds, trials=arguments.trials, folder=folder
+        )
+        rows += found
+        # After every set, so that a long run shows what it has.
+        write_rows(
+            NAME,
+            *merge(
+                header, rows, systems=list(systems), sets=arguments.sets[: arguments.sets.index(case) + 1]
+            ),
+        )
+
+
+if __name__ == "__main__":
+    main()

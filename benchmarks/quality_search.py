@@ -1,0 +1,68 @@
+"""The one way in which every system's settings are chosen: the same number of trials on validation data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+TRIALS = 12
+"""Validation trials of every system; one with fewer settings than that tries them all."""
+Axes = Mapping[str, Sequence[float]]
+Settings = dict[str, float]
+_Place = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What validated best."""
+
+    settings: Settings
+    score: float
+    trials: int
+    """How many were tried."""
+
+
+def climb(evaluate: Callable[[Settings], float], axes: Axes, start: Settings, *, trials: int) -> Found:
+    """Climbs a grid from a start: tries the neighbours of the best so far, a step along one axis first.
+
+    A step that gained is followed. Where none along one axis gains, steps along several are tried, since two
+    settings often make up for one another. Ends when every neighbour was tried or the trials are spent.
+
+    Args:
+        evaluate: gives the validation score of settings.
+        axes: setting to its values, in order.
+        start: one value of each axis.
+        trials: at most so many calls of `evaluate`.
+
+    >>> climb(lambda s: -abs(s["x"] - 3), {"x": [0, 1, 2, 3, 4]}, {"x": 1}, trials=9)
+    Found(settings={'x': 3}, score=0, trials=4)
+    """
+    sizes = [len(values) for values in axes.values()]
+    best = tuple(list(values).index(start[name]) for name, values in axes.items())
+    scores = {best: evaluate(dict(start))}
+    around = [step for step in product((0, 1, -1), repeat=len(sizes)) if any(step)]
+    around.sort(key=lambda step: sum(map(abs, step)))
+    heading: list[_Place] = []
+    while len(scores) < trials:
+        reached = ((step, _add(best, step)) for step in [*heading, *around])
+        waiting = (
+            (step, place)
+            for step, place in reached
+            if place not in scores and all(0 <= at < size for at, size in zip(place, sizes, strict=True))
+        )
+        step, place = next(waiting, ((), ()))
+        if not place:
+            break
+        scores[place] = evaluate(_settings(place, axes))
+        gained = scores[place] > scores[best]
+        best, heading = (place, [step]) if gained else (best, [])
+    return Found(_settings(best, axes), scores[best], len(scores))
+
+
+def _add(place: _Place, step: _Place) -> _Place:
+    return tuple(at + move for at, move in zip(place, step, strict=True))
+
+
+def _settings(place: _Place, axes: Axes) -> Settings:
+    return {name: values[at] for at, (name, values) in zip(place, axes.items(), strict=True)}

