@@ -56,13 +56,13 @@ def sets_table() -> str:
         for metric in ("ndcg@10", "ndcg@10 among all")
     ]
     lines = _grid(cells, plain)
-    for key, name in (("goal", "*goal*"), ("published", "*best published*")):
+    for key, name in (("known", "*to beat*"), ("published", "*best published*"), ("goal", "*goal*")):
         found = [header["references"].get(case, {}).get(key) for case, _ in plain]
         lines.append(f"| {name} | " + " | ".join("–" if v is None else f"{v:.4f}" for v in found) + " |")
     sources = [
         f"{case}: {key} {known[key]:.4f} is {known[key + '_source']}."
         for case, known in header["references"].items()
-        for key in ("goal", "published")
+        for key in ("known", "published")
         if key in known
     ]
     reasons: dict[str, list[tuple[str, str]]] = {}
