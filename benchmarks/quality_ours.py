@@ -32,9 +32,7 @@ def run_linear(prepared: Prepared, seed: int, trials: int) -> Answer:
     """Chooses on validation and fits again on all that lies before the test; `seed` changes nothing."""
     assert isinstance(prepared, RankingSet)  # see `_needs_lists`
     text, n_neighbours = centre(prepared.item_vectors), HeadSection.n_neighbours
-    choice, _ = choose_item_item(
-        prepared.split, text_vectors=text, n_neighbours=n_neighbours, most_fits=trials
-    )
+    choice, _ = choose_item_item(prepared.split, text_vectors=text, n_neighbours=n_neighbours, n_fits=trials)
     fit = prepare_fit(prepared.split.refit_histories(), n_items=prepared.n_items, text_vectors=text)
     model = ItemItemModel(*fit.table(choice.settings, n_neighbours=n_neighbours), choice.decay)
     return Answer(_lists(prepared, model), _settings(choice), choice.validation, trials)
@@ -44,7 +42,7 @@ def run_head(prepared: Prepared, seed: int, trials: int) -> Answer:
     """Fits the head with its default settings; trials are those of the linear part."""
     assert isinstance(prepared, RankingSet)
     fitted = fit_on_texts(
-        HeadSection(), centre(prepared.item_vectors), prepared.split, seed=seed, most_fits=trials
+        HeadSection(n_fits=trials), centre(prepared.item_vectors), prepared.split, seed=seed
     )
     settings = _settings(fitted.choice) | {"sequence_weight": fitted.head.sequence_weight}
     return Answer(_lists(prepared, fitted.head), settings, fitted.validation, trials)

@@ -231,10 +231,14 @@ class HeadSection:
     temperature: float = 0.1
     n_neighbours: int = 128
     """Weights that the linear part keeps of each item."""
+    n_fits: int = 12
+    """Settings of the linear part that are tried on validation data; each inverts a matrix of items by items,
+    which takes a second with 3,000 items and a minute with 12,000."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        positive = ["width", "n_blocks", "n_heads", "history_length", "epochs", "batch_size", "n_neighbours"]
+        positive = ["width", "n_blocks", "n_heads", "history_length", "epochs", "batch_size"]
+        positive += ["n_neighbours", "n_fits"]
         checks = [(getattr(self, n) >= 1, f"{n}: {getattr(self, n)} is below 1") for n in positive]
         checks += [
             (self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive"),

@@ -27,8 +27,6 @@ STARTS = (
 )
 """Where order says much and where it says little, the best numbers lie far apart."""
 DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-MOST_FITS = 12
-"""A fit inverts a matrix of items by items; all decays are judged on each."""
 JUDGED_USERS = 4000
 """So many validation users, drawn once, tell one setting from another well enough."""
 
@@ -47,16 +45,16 @@ def choose_item_item(
     *,
     text_vectors: NDArray[np.float32] | None = None,
     n_neighbours: int,
-    most_fits: int = MOST_FITS,
+    n_fits: int,
     show_progress: bool = False,
 ) -> tuple[ItemItemChoice, ItemItemModel]:
-    """Climbs along one number after another, at most `most_fits` fits; gives the choice and its model.
+    """Climbs along one number after another, at most `n_fits` fits; gives the choice and its model.
 
     Args:
         split: fitted on its training items, judged on its validation users.
         text_vectors: (N, D), centred, unit length; None fits without texts.
         n_neighbours: see `rank.item_item`.
-        most_fits: bounds the time.
+        n_fits: a fit inverts a matrix of items by items; all decays are judged on each.
         show_progress: a bar.
     """
     judged = draw_users(split.validation)
@@ -67,9 +65,9 @@ def choose_item_item(
     if split.n_items > EXACT_ITEMS:
         fixed["nearness"] = None
     starts = dict.fromkeys(replace(start, **fixed) for start in STARTS)
-    with tqdm(total=most_fits, desc="linear part", disable=not show_progress) as bar:
+    with tqdm(total=n_fits, desc="linear part", disable=not show_progress) as bar:
         waiting: Iterator[ItemItemSettings] = iter(starts)
-        while len(tried) < most_fits and (settings := next(waiting, None)) is not None:
+        while len(tried) < n_fits and (settings := next(waiting, None)) is not None:
             tried.add(settings)
             table = fit.table(settings, n_neighbours=n_neighbours)
             for decay in DECAYS:

@@ -12,7 +12,7 @@ from lora_rec.data.dataset import EvaluationSet, Lists, Split
 from lora_rec.data.examples import Examples
 from lora_rec.metrics import coverage_at_k, evaluate_lists, ndcg_at_k
 from lora_rec.pipeline.data import Texts
-from lora_rec.pipeline.item_item import MOST_FITS, ItemItemChoice, choose_item_item, draw_users
+from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item, draw_users
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
 from lora_rec.rank.head import RankingHead
@@ -115,7 +115,6 @@ def fit_on_texts(
     *,
     examples: HeadExamples | None = None,
     user_width: int = 0,
-    most_fits: int = MOST_FITS,
     seed: int = 0,
     show_progress: bool = False,
 ) -> FittedHead:
@@ -127,7 +126,6 @@ def fit_on_texts(
         split: learned from and judged on; the linear part is fitted again on all that lies before the test.
         examples: points with the user tower's vectors, if there is one.
         user_width: length of these.
-        most_fits: of the linear part.
         seed: of the sequence part.
         show_progress: bars.
     """
@@ -136,7 +134,7 @@ def fit_on_texts(
         split,
         text_vectors=text,
         n_neighbours=n_neighbours,
-        most_fits=most_fits,
+        n_fits=section.n_fits,
         show_progress=show_progress,
     )
     judged = draw_users(split.validation)
