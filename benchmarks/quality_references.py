@@ -14,8 +14,8 @@ REFERENCES: dict[str, dict[str, str | float]] = {
         "goal": 0.2068,
         "goal_source": "MHCN",
         "published": 0.2068,
-        "published_source": "MHCN in the benchmark of RecBole-GNN, another draw of the random split; it learned"
-        " from the 80 % alone, and EASE has .2049 here when it does so, so compare that",
+        "published_source": "MHCN in the benchmark of RecBole-GNN, another draw of the random split; it"
+        " learned from the 80 % alone, and EASE has .2049 here when it does so, so compare that",
     },
     "online-retail": {"goal": 0.0853, "goal_source": "EASE on these files"},
     "mind": {
