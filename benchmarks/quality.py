@@ -145,6 +145,9 @@ def merge(
         for case, before in old_header[key].items():
             others = {s: v for s, v in before.items() if case not in sets or s not in systems}
             header[key][case] = others | header[key].get(case, {})
+    measured = {(r["case"], r["system"]) for r in kept}
+    for case, reasons in header["left_out"].items():
+        header["left_out"][case] = {s: why for s, why in reasons.items() if (case, s) not in measured}
     places = {case: place for place, case in enumerate(SETS)}
     names = {name: place for place, name in enumerate([*PEERS, *rectools_systems(None, RESULTS), *OURS])}
     together = kept + rows
@@ -191,9 +194,11 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for case in arguments.sets:
         prepared = prepare_set(case, arguments.data_root, folder)
-        found, header["chosen"][case], header["left_out"][case] = run_set(
+        found, header["chosen"][case], left_out = run_set(
             prepared, systems, seeds=arguments.seeds, trials=arguments.trials, folder=folder
         )
+        absent = {name: every[name].fits(prepared) for name in every if name not in systems}
+        header["left_out"][case] = {name: reason for name, reason in absent.items() if reason} | left_out
         rows += found
         # After every set, so that a long run shows what it has.
         write_rows(

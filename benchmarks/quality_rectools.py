@@ -107,7 +107,9 @@ def rectools_systems(python: Path | None, folder: Path) -> dict[str, System]:
         needs = in_order if peer not in ("ials", "bpr") else lists_only
 
         def fits(prepared: Prepared) -> str:
-            return needs(prepared) or ("" if python else "no --peers-python; run make benchmark-quality-env")
+            return needs(prepared) or (
+                "" if python else "not run yet; it needs --peers-python, see make benchmark-quality-env"
+            )
 
         def run(prepared: Prepared, seed: int, trials: int) -> Answer:
             assert python is not None  # `fits` saw to that

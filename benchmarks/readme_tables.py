@@ -65,16 +65,15 @@ def sets_table() -> str:
         for key in ("known", "published")
         if key in known
     ]
-    reasons: dict[str, list[tuple[str, str]]] = {}
+    missing: dict[tuple[str, str], list[str]] = {}
     for case, systems in header["left_out"].items():
         for system, reason in systems.items():
-            reasons.setdefault(reason, []).append((system, case))
-    left_out = [
-        f"- {', '.join(f'`{s}`' for s in dict.fromkeys(s for s, _ in pairs))}"
-        f" on {', '.join(dict.fromkeys(case for _, case in pairs))}: {reason}"
-        for reason, pairs in reasons.items()
-        if not reason.startswith("orders ")  # another kind of set
-    ]
+            missing.setdefault((reason, system), []).append(case)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (reason, system), where in missing.items():
+        if not reason.startswith("orders "):  # another kind of set
+            alike.setdefault((reason, ", ".join(where)), []).append(f"`{system}`")
+    left_out = [f"- {', '.join(who)} on {where}: {reason}" for (reason, where), who in alike.items()]
     seeds = ", ".join(map(str, header["seeds"]))
     source = (
         f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds} where a system draws "
