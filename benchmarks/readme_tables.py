@@ -60,9 +60,9 @@ def sets_table() -> str:
         found = [header["references"].get(case, {}).get(key) for case, _ in plain]
         lines.append(f"| {name} | " + " | ".join("–" if v is None else f"{v:.4f}" for v in found) + " |")
     sources = [
-        f"{case}: {key} {known[key]:.4f} is {known[key + '_source']}."
+        f"{case}: {name} {known[key]:.4f} is {known[key + '_source']}."
         for case, known in header["references"].items()
-        for key in ("known", "published")
+        for key, name in (("known", "to beat"), ("published", "published"))
         if key in known
     ]
     missing: dict[tuple[str, str], list[str]] = {}
