@@ -33,7 +33,8 @@ def run_linear(prepared: Prepared, seed: int, trials: int) -> Answer:
     assert isinstance(prepared, RankingSet)  # see `_needs_lists`
     text, n_neighbours = centre(prepared.item_vectors), HeadSection.n_neighbours
     choice, _ = choose_item_item(prepared.split, text_vectors=text, n_neighbours=n_neighbours, n_fits=trials)
-    fit = prepare_fit(prepared.split.refit_histories(), n_items=prepared.n_items, text_vectors=text)
+    # In a cold set the split lacks what was withheld for validation alone; the test part has it.
+    fit = prepare_fit(prepared.test.fit, n_items=prepared.n_items, text_vectors=text)
     model = ItemItemModel(*fit.table(choice.settings, n_neighbours=n_neighbours), choice.decay)
     return Answer(_lists(prepared, model), _settings(choice), choice.validation, trials)
 

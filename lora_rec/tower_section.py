@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lora_rec.adapter_settings import SETTING_NAMES, AdapterName, AdapterSettings, LoraStart
+from lora_rec.config import require
 from lora_rec.errors import RecipeError
 
 
@@ -87,13 +88,11 @@ class TowerSection:
                 f"compute: has no effect with precision {self.precision!r}; leave it out",
             ),
         ]
-        problems = [text for ok, text in checks if not ok]
         try:
             self.adapter_settings()
         except ValueError as error:
-            problems += str(error).splitlines()
-        if problems:
-            raise RecipeError("\n".join(problems))
+            checks += [(False, line) for line in str(error).splitlines()]
+        require(checks)
 
     def adapter_settings(self, *, precision: str | None = None, where: str = "") -> AdapterSettings:
         """Gives the adapter with every setting filled in.

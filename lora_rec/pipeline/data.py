@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,9 @@ from lora_rec.data.splits import (
 )
 from lora_rec.recipe import DataSection, Recipe
 from lora_rec.text.templates import render_histories, render_items
+
+if TYPE_CHECKING:
+    from lora_rec.data.sources import Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +74,24 @@ def _read(section: DataSection) -> Dataset:
     if section.source == "movielens-small":
         return load_movielens_small(min_rating=section.min_rating)
     if section.source == "files":
-        return load_dataset(
-            section.interactions,
-            section.items,
-            user_column=section.user_column,
-            item_column=section.item_column,
-            item_id_column=section.item_id_column,
-            time_column=section.time_column,
-            rating_column=section.rating_column,
-            text_columns=section.text_columns,
-            min_rating=section.min_rating,
-        )
+        return load_tables(section, section.interactions, section.items)
     dataset = load_published(section.source, section.root, variant=section.variant).dataset
     return dataset if section.min_rating is None else keep_rated(dataset, min_rating=section.min_rating)
+
+
+def load_tables(section: DataSection, interactions: Source, items: Source) -> Dataset:
+    """Reads two tables, given as paths or read already, with the section's columns."""
+    return load_dataset(
+        interactions,
+        items,
+        user_column=section.user_column,
+        item_column=section.item_column,
+        item_id_column=section.item_id_column,
+        time_column=section.time_column,
+        rating_column=section.rating_column,
+        text_columns=section.text_columns,
+        min_rating=section.min_rating,
+    )
 
 
 def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examples, Texts]:

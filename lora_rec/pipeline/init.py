@@ -20,14 +20,11 @@ from lora_rec.data.guess_tables import Tables
 from lora_rec.data.guess_texts import TextColumns
 from lora_rec.data.inspect import suggest_min_rating
 from lora_rec.data.inspect_texts import MULTILINGUAL, estimate_tokens, sample_texts, share_not_latin
-from lora_rec.data.sources import load_dataset
 from lora_rec.errors import DataError, RecipeError
-from lora_rec.pipeline.data import split_data
+from lora_rec.pipeline.data import load_tables, split_data
 from lora_rec.recipe import DataSection, Recipe
-from lora_rec.text.domains import DOMAINS
+from lora_rec.text.domains import DOMAINS, Domain
 from lora_rec.text.templates import render_items
-
-Domain = Literal["e-commerce", "music", "video", "news", "social"]
 
 # How much diversity the shown list has. Chosen by what the domains are like, not measured: songs are short
 # and many, so two alike cost less than in a list of films.
@@ -75,17 +72,7 @@ def draft_recipe(
         text_columns=tuple(guess.texts.kinds),
         min_rating=least,
     )
-    dataset = load_dataset(
-        tables.interactions,
-        tables.items,
-        user_column=section.user_column,
-        item_column=section.item_column,
-        item_id_column=section.item_id_column,
-        time_column=section.time_column,
-        rating_column=section.rating_column,
-        text_columns=section.text_columns,
-        min_rating=least,
-    )
+    dataset = load_tables(section, tables.interactions, tables.items)
     section = _choose_split(section, dataset, domain)
     text = _write(section, dataset, guess, output=output, domain=domain, n_rows=len(tables.interactions))
     tree = yaml.load(text, Loader=yaml.BaseLoader)

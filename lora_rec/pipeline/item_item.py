@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lora_rec.data.dataset import EvaluationSet, Split
-from lora_rec.metrics import ndcg_at_k
+from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.search import top_k_of
 from lora_rec.train.item_item import EXACT_ITEMS, ItemItemSettings, prepare_fit
@@ -27,8 +27,6 @@ STARTS = (
 )
 """Where order says much and where it says little, the best numbers lie far apart."""
 DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
-JUDGED_USERS = 4000
-"""So many validation users, drawn once, tell one setting from another well enough."""
 
 
 @dataclass(frozen=True)
@@ -99,22 +97,12 @@ def _neighbours(
                     yield settings
 
 
-def draw_users(validation: EvaluationSet) -> EvaluationSet:
-    """Gives at most `JUDGED_USERS` of the users, always the same."""
-    if len(validation) <= JUDGED_USERS:
-        return validation
-    rows = np.sort(np.random.default_rng(0).choice(len(validation), JUDGED_USERS, replace=False))
-    return EvaluationSet(
-        validation.users[rows], validation.histories.take(rows), validation.targets.take(rows)
-    )
-
-
 def _judge(model: ItemItemModel, judged: EvaluationSet) -> float:
     lists, _ = top_k_of(
         lambda rows: model.scores(judged.histories.take(rows)),
         n_users=len(judged),
         n_items=len(model.neighbours),
-        k=10,
+        k=JUDGED_K,
         exclude=judged.histories,
     )
-    return float(ndcg_at_k(lists, list(judged.targets), k=10).mean())
+    return mean_ndcg(lists, judged)

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from lora_rec.data.dataset import EvaluationSet, Lists, Split
 from lora_rec.data.examples import Examples
-from lora_rec.metrics import coverage_at_k, evaluate_lists, ndcg_at_k
+from lora_rec.metrics import coverage_at_k, evaluate_lists
 from lora_rec.pipeline.data import Texts
-from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item, draw_users
+from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item
+from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
 from lora_rec.rank.head import RankingHead
@@ -52,21 +53,15 @@ class FittedHead:
     validation: float
 
 
-def validation_score(users: _Array, items: _Array, chosen: EvaluationSet) -> float:
-    """Gives the mean `ndcg@10` of the lists by dot product, seen items left out."""
-    lists, _ = top_k(users, items, k=10, exclude=chosen.histories)
-    return float(ndcg_at_k(lists, list(chosen.targets), k=10).mean())
-
-
 def choose_linear(split: Split) -> LinearChoice:
     """Chooses the numbers of a recency-weighted EASE on validation data."""
     best: LinearChoice | None = None
     spectrum = decompose(split.train_histories(), n_items=split.n_items)
     for regularisation, decay in product(REGULARISATIONS, DECAYS):
         model = spectrum.model(regularisation=regularisation, decay=decay)
-        score = validation_score(
-            model.user_vectors(split.validation.histories), model.item_vectors(), split.validation
-        )
+        users, histories = model.user_vectors(split.validation.histories), split.validation.histories
+        lists, _ = top_k(users, model.item_vectors(), k=JUDGED_K, exclude=histories)
+        score = mean_ndcg(lists, split.validation)
         if best is None or score > best.validation:
             best = LinearChoice(regularisation, decay, score)
     assert best is not None  # the grids are not empty
@@ -140,8 +135,8 @@ def fit_on_texts(
     judged = draw_users(split.validation)
 
     def validate(head: RankingHead) -> float:
-        lists, _ = head.top_k(judged.histories, k=10)
-        return float(ndcg_at_k(lists, list(judged.targets), k=10).mean())
+        lists, _ = head.top_k(judged.histories, k=JUDGED_K)
+        return mean_ndcg(lists, judged)
 
     module = SequenceHead(
         text,

@@ -16,8 +16,8 @@ from lora_rec.adapter_settings import FULL_PRECISION_ONLY
 from lora_rec.cache import cache_folder
 from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
-from lora_rec.metrics import ndcg_at_k
 from lora_rec.pipeline.data import Texts
+from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe, TowerSection, TrainSection
@@ -188,8 +188,8 @@ def train_towers(
 
     def score(vectors: Vectors) -> float:
         users = vectors.users[texts.validation_texts]
-        lists, _ = top_k(users, vectors.items, k=10, exclude=split.validation.histories)
-        return float(ndcg_at_k(lists, list(split.validation.targets), k=10).mean())
+        lists, _ = top_k(users, vectors.items, k=JUDGED_K, exclude=split.validation.histories)
+        return mean_ndcg(lists, split.validation)
 
     return train_two_tower(
         model,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Domain = Literal["e-commerce", "music", "news", "social", "video"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ Last.fm, random split, training histories:
         The Cure; Placebo; a-ha; Erasure. Shared tags: electronic, pop, 80s, female vocalists, alternative
 """
 
-DOMAINS: dict[str, DomainTexts] = {
+DOMAINS: dict[Domain, DomainTexts] = {
     "e-commerce": E_COMMERCE,
     "music": MUSIC,
     "news": NEWS,
