@@ -161,7 +161,7 @@ def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int
         decomposing = 8 * n_interactions * rank + 16 * n_items * rank
     vectors = 4 * n_items * rank
     sequence = _sequence(recipe.head, n_items)
-    linear = 8 * n_items * n_items if n_items <= EXACT_ITEMS else max(decomposing, 5 * vectors)
+    linear = 4 * n_items * n_items if n_items <= EXACT_ITEMS else max(decomposing, 5 * vectors)
     ranking = max(linear, sequence)
     # The baseline by cosine has one axis per user, and sums them over every history.
     at_once = n_interactions * min(1.0, USERS_AT_ONCE / n_users)

@@ -27,7 +27,7 @@ from lora_rec.rank.item_item import keep_strongest
 from lora_rec.rank.linear import LinearModel, Spectrum, decompose
 
 EXACT_ITEMS = 14_000
-"""Up to this many items the matrix is inverted: two of 4 N^2 bytes, N^3 multiplications."""
+"""Up to this many items the matrix is inverted: 4 N^2 bytes, N^3 multiplications."""
 LONGEST_DISTANCE = 20
 """Pairs further apart than this many times the nearness would count less than a twentieth; left out."""
 ROWS_AT_ONCE = 1024
@@ -69,7 +69,7 @@ def prepare_fit(
 
 
 class ExactFit:
-    """Inverts the matrix; keeps that of the last nearness."""
+    """Inverts the matrix, in the place where it was counted: it is by far the largest thing here."""
 
     def __init__(
         self, histories: Lists, *, n_items: int, text_vectors: NDArray[np.float32] | None = None
@@ -77,7 +77,6 @@ class ExactFit:
         """See `prepare_fit`."""
         self._histories, self._n_items = histories, n_items
         self._text = None if text_vectors is None else torch.from_numpy(np.ascontiguousarray(text_vectors))
-        self._gram: tuple[float | None, torch.Tensor] | None = None
 
     def table(self, settings: ItemItemSettings, *, n_neighbours: int) -> _Table:
         """See `ItemItemFit`.
@@ -85,11 +84,9 @@ class ExactFit:
         Raises:
             TrainingError: the matrix cannot be inverted.
         """
-        if self._gram is None or self._gram[0] != settings.nearness:
-            self._gram = None  # gives its memory back first
-            grown = count_pairs(self._histories, n_items=self._n_items, nearness=settings.nearness)
-            self._gram = (settings.nearness, torch.from_numpy(grown))
-        matrix = self._gram[1].clone()
+        pairs = count_pairs(self._histories, n_items=self._n_items, nearness=settings.nearness)
+        # Symmetric, so its transpose is the same matrix, in LAPACK's order: nothing is copied.
+        matrix = torch.from_numpy(pairs).T
         if self._text is not None and settings.text_weight:
             matrix.addmm_(self._text, self._text.T, alpha=settings.text_weight)
         matrix.diagonal().add_(settings.regularisation)
@@ -165,11 +162,8 @@ def count_pairs(histories: Lists, *, n_items: int, nearness: float | None) -> ND
         longest = min(longest, int(LONGEST_DISTANCE * nearness))
     for distance in range(1, longest + 1):
         first = np.flatnonzero(users[distance:] == users[:-distance])
-        cells = values[first] * n_items + values[first + distance]
-        near = 1.0 if nearness is None else 1 / (1 + distance / nearness)
-        np.add.at(gram, cells, np.float32(near))
-    matrix = gram.reshape(n_items, n_items)
-    upper = matrix.T.copy()
-    np.fill_diagonal(upper, 0)
-    matrix += upper
-    return matrix
+        near = np.float32(1.0 if nearness is None else 1 / (1 + distance / nearness))
+        one, other = values[first], values[first + distance]
+        np.add.at(gram, one * n_items + other, near)
+        np.add.at(gram, other * n_items + one, near)  # a transposed copy would take the memory twice
+    return gram.reshape(n_items, n_items)
