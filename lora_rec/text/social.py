@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
 from lora_rec.text.templates import UNTITLED, render_histories
 
