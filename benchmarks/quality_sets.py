@@ -168,7 +168,7 @@ def withhold_items(
 
     A second share is drawn for validation in the same way; nothing is learned of either while a system
     chooses, and of the first alone in the refit. Targets are the withheld items of the protocol's targets, so
-    nothing that a system sees lies after them.
+    nothing that a system sees lies after them. The split of a cold set lacks the first share alone.
     """
     n_items = prepared.n_items
     drawn = np.random.default_rng(seed).permutation(n_items)
@@ -176,15 +176,16 @@ def withhold_items(
     for_test, for_validation = np.sort(drawn[:size]), np.sort(drawn[size : 2 * size])
     known_at_test = ~np.isin(np.arange(n_items), for_test)
     known_at_validation = known_at_test & ~np.isin(np.arange(n_items), for_validation)
-    validation = _withhold(prepared.validation, known_at_validation, for_validation)
+    warm = prepared.validation
+    validation = _withhold(warm, known_at_validation, for_validation)
     test = _withhold(prepared.test, known_at_test, for_test)
     split = prepared.split
-    train, later = known_at_validation[split.train_log.items], known_at_test[split.validation_log.items]
+    # Our own systems withhold items of their own to choose by, so they may learn of the second share.
     split = replace(
         split,
-        train_log=split.train_log.take(train),
-        validation_log=split.validation_log.take(later),
-        validation=validation.evaluation,
+        train_log=split.train_log.take(known_at_test[split.train_log.items]),
+        validation_log=split.validation_log.take(known_at_test[split.validation_log.items]),
+        validation=_withhold(warm, known_at_test, np.flatnonzero(known_at_test)).evaluation,
         test=test.evaluation,
         report=SplitReport(name=f"{split.report.name}, {size} items withheld", kept={}),
     )
@@ -204,9 +205,9 @@ def sample_users(part: Part, *, n_users: int = VALIDATION_USERS, seed: int = 0) 
 def _withhold(part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64]) -> Part:
     found, wanted = part.evaluation, np.isin(np.arange(len(known)), withheld)
     ages = part.ages[known[found.histories.values]]
-    histories, targets = keep_items(found.histories, known), keep_items(found.targets, wanted)
+    histories, targets = found.histories.keep(known), found.targets.keep(wanted)
     chosen = np.flatnonzero((histories.counts > 0) & (targets.counts > 0))
-    fit = keep_items(part.fit, known)
+    fit = part.fit.keep(known)
     rows = _values_of(histories, chosen)
     times = None if found.times is None else found.times[chosen]
     evaluation = EvaluationSet(found.users[chosen], histories.take(chosen), targets.take(chosen), times)
@@ -216,18 +217,6 @@ def _withhold(part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64])
 def _values_of(lists: Lists, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
     """Gives the places of the chosen lists' values."""
     return Lists(np.arange(len(lists.values)), lists.offsets).take(chosen).values
-
-
-def keep_items(lists: Lists, kept: NDArray[np.bool_]) -> Lists:
-    """Leaves the items out that are not kept; the number of lists stays.
-
-    >>> keep_items(Lists.from_arrays([[0, 1], [1]]), np.array([True, False])).counts.tolist()
-    [1, 0]
-    """
-    rows = np.repeat(np.arange(len(lists)), lists.counts)
-    mask = kept[lists.values]
-    strengths = None if lists.strengths is None else lists.strengths[mask]
-    return Lists.from_groups(rows[mask], lists.values[mask], n_groups=len(lists), strengths=strengths)
 
 
 def _ages(dataset: Dataset, chosen: EvaluationSet, *, by_basket: bool) -> NDArray[np.int64]:

@@ -100,6 +100,7 @@ class HeadSection:
     history_length: int = 50
     """Most recent items that the sequence part sees."""
     epochs: int = 30
+    """Of the sequence part; 0 leaves it out."""
     batch_size: int = 2048
     """Positions of histories in one step."""
     learning_rate: float = 2e-3
@@ -115,13 +116,17 @@ class HeadSection:
     n_fits: int = 12
     """Settings of the linear part that are tried on validation data; each inverts a matrix of items by items,
     which takes a second with 3,000 items and a minute with 12,000."""
+    new_item_cost: float = 0.02
+    """Share of the known items' `ndcg@10` that may be given up so that items which nobody took are shown."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        positive = ["width", "n_blocks", "n_heads", "history_length", "epochs", "batch_size"]
+        positive = ["width", "n_blocks", "n_heads", "history_length", "batch_size"]
         positive += ["n_neighbours", "n_fits"]
         checks = [(getattr(self, n) >= 1, f"{n}: {getattr(self, n)} is below 1") for n in positive]
         checks += [
+            (self.epochs >= 0, f"epochs: {self.epochs} is below 0"),
+            (0 <= self.new_item_cost < 1, f"new_item_cost: {self.new_item_cost} is not in [0, 1)"),
             (self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive"),
             (self.temperature > 0, f"temperature: {self.temperature} is not positive"),
             (0 <= self.dropout < 1, f"dropout: {self.dropout} is not in [0, 1)"),

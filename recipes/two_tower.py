@@ -20,8 +20,9 @@ from lora_rec.bundle import check_output
 from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.pictures import check_pictures, draw_ranks
-from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_head, fit_linear
+from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.towers import (
     build_towers,
@@ -81,7 +82,7 @@ def run(recipe: Recipe) -> None:
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted.head, item_states, recipe.ranking)
+        comparison.add_head(fitted, item_states, recipe.ranking)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     ranks = training.ranks if training.best_epoch > 0 else {}
     with stages("write bundle"):

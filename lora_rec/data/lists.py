@@ -112,6 +112,17 @@ class Lists:
         strengths = None if self.strengths is None else self.strengths[places]
         return Lists(self.values[places], offsets, strengths)
 
+    def keep(self, kept: NDArray[np.bool_]) -> Lists:
+        """Leaves out the values that are not kept, by a mask over all values there may be.
+
+        >>> Lists.from_arrays([[0, 1], [1]]).keep(np.array([True, False])).counts.tolist()
+        [1, 0]
+        """
+        mask = kept[self.values]
+        offsets = np.concatenate([[0], np.cumsum(mask)])[self.offsets]
+        strengths = None if self.strengths is None else self.strengths[mask]
+        return Lists(self.values[mask], offsets, strengths)
+
     def relative_strengths(self) -> NDArray[np.float32]:
         """Gives log(1 + strength) of each value over its mean within the array; 1 without strengths.
 

@@ -26,7 +26,7 @@ STARTS = (
     ItemItemSettings(nearness=None, regularisation=400.0, text_weight=8.0),
 )
 """Where order says much and where it says little, the best numbers lie far apart."""
-DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
+DECAYS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ import numpy as np
 
 from lora_rec.data.dataset import Dataset, Split
 from lora_rec.metrics import format_table
-from lora_rec.pipeline.ranking import Comparison, FittedHead, LinearChoice
+from lora_rec.pipeline.head import FittedHead
+from lora_rec.pipeline.ranking import Comparison, LinearChoice
 from lora_rec.rank.ranker import Recommender
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.loop import TrainingResult
@@ -52,8 +53,7 @@ def collect_metrics(
         **comparison.table(),
         "chosen": {
             "ease": asdict(ease),
-            "ranking_head": asdict(fitted.choice)
-            | {"sequence_weight": fitted.head.sequence_weight, "validation": fitted.validation},
+            "ranking_head": fitted.numbers(),
         },
         "training": asdict(training),
         "parameters": {**towers, "trained_share": trained / total},

@@ -68,18 +68,36 @@ def top_k_of(
     scores = np.empty((n_users, k), dtype=np.float32)
     for start in range(0, n_users, block):
         rows = np.arange(start, min(start + block, n_users))
-        part = score(rows)
-        if not np.isfinite(part).all():  # the scores tell, and they are far fewer than the vectors' values
-            raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
-        if exclude is not None:
-            lists = exclude.take(rows)
-            part[np.repeat(np.arange(len(part)), lists.counts), lists.values] = -np.inf
-        # Every item that ties with the k-th could belong to the list, so the threshold decides, not the
-        # partition.
-        threshold = np.partition(part, n_items - k, axis=1)[:, n_items - k]
-        for row in range(len(part)):
-            found = np.flatnonzero(part[row] >= threshold[row])
-            best = found[np.argsort(-part[row, found], kind="stable")[:k]]
-            items[start + row], scores[start + row] = best, part[row, best]
-    items[np.isneginf(scores)] = -1
+        lists = None if exclude is None else exclude.take(rows)
+        items[rows], scores[rows] = best_of(score(rows), k=k, exclude=lists)
     return items, scores
+
+
+def best_of(
+    scores: NDArray[np.float32], *, k: int, exclude: Lists | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Gives the best items of each row of scores (U, N), which are changed where items are left out.
+
+    The arguments, what is given and the error are those of `top_k_of`.
+
+    >>> items, _ = best_of(np.array([[1, 3, 2]], np.float32), k=2, exclude=Lists.from_arrays([[1]]))
+    >>> items.tolist()
+    [[2, 0]]
+    """
+    n_users, n_items = scores.shape
+    k = min(k, n_items)
+    if not np.isfinite(scores).all():  # the scores tell, and they are far fewer than the vectors' values
+        raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
+    if exclude is not None:
+        scores[np.repeat(np.arange(n_users), exclude.counts), exclude.values] = -np.inf
+    items = np.empty((n_users, k), dtype=np.int64)
+    best_scores = np.empty((n_users, k), dtype=np.float32)
+    # Every item that ties with the k-th could belong to the list, so the threshold decides, not the
+    # partition.
+    threshold = np.partition(scores, n_items - k, axis=1)[:, n_items - k]
+    for row in range(n_users):
+        found = np.flatnonzero(scores[row] >= threshold[row])
+        best = found[np.argsort(-scores[row, found], kind="stable")[:k]]
+        items[row], best_scores[row] = best, scores[row, best]
+    items[np.isneginf(best_scores)] = -1
+    return items, best_scores

@@ -66,6 +66,10 @@ class SequencePart:
         """Most recent items that are seen."""
         return self.distance_bias.shape[2] - 1
 
+    def scores(self, histories: Lists, user_embeddings: _Array | None = None) -> _Array:
+        """Gives (U, N); see `user_vectors`."""
+        return self.user_vectors(histories, user_embeddings) @ self.items.T + self.item_bias
+
     def user_vectors(self, histories: Lists, user_embeddings: _Array | None = None) -> _Array:
         """Gives (U, W).
 

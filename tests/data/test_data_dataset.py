@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lora_rec.data import Dataset, EvaluationSet, Lists
+from lora_rec.data.dataset import Log
 from lora_rec.errors import DataError
 
 
@@ -77,3 +78,32 @@ def test_an_evaluation_set_needs_targets():
         EvaluationSet(np.array([4, 8]), histories=some, targets=empty)
     with pytest.raises(DataError, match=r"evaluation.histories: 2 lists for 1 users; give as many"):
         EvaluationSet(np.array([4]), histories=some, targets=some)
+
+
+def test_lists_carry_strengths_along():
+    lists = Lists.from_arrays([[3, 1], [], [2]], strengths=[[1.0, 9.0], [], [4.0]])
+    assert lists.take([2, 0]).strengths.tolist() == [4.0, 1.0, 9.0]
+    assert lists.keep(np.array([True, True, True, False])).strengths.tolist() == [9.0, 4.0]
+    relative = lists.relative_strengths()
+    np.testing.assert_allclose(relative[:2].mean(), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(relative[1] / relative[0], np.log(10) / np.log(2), rtol=1e-6)
+    assert relative[2] == 1.0
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_a_strength_that_is_no_count_is_refused(bad):
+    with pytest.raises(DataError, match="strengths.*above 0"):
+        Lists.from_arrays([[3, 1]], strengths=[[1.0, bad]])
+
+
+def test_a_log_joins_a_later_one_user_by_user():
+    first = Log(
+        np.array([0, 0, 2]), np.array([5, 6, 7]), np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0], "f4")
+    )
+    later = Log(np.array([0, 1]), np.array([8, 9]), np.array([4, 5]), np.array([4.0, 5.0], "f4"))
+    both = first.then(later)
+    assert both.users.tolist() == [0, 0, 0, 1, 2]
+    assert both.items.tolist() == [5, 6, 8, 9, 7]
+    assert both.histories(3).strengths.tolist() == [1.0, 2.0, 4.0, 5.0, 3.0]
+    with pytest.raises(DataError, match="sort by user"):
+        Log(np.array([1, 0]), np.array([0, 0]))

@@ -209,3 +209,13 @@ def test_quantiles_are_moments():
 def test_splits_that_cannot_be_made(call, message):
     with pytest.raises(DataError, match=message):
         call(make([0, 0, 0, 0], [0, 1, 2, 3], [1, 2, 3, 4]))
+
+
+def test_an_evaluation_set_knows_when_each_list_was_wanted():
+    users, items, times = [0] * 4 + [1] * 5, [0, 1, 2, 3, 3, 1, 2, 0, 4], [1, 2, 30, 40, 5, 6, 70, 80, 90]
+    split = leave_last_out(make(users, items, times))
+    assert split.validation.times.tolist() == [30, 80]
+    assert split.test.times.tolist() == [40, 90]
+    at_time = split_at_time(make(users, items, times), validation_from=30, test_from=75)
+    assert at_time.validation.times.tolist() == [30, 70]
+    assert at_time.validation.take(np.array([1])).times.tolist() == [70]

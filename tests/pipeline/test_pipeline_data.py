@@ -5,6 +5,7 @@ import pytest
 from real_sets import FOLDERS, folder_of
 
 from lora_rec.data.publishers import PUBLISHERS
+from lora_rec.errors import DataError, RecipeError
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.recipe import DataSection, Recipe
 from lora_rec.text.domains import DOMAINS, DomainTexts
@@ -86,3 +87,25 @@ def test_the_recipes_of_published_sets_read_the_real_files(name):
     examples, texts = prepare_texts(loaded, dataset, split)
     assert len(texts.items) == dataset.n_items
     assert len(texts.test_texts) == len(split.test)
+
+
+def test_ratings_that_are_counts_become_strengths(tmp_path):
+    rows = [f"u{user},i{item},{item},{1 + item}" for user in range(3) for item in range(4)]
+    (tmp_path / "plays.csv").write_text("\n".join(["user_id,item_id,timestamp,plays", *rows]))
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,title", *(f"i{i},Song {i}" for i in range(4))]))
+    files = {"interactions": str(tmp_path / "plays.csv"), "items": str(tmp_path / "items.csv")}
+    _, split = prepare_data(DataSection(**files, rating_column="plays", ratings_are="counts"))
+    assert split.test.histories.strengths.tolist() == [1, 2, 3] * 3
+    assert split.refit_histories().strengths.tolist() == [1, 2, 3] * 3
+    _, plain = prepare_data(DataSection(**files, rating_column="plays"))
+    assert plain.test.histories.strengths is None
+
+
+def test_counts_without_a_column_or_not_above_zero_are_refused(tmp_path):
+    with pytest.raises(RecipeError, match="ratings_are: has no effect without rating_column"):
+        DataSection(interactions="a.csv", items="b.csv", ratings_are="counts")
+    (tmp_path / "plays.csv").write_text("user_id,item_id,timestamp,plays\nu,i,1,0\n")
+    (tmp_path / "items.csv").write_text("item_id,title\ni,Song\n")
+    files = {"interactions": str(tmp_path / "plays.csv"), "items": str(tmp_path / "items.csv")}
+    with pytest.raises(DataError, match="counts are above 0"):
+        prepare_data(DataSection(**files, rating_column="plays", ratings_are="counts"))

@@ -101,3 +101,36 @@ def test_a_matrix_that_cannot_be_inverted_says_what_to_do():
     settings = ItemItemSettings(nearness=5.0, regularisation=-100.0, text_weight=0.0)
     with pytest.raises(TrainingError, match="cannot be inverted; raise it"):
         fit.table(settings, n_neighbours=4)
+
+
+def with_strengths(histories):
+    return Lists(
+        histories.values, histories.offsets, np.random.default_rng(3).integers(1, 99, len(histories.values))
+    )
+
+
+def test_strengths_weigh_items_in_both_forms_of_the_fit():
+    histories = with_strengths(random_histories())
+    matrix = np.zeros((len(histories), N_ITEMS))
+    rows = np.repeat(np.arange(len(histories)), histories.counts)
+    matrix[rows, histories.values] = histories.relative_strengths()
+    expected = dense_weights(matrix.T @ matrix, 3.0)
+    settings = ItemItemSettings(nearness=None, regularisation=3.0, text_weight=0.0)
+    for form in (ExactFit, FactorFit):
+        columns, weights = form(histories, n_items=N_ITEMS).table(settings, n_neighbours=N_ITEMS)
+        got = np.zeros((N_ITEMS, N_ITEMS))
+        np.put_along_axis(got, columns.astype(int), weights, axis=1)
+        np.testing.assert_allclose(got, expected, atol=2e-4)
+
+
+def test_a_history_scores_by_its_strengths():
+    histories = with_strengths(random_histories())
+    settings = ItemItemSettings(nearness=None, regularisation=3.0, text_weight=0.0)
+    table = prepare_fit(histories, n_items=N_ITEMS).table(settings, n_neighbours=N_ITEMS)
+    model = ItemItemModel(*table, decay=0.9)
+    user = int(np.argmax(histories.counts))
+    alone = [model.scores(Lists.from_arrays([[item]]))[0] for item in histories[user]]
+    start, stop = histories.offsets[user : user + 2]
+    recency = 0.9 ** np.arange(stop - start)[::-1]
+    expected = (histories.relative_strengths()[start:stop] * recency) @ np.array(alone)
+    np.testing.assert_allclose(model.scores(histories.take([user]))[0], expected, rtol=1e-4, atol=1e-6)

@@ -1,0 +1,213 @@
+"""Fits the ranking head: both parts, their weights, what is taken lately, and new items."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data.dataset import EvaluationSet, Split
+from lora_rec.data.examples import Examples
+from lora_rec.pipeline.data import Texts
+from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item
+from lora_rec.pipeline.judge import draw_users, mean_ndcg
+from lora_rec.pipeline.new_items import NewItemChoice, choose_new_items, new_items_of
+from lora_rec.pipeline.towers import Vectors
+from lora_rec.pipeline.weights import (
+    choose_recent,
+    choose_sequence_weight,
+    rank_judged,
+    recent_of,
+    sequence_unit,
+)
+from lora_rec.rank.head import RankingHead
+from lora_rec.rank.item_item import ItemItemModel
+from lora_rec.rank.linear import centre
+from lora_rec.rank.recent import RecentCounts
+from lora_rec.rank.search import top_k_of
+from lora_rec.rank.sequence import SequencePart
+from lora_rec.recipe import HeadSection
+from lora_rec.train.head import HeadExamples, train_sequence_head
+from lora_rec.train.item_item import prepare_fit
+from lora_rec.train.sequence import SequenceHead
+
+_Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """The head, after its linear part saw the validation items, and how it was chosen."""
+
+    head: RankingHead
+    choice: ItemItemChoice
+    validation: float
+    half_life: float | None
+    """Days; None where recent counts do not help, or there are no times."""
+    recent: RecentCounts | None
+    """Of all that lies before the test."""
+    new_items: NewItemChoice | None
+    """None where every item was taken."""
+
+    def top_k(self, wanted: EvaluationSet, *, k: int) -> tuple[NDArray[np.int64], _Array]:
+        """Gives the lists as they would have been served at each user's moment, (U, K), and their scores."""
+        return top_k_of(
+            lambda rows: self.scores(wanted.take(rows)),
+            n_users=len(wanted),
+            n_items=self.head.n_items,
+            k=k,
+            exclude=wanted.histories,
+        )
+
+    def scores(self, wanted: EvaluationSet) -> _Array:
+        """Gives (U, N) with the recent counts of each user's moment."""
+        counts = None
+        if self.recent is not None and self.half_life is not None and wanted.times is not None:
+            counts = self.recent.at(wanted.times, half_life=self.half_life)
+        return self.head.scores(wanted.histories, recent=counts)
+
+    def numbers(self) -> dict[str, Any]:
+        """Gives what was chosen, for the log."""
+        return asdict(self.choice) | {
+            "sequence_weight": self.head.sequence_weight,
+            "half_life": self.half_life,
+            "recent_weight": self.head.recent_weight,
+            "new_items": None if self.new_items is None else asdict(self.new_items),
+            "validation": self.validation,
+        }
+
+
+def text_vectors(vectors: Vectors, item_states: _Array) -> _Array:
+    """Gives what the head knows of item texts, (N, D + H): item tower and user tower side by side."""
+    return np.concatenate([centre(vectors.items), item_states], axis=1) / np.float32(np.sqrt(2))
+
+
+def fit_head(
+    section: HeadSection,
+    vectors: Vectors,
+    item_states: _Array,
+    split: Split,
+    examples: Examples,
+    texts: Texts,
+    *,
+    seed: int,
+    show_progress: bool,
+) -> FittedHead:
+    """Fits the head on what the towers gave; see `fit_on_texts`."""
+    first_targets = examples.targets.values[examples.targets.offsets[:-1]]
+    return fit_on_texts(
+        section,
+        text_vectors(vectors, item_states),
+        split,
+        examples=HeadExamples(examples.histories, first_targets, vectors.users[texts.example_texts]),
+        user_width=vectors.users.shape[1],
+        seed=seed,
+        show_progress=show_progress,
+    )
+
+
+def fit_on_texts(
+    section: HeadSection,
+    text: _Array,
+    split: Split,
+    *,
+    examples: HeadExamples | None = None,
+    user_width: int = 0,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> FittedHead:
+    """Fits both parts of the head and their weight: everything is chosen on validation data.
+
+    Args:
+        section: settings.
+        text: (N, T), centred unit vectors of the items' texts.
+        split: learned from and judged on; the linear part is fitted again on all that lies before the test.
+        examples: points with the user tower's vectors, if there is one.
+        user_width: length of these.
+        seed: of the sequence part.
+        show_progress: bars.
+    """
+    n_neighbours = section.n_neighbours
+    choice, linear = choose_item_item(
+        split,
+        text_vectors=text,
+        n_neighbours=n_neighbours,
+        n_fits=section.n_fits,
+        show_progress=show_progress,
+    )
+    judged = draw_users(split.validation)
+    head = RankingHead(linear)
+    if section.epochs:
+        part = _train_sequence(
+            section, text, split, linear, judged, examples, user_width, seed=seed, show_progress=show_progress
+        )
+        head = choose_sequence_weight(replace(head, sequence=part), judged)
+    counts = RecentCounts.from_log(split.train_log, n_items=split.n_items)
+    head, half_life = choose_recent(head, counts, judged)
+    recent = recent_of(counts, judged, half_life=half_life)
+    if recent is not None and head.sequence is not None:
+        head = choose_sequence_weight(head, judged, recent=recent)
+    validation = mean_ndcg(rank_judged(head, judged, recent=recent), judged)
+    fit = prepare_fit(split.refit_histories(), n_items=split.n_items, text_vectors=text)
+    refitted = ItemItemModel(*fit.table(choice.settings, n_neighbours=n_neighbours), choice.decay)
+    known = split.item_counts(include_validation=True)
+    chosen = None
+    if not known.all():
+        chosen = choose_new_items(
+            head, text, split.item_counts(), judged, recent=recent, cost=section.new_item_cost
+        )
+        head = replace(head, new_items=new_items_of(chosen, text, known))
+    later = None
+    if half_life is not None:
+        later = RecentCounts.from_log(split.refit_log, n_items=split.n_items)
+        assert later is not None  # the training log has times
+        head = replace(head, recent=later.now(half_life=half_life))
+    return FittedHead(replace(head, linear=refitted), choice, validation, half_life, later, chosen)
+
+
+def _train_sequence(
+    section: HeadSection,
+    text: _Array,
+    split: Split,
+    linear: ItemItemModel,
+    judged: EvaluationSet,
+    examples: HeadExamples | None,
+    user_width: int,
+    *,
+    seed: int,
+    show_progress: bool,
+) -> SequencePart:
+    """Trains the sequence part, validated beside the linear part with scores that spread as widely."""
+    module = SequenceHead(
+        text,
+        split.item_counts(),
+        user_width=user_width,
+        width=section.width,
+        n_blocks=section.n_blocks,
+        n_heads=section.n_heads,
+        history_length=section.history_length,
+        dropout=section.dropout,
+        id_dropout=section.id_dropout,
+        min_id_count=section.min_id_count,
+        temperature=section.temperature,
+    )
+
+    def validate(arrays: dict[str, _Array]) -> float:
+        part = SequencePart(**arrays)
+        head = RankingHead(linear, part, sequence_weight=sequence_unit(part, judged))
+        return mean_ndcg(rank_judged(head, judged), judged)
+
+    arrays = train_sequence_head(
+        module,
+        histories=split.train_histories(),
+        examples=examples,
+        validate=validate,
+        epochs=section.epochs,
+        batch_size=section.batch_size,
+        learning_rate=section.learning_rate,
+        weight_decay=section.weight_decay,
+        seed=seed,
+        show_progress=show_progress,
+    )
+    return SequencePart(**arrays)

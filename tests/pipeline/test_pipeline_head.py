@@ -1,0 +1,104 @@
+"""The head's weights and new items are chosen on validation data: planted structure is found."""
+
+import numpy as np
+import pytest
+
+from lora_rec.data import Dataset, leave_last_out
+from lora_rec.data.dataset import Split
+from lora_rec.pipeline.head import fit_on_texts
+from lora_rec.pipeline.new_items import FACTORS, choose_new_items
+from lora_rec.pipeline.weights import choose_recent
+from lora_rec.rank.head import RankingHead
+from lora_rec.rank.linear import centre
+from lora_rec.recipe import HeadSection
+
+N_TOPICS, PER_TOPIC, N_USERS = 6, 10, 300
+N_ITEMS = N_TOPICS * PER_TOPIC
+DAY = 86_400
+SECTION = HeadSection(n_fits=2, epochs=0, new_item_cost=0.05)
+
+
+def make(items_of, times_of) -> Split:
+    """Each user takes items at rising times."""
+    rng = np.random.default_rng(0)
+    users, items, times = [], [], []
+    for user in range(N_USERS):
+        moments = np.sort(times_of(rng))
+        users += [user] * len(moments)
+        items += items_of(rng, moments)
+        times += moments.tolist()
+    dataset = Dataset(
+        user_ids=np.array([str(u) for u in range(N_USERS)]),
+        item_ids=np.array([str(i) for i in range(N_ITEMS)]),
+        item_fields={},
+        users=np.array(users),
+        items=np.array(items),
+        times=np.array(times),
+    )
+    return leave_last_out(dataset)
+
+
+def by_topic(rng, moments, new=()):
+    """One topic a user; the items in `new` are not taken."""
+    topic = rng.integers(0, N_TOPICS)
+    choice = np.setdiff1d(np.arange(topic * PER_TOPIC, (topic + 1) * PER_TOPIC), new)
+    return rng.permutation(choice)[: len(moments)].tolist()
+
+
+def texts(noise=0.3):
+    rng = np.random.default_rng(1)
+    topics = np.repeat(np.eye(N_TOPICS), PER_TOPIC, axis=0)
+    return centre((topics + noise * rng.normal(size=topics.shape)).astype("f4"))
+
+
+def over_a_month(rng):
+    return rng.integers(0, 24 * DAY, 6)
+
+
+def sold_in_season(rng, moments):
+    items = (moments // (2 * DAY)).astype(int) * 5 + rng.integers(0, 5, len(moments))
+    return (items % N_ITEMS).tolist()
+
+
+def test_what_sells_now_is_found_and_served():
+    split = make(sold_in_season, over_a_month)
+    fitted = fit_on_texts(SECTION, texts(), split)
+    assert fitted.half_life in (1.0, 3.0)
+    assert fitted.validation > fitted.choice.validation + 0.1
+    # Each test user gets what sold at the own moment, a visitor of today what sells at the end of the log.
+    lists, _ = fitted.top_k(split.test, k=5)
+    seasons = (split.test.times // (2 * DAY)) * 5 % N_ITEMS
+    assert (np.abs(lists - seasons[:, None]) < 5).mean() > 0.6
+    today, _ = fitted.head.top_k(split.test.histories, k=5)
+    assert (np.bincount(today.ravel(), minlength=N_ITEMS)[55:60]).sum() > 0.5 * today.size
+
+
+def test_recent_counts_that_do_not_help_are_left_out():
+    split = make(by_topic, lambda rng: rng.integers(0, 24 * DAY, 6))
+    fitted = fit_on_texts(SECTION, texts(), split)
+    assert fitted.validation >= fitted.choice.validation
+    head, half_life = choose_recent(RankingHead(fitted.head.linear), None, split.validation)
+    assert half_life is None and head.recent_weight == 0
+
+
+def test_new_items_are_found_by_the_topic_of_their_text():
+    new = np.arange(0, N_ITEMS, PER_TOPIC)  # the first of each topic
+    split = make(lambda rng, m: by_topic(rng, m, new), lambda rng: rng.integers(0, 24 * DAY, 6))
+    fitted = fit_on_texts(SECTION, texts(), split)
+    assert fitted.head.new_items.items.tolist() == new.tolist()
+    scores = fitted.head.scores(split.test.histories)[:, new]
+    topics = split.test.histories.values[split.test.histories.offsets[:-1]] // PER_TOPIC
+    assert (scores.argmax(axis=1) == topics).mean() > 0.95
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.5])
+def test_new_items_cost_no_more_than_is_allowed(cost):
+    split = make(by_topic, lambda rng: rng.integers(0, 24 * DAY, 6))
+    fitted = fit_on_texts(SECTION, texts(noise=1.0), split)
+    head = RankingHead(fitted.head.linear)
+    choice = choose_new_items(
+        head, texts(noise=1.0), split.item_counts(), split.validation, recent=None, cost=cost
+    )
+    assert choice.factor == FACTORS[0] or choice.known >= (1 - cost) * choice.known_alone
+    if cost:
+        assert choice.factor > 1.0 and choice.new > 0
