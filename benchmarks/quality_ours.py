@@ -7,7 +7,8 @@ chooses on its validation part with at most `trials` trials, learns again where 
 `quality_judge.choose_and_rank` does all of it for a system that is a function of a part and its settings.
 
 `lora_rec_linear_frozen` is the linear part of the ranking head, `lora_rec_head_frozen` the whole head, both
-on the text vectors of the frozen encoder: what trained adapters must beat.
+on the text vectors of the frozen encoder: what trained adapters must beat. `lora_rec_candidates_frozen`
+orders shown lists, on the same vectors.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from dataclasses import asdict
 import numpy as np
 from numpy.typing import NDArray
 from quality_judge import Answer, System, lists_of
-from quality_sets import Prepared, RankingSet
+from quality_sets import ImpressionSet, Prepared, RankingSet
 
 from lora_rec.data.dataset import Lists
+from lora_rec.pipeline.candidates import fit_candidates
 from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item
 from lora_rec.pipeline.ranking import fit_on_texts
 from lora_rec.rank.item_item import ItemItemModel
@@ -49,6 +51,16 @@ def run_head(prepared: Prepared, seed: int, trials: int) -> Answer:
     return Answer(_lists(prepared, fitted.head), settings, fitted.validation, trials)
 
 
+def run_candidates(prepared: Prepared, seed: int, trials: int) -> Answer:
+    """Chooses on validation, and fits again on all that was shown before the test."""
+    assert isinstance(prepared, ImpressionSet)  # see `_needs_impressions`
+    scorer, choice = fit_candidates(prepared.item_vectors, prepared.impressions, n_trials=trials, seed=seed)
+    shown = prepared.impressions.test
+    settings = {"epochs": float(choice.epochs), "rate_prior": choice.rate_prior}
+    scores = scorer.scores(shown.histories, shown.candidates)
+    return Answer({"scores": scores}, settings, choice.validation, choice.trials)
+
+
 def _lists(prepared: RankingSet, model: object) -> dict[str, NDArray[np.generic]]:
     histories: Lists = prepared.test.evaluation.histories
     score = getattr(model, "scores")  # noqa: B009
@@ -67,7 +79,12 @@ def _needs_lists(prepared: Prepared) -> str:
     return "" if isinstance(prepared, RankingSet) else "ranks the catalogue, not the items that were shown"
 
 
+def _needs_impressions(prepared: Prepared) -> str:
+    return "" if isinstance(prepared, ImpressionSet) else "orders impressions, and this set has none"
+
+
 OURS: dict[str, System] = {
     "lora_rec_linear_frozen": System(run_linear, _needs_lists),
     "lora_rec_head_frozen": System(run_head, _needs_lists, seeded=True),
+    "lora_rec_candidates_frozen": System(run_candidates, _needs_impressions, seeded=True),
 }
