@@ -51,6 +51,24 @@ def fit_candidates(
         history_length: see `train_text_match`.
         seed: of `train_text_match`.
         show_progress: a bar.
+
+    Two kinds of items and users who click one of them; then a new item, known by its text:
+
+    >>> from lora_rec.data import split_impressions
+    >>> texts = np.eye(2, dtype="f4")[np.arange(12) % 2]
+    >>> likes = np.arange(40) % 2
+    >>> histories = Lists.from_arrays([like, like + 2, like + 4] for like in likes)
+    >>> candidates = Lists.from_arrays([[10, 11]] * 40)
+    >>> days = 86_400 * (np.arange(40) // 10)
+    >>> clicks = candidates.values % 2 == likes.repeat(2)
+    >>> shown = Impressions(np.arange(40), days, histories, candidates, clicks)
+    >>> scorer, choice = fit_candidates(texts, split_impressions(shown, test_from=3 * 86_400))
+    >>> choice.validation
+    1.0
+    >>> scorer = scorer.with_items(texts[[1]])
+    >>> scores = scorer.scores(Lists.from_arrays([[1, 3]]), Lists.from_arrays([[10, 12]]))
+    >>> bool(scores[1] > scores[0])
+    True
     """
 
     def train(impressions: Impressions, epochs: int) -> CandidateScorer:
