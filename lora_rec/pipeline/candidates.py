@@ -36,7 +36,7 @@ def fit_candidates(
     split: ImpressionSplit,
     *,
     n_trials: int = len(EPOCHS) * len(RATE_PRIORS),
-    width: int = 128,
+    width: int = 384,
     history_length: int = 50,
     seed: int = 0,
     show_progress: bool = False,

@@ -63,7 +63,7 @@ def train_text_match(
     text_vectors: NDArray[np.float32],
     histories: Lists,
     *,
-    width: int = 128,
+    width: int = 384,
     history_length: int = 50,
     epochs: int = 6,
     learning_rate: float = 1e-3,
@@ -75,7 +75,8 @@ def train_text_match(
     Args:
         text_vectors: (N, D), of all items.
         histories: items that a user took, one list per user.
-        width: W, of the projected vectors; at most D is used.
+        width: W, of the projected vectors; at most D is used. On MIND (D = 384) the validation AUC was .677
+            with 384 and .674 with 128.
         history_length: most recent items that are seen.
         epochs: passes; the rate falls to zero along a cosine.
         learning_rate: peak rate of Adam.
