@@ -8,7 +8,8 @@ chooses on its validation part with at most `trials` trials, learns again where 
 
 `lora_rec_linear_frozen` is the ranking head without its sequence part, `lora_rec_head_frozen` the whole head,
 both on the text vectors of the frozen encoder: what trained adapters must beat. Trials are fits of the linear
-part; the weights of the parts and the half-life of recent counts need no fit.
+part; the weights of the parts and the half-life of recent counts need no fit. `lora_rec_candidates_frozen`
+orders shown lists, on the same vectors.
 
 In a cold set the new items may cost a share of the known items' `ndcg@10`, which the answer's settings hold.
 """
@@ -17,8 +18,9 @@ from __future__ import annotations
 
 import numpy as np
 from quality_judge import Answer, System, lists_of
-from quality_sets import Prepared, RankingSet
+from quality_sets import ImpressionSet, Prepared, RankingSet
 
+from lora_rec.pipeline.candidates import fit_candidates
 from lora_rec.pipeline.head import fit_on_texts
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import HeadSection
@@ -34,6 +36,16 @@ def run_linear(prepared: Prepared, seed: int, trials: int) -> Answer:
 def run_head(prepared: Prepared, seed: int, trials: int) -> Answer:
     """Fits the head with its default settings."""
     return _run(prepared, HeadSection(n_fits=trials, new_item_cost=COLD_COST), seed)
+
+
+def run_candidates(prepared: Prepared, seed: int, trials: int) -> Answer:
+    """Chooses on validation, and fits again on all that was shown before the test."""
+    assert isinstance(prepared, ImpressionSet)  # see `_needs_impressions`
+    scorer, choice = fit_candidates(prepared.item_vectors, prepared.impressions, n_trials=trials, seed=seed)
+    shown = prepared.impressions.test
+    settings = {"epochs": float(choice.epochs), "rate_prior": choice.rate_prior}
+    scores = scorer.scores(shown.histories, shown.candidates)
+    return Answer({"scores": scores}, settings, choice.validation, choice.trials)
 
 
 def _run(prepared: Prepared, section: HeadSection, seed: int) -> Answer:
@@ -52,7 +64,12 @@ def _needs_lists(prepared: Prepared) -> str:
     return "" if isinstance(prepared, RankingSet) else "ranks the catalogue, not the items that were shown"
 
 
+def _needs_impressions(prepared: Prepared) -> str:
+    return "" if isinstance(prepared, ImpressionSet) else "orders impressions, and this set has none"
+
+
 OURS: dict[str, System] = {
     "lora_rec_linear_frozen": System(run_linear, _needs_lists),
     "lora_rec_head_frozen": System(run_head, _needs_lists, seeded=True),
+    "lora_rec_candidates_frozen": System(run_candidates, _needs_impressions, seeded=True),
 }

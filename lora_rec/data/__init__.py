@@ -4,7 +4,7 @@ from lora_rec.data.dataset import Dataset, EvaluationSet, Split, SplitReport
 from lora_rec.data.filters import keep_frequent, keep_rated
 from lora_rec.data.guess import guess_columns
 from lora_rec.data.guess_tables import find_tables
-from lora_rec.data.impressions import Impressions, ImpressionSplit, split_impressions
+from lora_rec.data.impressions import Impressions, ImpressionSplit, join_impressions, split_impressions
 from lora_rec.data.inspect import Statistics, find_warnings, summarize
 from lora_rec.data.lists import Lists
 from lora_rec.data.sources import load_dataset, load_movielens_small, read_table
@@ -30,6 +30,7 @@ __all__ = [
     "find_tables",
     "find_warnings",
     "guess_columns",
+    "join_impressions",
     "keep_frequent",
     "keep_rated",
     "leave_last_basket_out",

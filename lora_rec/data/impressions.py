@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +58,18 @@ class Impressions:
             Lists(self.candidates.values[places.values], places.offsets),
             self.clicks[places.values],
         )
+
+
+def join_impressions(parts: Sequence[Impressions]) -> Impressions:
+    """Gives the impressions of all parts, one part after the other; there must be a part."""
+    histories, candidates = (
+        Lists.from_arrays(array for part in parts for array in getattr(part, name))
+        for name in ("histories", "candidates")
+    )
+    users, times, clicks = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "times", "clicks")
+    )
+    return Impressions(users, times, histories, candidates, clicks)
 
 
 @dataclass(frozen=True, eq=False)

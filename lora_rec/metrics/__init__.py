@@ -2,6 +2,7 @@
 
 from lora_rec.metrics.diversity import coverage_at_k, ild_at_k, novelty_at_k
 from lora_rec.metrics.evaluate_modules import evaluate_module
+from lora_rec.metrics.impressions import impression_auc
 from lora_rec.metrics.lists import pad_lists
 from lora_rec.metrics.relevance import hit_rate_at_k, mrr_at_k, ndcg_at_k, recall_at_k
 from lora_rec.metrics.report import (
@@ -22,6 +23,7 @@ __all__ = [
     "format_table",
     "hit_rate_at_k",
     "ild_at_k",
+    "impression_auc",
     "mean_over_users",
     "mrr_at_k",
     "ndcg_at_k",

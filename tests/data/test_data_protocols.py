@@ -8,6 +8,7 @@ from test_data_splits import make, random_dataset
 from lora_rec.data import (
     Impressions,
     Lists,
+    join_impressions,
     keep_frequent,
     keep_rated,
     leave_last_basket_out,
@@ -171,6 +172,16 @@ def test_impressions_are_taken_whole():
     assert taken.clicks.tolist() == [False, False, True, True, False]
     assert [a.tolist() for a in taken.histories] == [[1, 2], [0]]
     assert taken.times.tolist() == [2 * 86_400, 86_400]
+
+
+def test_joined_impressions_are_those_of_the_parts():
+    joined = join_impressions([impressions().take([2]), impressions().take([0, 1])])
+    again = joined.take([1, 2, 0])
+    for name in ("users", "times", "clicks"):
+        assert getattr(again, name).tolist() == getattr(impressions(), name).tolist()
+    for name in ("histories", "candidates"):
+        expected = [array.tolist() for array in getattr(impressions(), name)]
+        assert [array.tolist() for array in getattr(again, name)] == expected
 
 
 def test_impressions_are_split_at_moments():

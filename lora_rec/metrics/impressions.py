@@ -1,0 +1,40 @@
+"""How well shown lists are ordered."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def impression_auc(
+    scores: NDArray[np.floating], clicks: NDArray[np.bool_], offsets: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Share of the pairs of a clicked and an unclicked candidate of one list that are in the right order.
+
+    Args:
+        scores: flat, one per candidate; equal scores count half.
+        clicks: flat.
+        offsets: (I + 1,); list i is `offsets[i]:offsets[i + 1]`, as in `Lists`.
+
+    Returns:
+        (I,), NaN for a list that was clicked throughout or not at all.
+
+    Raises:
+        ValueError: lengths differ, or a score is not finite.
+
+    >>> impression_auc(np.array([3.0, 2, 1]), np.array([False, True, False]), np.array([0, 3]))
+    array([0.5])
+    """
+    if not len(scores) == len(clicks) == offsets[-1]:
+        raise ValueError(
+            f"scores: {len(scores)} for {len(clicks)} clicks in lists of {offsets[-1]} candidates"
+        )
+    if not np.isfinite(scores).all():
+        raise ValueError("scores: a value is not finite; check what made them")
+    result = np.full(len(offsets) - 1, np.nan)
+    for row, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        given, clicked = scores[start:stop], clicks[start:stop]
+        if clicked.any() and not clicked.all():
+            difference = given[clicked][:, None] - given[~clicked]
+            result[row] = ((difference > 0) + 0.5 * (difference == 0)).mean()
+    return result
