@@ -1,14 +1,101 @@
-"""Friendships as pairs of users: who knows whom, and which to withhold."""
+"""Friendships as pairs of users: from a table, as lists, and which to withhold."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data import EvaluationSet, Lists
+from lora_rec.data.sources import read_table
+from lora_rec.data.validate import DataProblem, check_table, raise_problems
 from lora_rec.errors import DataError
 
+if TYPE_CHECKING:
+    from lora_rec.data.sources import Source
+
 _Ints = NDArray[np.int64]
+N_EXAMPLES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Friendships:
+    """Who knows whom, as it was read."""
+
+    pairs: _Ints
+    """(E, 2), internal user ids, the smaller first; sorted, each once."""
+    notes: tuple[str, ...] = ()
+    """What was left out, with counts."""
+
+
+def read_friends(
+    source: Source,
+    *,
+    user_ids: NDArray[np.str_],
+    user_column: str = "user_id",
+    friend_column: str = "friend_id",
+    some_left_out: bool = False,
+) -> Friendships:
+    """Reads a table of friendships, one per row, in one direction or in both.
+
+    Args:
+        source: see `sources.read_table`.
+        user_ids: those of the data set, by internal id.
+        user_column: ids of users.
+        friend_column: ids of their friends.
+        some_left_out: users of the data were left out on purpose, by a filter; then so are their friendships.
+
+    Raises:
+        DataError: lists everything that is wrong with the table, users that the data does not have included.
+    """
+    table = read_table(source, name="friends")
+    checked = check_table(table, name="friends", ids=[user_column, friend_column])
+    raise_problems(checked.problems)
+    columns = [checked.ids[user_column], checked.ids[friend_column]]
+    names = np.stack([ids.names[ids.codes] for ids in columns], axis=1)
+    return match_friends(names, user_ids=user_ids, some_left_out=some_left_out)
+
+
+def match_friends(
+    names: NDArray[np.str_], *, user_ids: NDArray[np.str_], some_left_out: bool = False
+) -> Friendships:
+    """Turns pairs of external ids (R, 2) into friendships; see `read_friends`.
+
+    >>> match_friends(np.array([["a", "b"], ["b", "a"]]), user_ids=np.array(["b", "a"])).notes
+    ('friend rows that repeat a friendship, left out: 1',)
+    """
+    order = np.argsort(user_ids)
+    places = np.searchsorted(user_ids, names, sorter=order)
+    pairs = order[np.minimum(places, len(order) - 1)]
+    known = (user_ids[pairs] == names).all(axis=1)
+    if len(known) and not (known.all() or (some_left_out and known.any())):
+        raise_problems([_unknown(names, pairs, known, user_ids)])
+    own = known & (pairs[:, 0] == pairs[:, 1])
+    kept = np.sort(pairs[known & ~own], axis=1).astype(np.int64)
+    distinct = np.unique(kept, axis=0).reshape(-1, 2)
+    dropped = {
+        "of users whom a filter left out": int((~known).sum()),
+        "of users who are their own friend": int(own.sum()),
+        "that repeat a friendship": len(kept) - len(distinct),
+    }
+    notes = tuple(f"friend rows {why}, left out: {count:,}" for why, count in dropped.items() if count)
+    return Friendships(distinct, notes)
+
+
+def _unknown(
+    names: NDArray[np.str_], pairs: _Ints, known: NDArray[np.bool_], user_ids: NDArray[np.str_]
+) -> DataProblem:
+    rows = np.flatnonzero(~known)
+    wrong = [names[row][user_ids[pairs[row]] != names[row]][0] for row in rows[:N_EXAMPLES]]
+    examples = tuple(f"row {row}: {str(name)!r}" for row, name in zip(rows, wrong, strict=False))
+    noun = "row" if len(rows) == 1 else "rows"
+    fix = "drop those rows"
+    if not known.any():
+        fix = f"the data has ids like {user_ids[:N_EXAMPLES].tolist()}: do both use the same ids?"
+    what = f"{len(rows):,} {noun} with a user who has no interactions"
+    return DataProblem("friends", what, fix, len(rows), examples)
 
 
 def list_friends(friends: _Ints, *, n_users: int) -> Lists:
