@@ -66,7 +66,15 @@ CASES: dict[str, dict[str, Any]] = {
     "lora-eva": LORA | {"lora_start": "eva"},
 }
 RATES = (1e-4, 5e-4, 2e-3, 1e-2, 5e-2, 2e-1, 1.0)
-FIRST_RATE = {"lora": 5e-4, "adalora": 1e-2, "ia3": 2e-1, "bottleneck": 1e-2, "prefix": 1e-2, "vera": 1e-2, "layernorm": 1e-2}
+FIRST_RATE = {
+    "lora": 5e-4,
+    "adalora": 1e-2,
+    "ia3": 2e-1,
+    "bottleneck": 1e-2,
+    "prefix": 1e-2,
+    "vera": 1e-2,
+    "layernorm": 1e-2,
+}
 METRICS = ("ndcg@10", "validation", "trainable_share", "adapter_mb", "peak_gb", "step_seconds")
 UNITS = {"adapter_mb": "MB", "peak_gb": "GB", "step_seconds": "s"}
 

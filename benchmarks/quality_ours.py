@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from quality_judge import Answer, System, lists_of
 from quality_sets import Prepared, RankingSet
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item
 from lora_rec.pipeline.ranking import fit_on_texts
 from lora_rec.rank.item_item import ItemItemModel

@@ -101,7 +101,8 @@ def item_knn(prepared: RankingSet, seed: int, trials: int) -> Answer:
 
 @lru_cache(maxsize=2)
 def _spectrum(fit: Lists, n_items: int) -> Spectrum:
-    return decompose(fit, n_items=n_items)
+    # As published: whoever took an item took it, however often.
+    return decompose(Lists(fit.values, fit.offsets), n_items=n_items)
 
 
 @lru_cache(maxsize=5)

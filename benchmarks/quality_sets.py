@@ -179,14 +179,11 @@ def withhold_items(
     validation = _withhold(prepared.validation, known_at_validation, for_validation)
     test = _withhold(prepared.test, known_at_test, for_test)
     split = prepared.split
-    train, later = known_at_validation[split.train_items], known_at_test[split.validation_items]
+    train, later = known_at_validation[split.train_log.items], known_at_test[split.validation_log.items]
     split = replace(
         split,
-        train_users=split.train_users[train],
-        train_items=split.train_items[train],
-        train_times=None if split.train_times is None else split.train_times[train],
-        validation_users=split.validation_users[later],
-        validation_items=split.validation_items[later],
+        train_log=split.train_log.take(train),
+        validation_log=split.validation_log.take(later),
         validation=validation.evaluation,
         test=test.evaluation,
         report=SplitReport(name=f"{split.report.name}, {size} items withheld", kept={}),
@@ -200,8 +197,8 @@ def sample_users(part: Part, *, n_users: int = VALIDATION_USERS, seed: int = 0) 
     if n <= n_users:
         return part
     chosen = np.sort(np.random.default_rng(seed).choice(n, n_users, replace=False))
-    found = part.evaluation
-    return _part_of(part.fit, found.users, found.histories, found.targets, part.ages, part.withheld, chosen)
+    rows = _values_of(part.evaluation.histories, chosen)
+    return Part(part.fit, part.evaluation.take(chosen), part.ages[rows], part.withheld)
 
 
 def _withhold(part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64]) -> Part:
@@ -210,22 +207,15 @@ def _withhold(part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64])
     histories, targets = keep_items(found.histories, known), keep_items(found.targets, wanted)
     chosen = np.flatnonzero((histories.counts > 0) & (targets.counts > 0))
     fit = keep_items(part.fit, known)
-    return _part_of(fit, found.users, histories, targets, ages, withheld, chosen)
-
-
-def _part_of(
-    fit: Lists,
-    users: NDArray[np.int64],
-    histories: Lists,
-    targets: Lists,
-    ages: NDArray[np.int64],
-    withheld: NDArray[np.int64] | None,
-    chosen: NDArray[np.int64],
-) -> Part:
-    """Gives a part with the chosen users alone."""
-    rows = Lists(np.arange(len(ages)), histories.offsets).take(chosen).values
-    evaluation = EvaluationSet(users[chosen], histories.take(chosen), targets.take(chosen))
+    rows = _values_of(histories, chosen)
+    times = None if found.times is None else found.times[chosen]
+    evaluation = EvaluationSet(found.users[chosen], histories.take(chosen), targets.take(chosen), times)
     return Part(fit, evaluation, ages[rows], withheld)
+
+
+def _values_of(lists: Lists, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gives the places of the chosen lists' values."""
+    return Lists(np.arange(len(lists.values)), lists.offsets).take(chosen).values
 
 
 def keep_items(lists: Lists, kept: NDArray[np.bool_]) -> Lists:
@@ -236,7 +226,8 @@ def keep_items(lists: Lists, kept: NDArray[np.bool_]) -> Lists:
     """
     rows = np.repeat(np.arange(len(lists)), lists.counts)
     mask = kept[lists.values]
-    return Lists.from_groups(rows[mask], lists.values[mask], n_groups=len(lists))
+    strengths = None if lists.strengths is None else lists.strengths[mask]
+    return Lists.from_groups(rows[mask], lists.values[mask], n_groups=len(lists), strengths=strengths)
 
 
 def _ages(dataset: Dataset, chosen: EvaluationSet, *, by_basket: bool) -> NDArray[np.int64]:

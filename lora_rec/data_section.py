@@ -40,6 +40,8 @@ class DataSection:
     """Column of the ids in the item table; that of the interactions when left out."""
     time_column: str | None = "timestamp"
     rating_column: str | None = None
+    ratings_are: Literal["scores", "counts"] = "scores"
+    """`counts` are plays or purchases: the items of a history weigh by their logarithm."""
     text_columns: tuple[str, ...] | None = None
     """Columns of the item table to keep as text; every other column when left out."""
     min_rating: float | None = None
@@ -72,6 +74,12 @@ class DataSection:
                 (
                     self.min_rating is None or not files or self.rating_column is not None,
                     "min_rating: has no effect without rating_column; name the column",
+                ),
+                (
+                    self.ratings_are == "scores" or (files and self.rating_column is not None),
+                    "ratings_are: has no effect without rating_column; name the column"
+                    if files
+                    else f"ratings_are: source {self.source!r} knows what its ratings are; leave it out",
                 ),
                 (
                     self.root is None or self.source in _PUBLISHED,

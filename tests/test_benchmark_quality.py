@@ -51,8 +51,8 @@ def test_nothing_that_a_system_sees_holds_a_withheld_item():
         assert set(part.evaluation.targets.values) <= set(part.withheld)
         assert len(part.ages) == len(part.evaluation.histories.values)
         assert (part.ages[part.evaluation.histories.offsets[1:] - 1] >= 0).all()
-    assert not {*for_test, *for_validation} & {*cold.split.train_items}
-    assert not {*for_test} & {*cold.split.validation_items}
+    assert not {*for_test, *for_validation} & {*cold.split.train_log.items}
+    assert not {*for_test} & {*cold.split.validation_log.items}
     # What was withheld for validation alone is learned from in the refit.
     assert {*for_validation} & {*cold.test.fit.values}
     # A target is the protocol's own, so nothing in a history lies after it.

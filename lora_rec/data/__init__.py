@@ -1,11 +1,12 @@
 """Tables in, integer arrays out; nothing here needs torch, and pandas only where a table is read."""
 
-from lora_rec.data.dataset import Dataset, EvaluationSet, Lists, Split, SplitReport
+from lora_rec.data.dataset import Dataset, EvaluationSet, Split, SplitReport
 from lora_rec.data.filters import keep_frequent, keep_rated
 from lora_rec.data.guess import guess_columns
 from lora_rec.data.guess_tables import find_tables
 from lora_rec.data.impressions import Impressions, ImpressionSplit, split_impressions
 from lora_rec.data.inspect import Statistics, find_warnings, summarize
+from lora_rec.data.lists import Lists
 from lora_rec.data.sources import load_dataset, load_movielens_small, read_table
 from lora_rec.data.splits import (
     leave_last_basket_out,

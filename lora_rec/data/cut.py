@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Dataset, EvaluationSet, Lists, Split, SplitReport
+from lora_rec.data.dataset import Dataset, EvaluationSet, Log, Split, SplitReport
+from lora_rec.data.lists import Lists
 
 _Ints = NDArray[np.int64]
 
@@ -21,12 +22,13 @@ def cut(dataset: Dataset, part: _Ints, *, name: str, dropped: dict[str, int], or
         ordered: whether each user's parts follow one another; ties in time are counted only then.
     """
     kept: dict[str, dict[str, int]] = {}
+    log = Log(dataset.users, dataset.items, dataset.times, dataset.strengths)
     train = part == 0
     kept["train"] = _count(dataset.users[train], dataset.items[train])
     reasons = dict(dropped)
     sets = []
     for number, label in ((1, "validation"), (2, "test")):
-        evaluation, why = _evaluate(dataset, before=(part >= 0) & (part < number), during=part == number)
+        evaluation, why = _evaluate(dataset, log, before=(part >= 0) & (part < number), during=part == number)
         reasons |= {f"{label} {reason}": count for reason, count in why.items()}
         kept[label] = _count(evaluation.users, evaluation.targets.values, n=len(evaluation.targets.values))
         sets.append(evaluation)
@@ -39,11 +41,8 @@ def cut(dataset: Dataset, part: _Ints, *, name: str, dropped: dict[str, int], or
         unseen_test_targets=int((~seen[sets[1].targets.values]).sum()),
     )
     return Split(
-        train_users=dataset.users[train],
-        train_items=dataset.items[train],
-        train_times=dataset.times[train] if dataset.times is not None else None,
-        validation_users=dataset.users[part == 1],
-        validation_items=dataset.items[part == 1],
+        train_log=log.take(train),
+        validation_log=log.take(part == 1),
         validation=sets[0],
         test=sets[1],
         report=report,
@@ -61,16 +60,17 @@ def _count(users: _Ints, items: _Ints, n: int | None = None) -> dict[str, int]:
 
 
 def _evaluate(
-    dataset: Dataset, *, before: NDArray[np.bool_], during: NDArray[np.bool_]
+    dataset: Dataset, log: Log, *, before: NDArray[np.bool_], during: NDArray[np.bool_]
 ) -> tuple[EvaluationSet, dict[str, int]]:
     """Makes one evaluation set, and counts what is left out of it and why.
 
     Args:
-        dataset: the interactions.
+        dataset: counts users and items.
+        log: the interactions.
         before: (E,), what is known.
         during: (E,), what is to be predicted.
     """
-    histories = Lists.from_groups(dataset.users[before], dataset.items[before], n_groups=dataset.n_users)
+    histories = log.take(before).histories(dataset.n_users)
     users, items = dataset.users[during], dataset.items[during]
     known = histories.counts[users] > 0
     # One number per pair of user and item; n_users * n_items stays far below 2**63.
@@ -88,7 +88,11 @@ def _evaluate(
         "targets that repeat another": int((known & ~seen & ~first).sum()),
         "users without a target left": len(_distinct(users[known])) - len(chosen),
     }
-    return EvaluationSet(chosen, histories.take(chosen), targets.take(chosen)), why
+    times = None
+    if log.times is not None:  # users are sorted and their times rise, so the first row is the earliest
+        owners, first_rows = np.unique(users[target], return_index=True)
+        times = log.times[during][target][first_rows[np.searchsorted(owners, chosen)]]
+    return EvaluationSet(chosen, histories.take(chosen), targets.take(chosen), times), why
 
 
 def _is_among(distinct: _Ints, values: _Ints) -> NDArray[np.bool_]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,6 +60,21 @@ def keep_rated(dataset: Dataset, *, min_rating: float) -> Dataset:
     return _keep(dataset, rows, items=np.ones(dataset.n_items, bool), note=note)
 
 
+def ratings_as_strengths(dataset: Dataset) -> Dataset:
+    """Says that ratings are counts of plays or purchases, so a history's items weigh by them.
+
+    Raises:
+        DataError: there are no ratings, or one is not above 0.
+    """
+    if dataset.ratings is None:
+        raise DataError("ratings_are: the data has no ratings; name a rating_column, or leave it out")
+    if not (dataset.ratings > 0).all():
+        raise DataError(
+            f"ratings_are: a count is {dataset.ratings.min():g}; counts are above 0, so leave such rows out"
+        )
+    return replace(dataset, strengths=dataset.ratings.astype(np.float32))
+
+
 def _keep(dataset: Dataset, rows: NDArray[np.bool_], *, items: NDArray[np.bool_], note: str) -> Dataset:
     """Keeps rows and items, and the users that have a row, and numbers them anew in their order."""
     users = np.bincount(dataset.users[rows], minlength=dataset.n_users) > 0
@@ -71,5 +88,6 @@ def _keep(dataset: Dataset, rows: NDArray[np.bool_], *, items: NDArray[np.bool_]
         items=new_item[dataset.items[rows]],
         times=dataset.times[rows] if dataset.times is not None else None,
         ratings=dataset.ratings[rows] if dataset.ratings is not None else None,
+        strengths=dataset.strengths[rows] if dataset.strengths is not None else None,
         notes=(*dataset.notes, note),
     )

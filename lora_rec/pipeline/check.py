@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lora_rec.data.dataset import Dataset, Lists
+from lora_rec.data.dataset import Dataset
 from lora_rec.data.inspect import Statistics, find_warnings, summarize
 from lora_rec.data.inspect_texts import (
     TextStatistics,
@@ -16,6 +16,7 @@ from lora_rec.data.inspect_texts import (
     sample_texts,
     summarize_texts,
 )
+from lora_rec.data.lists import Lists
 from lora_rec.data.validate import DataProblem
 from lora_rec.pipeline.social import read_friendships, render_users
 from lora_rec.recipe import Recipe

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.examples import Examples, draw_examples
-from lora_rec.data.filters import keep_frequent, keep_rated
+from lora_rec.data.filters import keep_frequent, keep_rated, ratings_as_strengths
 from lora_rec.data.publishers import load_published
 from lora_rec.data.sources import load_dataset, load_movielens_small
 from lora_rec.data.splits import (
@@ -82,7 +82,7 @@ def _read(section: DataSection) -> Dataset:
 
 def load_tables(section: DataSection, interactions: Source, items: Source) -> Dataset:
     """Reads two tables, given as paths or read already, with the section's columns."""
-    return load_dataset(
+    dataset = load_dataset(
         interactions,
         items,
         user_column=section.user_column,
@@ -93,6 +93,7 @@ def load_tables(section: DataSection, interactions: Source, items: Source) -> Da
         text_columns=section.text_columns,
         min_rating=section.min_rating,
     )
+    return ratings_as_strengths(dataset) if section.ratings_are == "counts" else dataset
 
 
 def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examples, Texts]:

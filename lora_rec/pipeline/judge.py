@@ -18,9 +18,7 @@ def draw_users(validation: EvaluationSet) -> EvaluationSet:
     if len(validation) <= JUDGED_USERS:
         return validation
     rows = np.sort(np.random.default_rng(0).choice(len(validation), JUDGED_USERS, replace=False))
-    return EvaluationSet(
-        validation.users[rows], validation.histories.take(rows), validation.targets.take(rows)
-    )
+    return validation.take(rows)
 
 
 def mean_ndcg(lists: NDArray[np.int64], judged: EvaluationSet) -> float:

@@ -8,8 +8,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import EvaluationSet, Lists, Split
+from lora_rec.data.dataset import EvaluationSet, Split
 from lora_rec.data.examples import Examples
+from lora_rec.data.lists import Lists
 from lora_rec.metrics import coverage_at_k, evaluate_lists
 from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.rank.linear import sum_by_row
 
 USERS_AT_ONCE = 64  # their histories' vectors lie side by side in memory

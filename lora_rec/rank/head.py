@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.search import top_k_of
 from lora_rec.rank.sequence import SequencePart

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 
 LEAST_WEIGHT = 1e-3  # of an item of the history: older ones add next to nothing
 
@@ -37,7 +37,8 @@ class ItemItemModel:
         users = np.repeat(np.arange(n_users), histories.counts)[kept]
         items = histories.values[kept]
         cells = users[:, None] * np.int64(n_items) + self.neighbours[items]
-        values = self.weights[items] * recency[kept, None]
+        strengths = histories.relative_strengths()[kept]
+        values = self.weights[items] * (recency[kept] * strengths)[:, None]
         total = np.bincount(cells.ravel(), weights=values.ravel(), minlength=n_users * n_items)
         return total.astype(np.float32).reshape(n_users, n_items)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 
 EXACT_ROWS = 4096
 EXACT_CELLS = 200_000_000
@@ -40,7 +40,8 @@ class LinearModel:
     def user_vectors(self, histories: Lists) -> NDArray[np.float32]:
         """Gives (U, R), the recency-weighted sum of the history's factors; zero for an empty history."""
         ends = np.repeat(histories.offsets[1:], histories.counts)
-        weights = (self.decay ** (ends - 1 - np.arange(len(histories.values)))).astype(np.float32)
+        recency = (self.decay ** (ends - 1 - np.arange(len(histories.values)))).astype(np.float32)
+        weights = recency * histories.relative_strengths()
         users = np.repeat(np.arange(len(histories)), histories.counts)
         kept = np.flatnonzero(weights > 1e-6)  # older items add nothing in single precision
         result = np.zeros((len(histories), self.factors.shape[1]), dtype=np.float32)
@@ -80,7 +81,7 @@ def decompose(
     """Decomposes the user-item matrix, with text vectors as further rows.
 
     Args:
-        histories: items of each user; repeats count once.
+        histories: items of each user, with strengths where there are some; of a repeat the first counts.
         n_items: N.
         text_vectors: (N, D), unit length.
         text_weight: factor of the text rows; 0 leaves them out.
@@ -88,8 +89,9 @@ def decompose(
         seed: of the random start in that case.
     """
     rows = np.repeat(np.arange(len(histories)), histories.counts)
-    pairs = np.unique(rows * np.int64(n_items) + histories.values)
+    pairs, first = np.unique(rows * np.int64(n_items) + histories.values, return_index=True)
     users, items = pairs // n_items, pairs % n_items
+    weights = histories.relative_strengths()[first]
     used, users = np.unique(users, return_inverse=True)
     text = (
         None if text_vectors is None or text_weight == 0 else text_weight * text_vectors.T.astype(np.float32)
@@ -97,10 +99,10 @@ def decompose(
     n_rows = len(used) + (0 if text is None else len(text))
     if min(n_rows, n_items) > EXACT_ROWS or len(used) * n_items > EXACT_CELLS:
         return _decompose_large(
-            users, items, text, n_users=len(used), n_items=n_items, rank=max_rank, seed=seed
+            users, items, weights, text, n_users=len(used), n_items=n_items, rank=max_rank, seed=seed
         )
     matrix = np.zeros((n_rows, n_items), dtype=np.float32)
-    matrix[users, items] = 1
+    matrix[users, items] = weights
     if text is not None:
         matrix[len(used) :] = text
     if n_rows <= n_items:
@@ -117,6 +119,7 @@ def decompose(
 def _decompose_large(
     users: NDArray[np.int64],
     items: NDArray[np.int64],
+    weights: NDArray[np.float32],
     text: NDArray[np.float32] | None,
     *,
     n_users: int,
@@ -129,8 +132,9 @@ def _decompose_large(
     by_item = np.argsort(items, kind="stable")
 
     def gram(block: NDArray[np.float32]) -> NDArray[np.float32]:
-        per_user = sum_by_row(block[items], users, n_rows=n_users)
-        result = sum_by_row(per_user[users[by_item]], items[by_item], n_rows=n_items)
+        per_user = sum_by_row(block[items] * weights[:, None], users, n_rows=n_users)
+        per_item = per_user[users[by_item]] * weights[by_item, None]
+        result = sum_by_row(per_item, items[by_item], n_rows=n_items)
         return result if text is None else result + text.T @ (text @ block)
 
     rank = min(rank, n_items)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from lora_rec.bundle import read_manifest
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError, DataError, nearest_names
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.rerank import rerank

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 
 
 def top_k(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.train.sequence import SequenceHead
 

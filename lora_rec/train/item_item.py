@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.rank.item_item import keep_strongest
 from lora_rec.rank.linear import LinearModel, Spectrum, decompose
@@ -147,7 +147,7 @@ def _strongest(blocks: Iterator[torch.Tensor], n_neighbours: int) -> _Table:
 def count_pairs(histories: Lists, *, n_items: int, nearness: float | None) -> NDArray[np.float32]:
     """Counts the pairs of items within histories, (N, N), each by how near the two stand.
 
-    An item that comes twice in a history counts as two.
+    Where there are strengths, a pair counts by their product. An item that comes twice counts as two.
 
     >>> pairs = count_pairs(Lists.from_arrays([[0, 1, 2]]), n_items=3, nearness=1.0)
     >>> (6 * pairs).round().tolist()
@@ -156,7 +156,8 @@ def count_pairs(histories: Lists, *, n_items: int, nearness: float | None) -> ND
     gram = np.zeros(n_items * n_items, dtype=np.float32)
     values = histories.values
     users = np.repeat(np.arange(len(histories)), histories.counts)
-    np.add.at(gram, values * (n_items + 1), np.float32(1))
+    strengths = histories.relative_strengths()
+    np.add.at(gram, values * (n_items + 1), strengths**2)
     longest = int(histories.counts.max(initial=0)) - 1
     if nearness is not None:
         longest = min(longest, int(LONGEST_DISTANCE * nearness))
@@ -164,6 +165,7 @@ def count_pairs(histories: Lists, *, n_items: int, nearness: float | None) -> ND
         first = np.flatnonzero(users[distance:] == users[:-distance])
         near = np.float32(1.0 if nearness is None else 1 / (1 + distance / nearness))
         one, other = values[first], values[first + distance]
-        np.add.at(gram, one * n_items + other, near)
-        np.add.at(gram, other * n_items + one, near)  # a transposed copy would take the memory twice
+        counted = near * strengths[first] * strengths[first + distance]
+        np.add.at(gram, one * n_items + other, counted)
+        np.add.at(gram, other * n_items + one, counted)  # a transposed copy would take the memory twice
     return gram.reshape(n_items, n_items)

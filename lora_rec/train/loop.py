@@ -18,8 +18,8 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lora_rec.data.dataset import Lists
 from lora_rec.data.examples import Examples
+from lora_rec.data.lists import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.text.collate import BatchSource
 from lora_rec.towers.two_tower import TwoTower

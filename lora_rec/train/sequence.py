@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.train.losses import catalogue_softmax_loss, sampled_softmax_loss
 
 _Arrays = dict[str, NDArray[np.float32]]

@@ -20,7 +20,7 @@ NOVEMBER_14 = 1573689600
 
 
 def sizes(split):
-    parts = (split.train_users, split.validation_users)
+    parts = (split.train_log.users, split.validation_log.users)
     counts = [np.bincount(users, minlength=split.n_users) for users in parts]
     test = np.zeros(split.n_users, np.int64)
     test[split.test.users] = split.test.targets.counts
@@ -48,9 +48,9 @@ def test_a_random_split_is_a_partition_that_the_seed_decides():
         assert history.tolist() == sorted(history)  # the data set's order
     assert split.validation.histories[0].tolist() == split.train_histories()[0].tolist()
     again, other = split_randomly(dataset, seed=3), split_randomly(dataset, seed=4)
-    assert again.train_items.tolist() == split.train_items.tolist()
+    assert again.train_log.items.tolist() == split.train_log.items.tolist()
     # The same 40 of 50 by chance: below 1e-10.
-    assert other.train_items.tolist() != split.train_items.tolist()
+    assert other.train_log.items.tolist() != split.train_log.items.tolist()
     assert str(split.report).startswith("split_randomly(shares=(0.8, 0.1, 0.1), seed=3)\n  train: 3 users")
 
 
@@ -98,8 +98,8 @@ def test_baskets_by_hand():
             [1, 1, 2, 2, 3, 4, 4, 4, 1, 2, 7, 7],
         )
     )
-    assert (split.train_users.tolist(), split.train_items.tolist()) == ([0, 0, 2, 2], [0, 1, 0, 1])
-    assert split.validation_items.tolist() == [2, 4]
+    assert (split.train_log.users.tolist(), split.train_log.items.tolist()) == ([0, 0, 2, 2], [0, 1, 0, 1])
+    assert split.validation_log.items.tolist() == [2, 4]
     assert split.validation.users.tolist() == [0]  # user 1 has no history before the validation
     assert split.test.users.tolist() == [0, 1]
     assert [a.tolist() for a in split.test.histories] == [[0, 1, 2], [4]]

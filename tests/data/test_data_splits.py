@@ -32,8 +32,8 @@ def rows_of(dataset, user):
 
 def test_leave_last_out_by_hand():
     split = leave_last_out(make([0, 0, 0, 0, 1, 1], [3, 1, 0, 2, 3, 1], [1, 2, 3, 4, 1, 2]))
-    assert (split.train_users.tolist(), split.train_items.tolist()) == ([0, 0, 1, 1], [3, 1, 3, 1])
-    assert split.train_times.tolist() == [1, 2, 1, 2]
+    assert (split.train_log.users.tolist(), split.train_log.items.tolist()) == ([0, 0, 1, 1], [3, 1, 3, 1])
+    assert split.train_log.times.tolist() == [1, 2, 1, 2]
     assert split.validation.users.tolist() == split.test.users.tolist() == [0]
     assert split.validation.histories[0].tolist() == [3, 1]
     assert split.validation.targets[0].tolist() == [0]
@@ -63,7 +63,7 @@ def test_a_target_in_the_history_is_left_out_and_still_held_out():
         "test targets that are already in the history": 1,
         "test users without a target left": 1,
     }
-    assert split.train_items.tolist() == [0, 2]
+    assert split.train_log.items.tolist() == [0, 2]
 
 
 def test_ties_between_the_last_two_are_counted():
@@ -80,7 +80,7 @@ def test_without_times_the_caller_vouches_for_the_order():
     ):
         leave_last_out(dataset)
     split = leave_last_out(dataset, ordered=True)
-    assert (split.test.targets[0].tolist(), split.train_times) == ([2], None)
+    assert (split.test.targets[0].tolist(), split.train_log.times) == ([2], None)
     with pytest.raises(DataError, match=r"split_at_time: the data has no times; name a time_column, or use"):
         split_at_time(dataset, validation_from=1, test_from=2)
 
@@ -114,7 +114,7 @@ def test_a_time_split_leaks_nothing(seed):
     dataset = random_dataset(seed)
     assert (dataset.times == 115).sum() > 2 and (dataset.times == 122).sum() > 2
     split = split_at_time(dataset, validation_from=115, test_from=122)
-    assert split.train_times.max() < 115
+    assert split.train_log.times.max() < 115
     assert (
         split.item_counts().tolist() == np.bincount(dataset.items[dataset.times < 115], minlength=25).tolist()
     )
@@ -149,8 +149,8 @@ def test_the_future_changes_nothing_before_it(seed):
     other = make(dataset.users, items, dataset.times, n_users=40, n_items=25)
     assert (items != dataset.items).any()
     one, two = (split_at_time(d, validation_from=115, test_from=122) for d in (dataset, other))
-    assert one.train_items.tolist() == two.train_items.tolist()
-    assert one.validation_items.tolist() == two.validation_items.tolist()
+    assert one.train_log.items.tolist() == two.train_log.items.tolist()
+    assert one.validation_log.items.tolist() == two.validation_log.items.tolist()
     assert one.validation.targets.values.tolist() == two.validation.targets.values.tolist()
     assert (
         one.item_counts(include_validation=True).tolist() == two.item_counts(include_validation=True).tolist()
@@ -177,7 +177,7 @@ def test_quantiles_are_moments():
     dataset = make([0] * 10, range(10), range(100, 110))
     split = split_at_quantiles(dataset, validation=0.5, test=0.8)
     assert split.report.name == "split_at_time(validation_from=105, test_from=108)"
-    assert split.train_items.tolist() == [0, 1, 2, 3, 4]
+    assert split.train_log.items.tolist() == [0, 1, 2, 3, 4]
     assert split.test.targets[0].tolist() == [8, 9]
 
 

@@ -42,13 +42,13 @@ def test_every_split_can_be_chosen(movielens):
     for choice, name in names.items():
         dataset, split = prepare_data(DataSection(source="movielens", root=movielens, split=choice))
         assert split.report.name.startswith(name)
-        assert len(split.train_users) < dataset.n_interactions
+        assert len(split.train_log.users) < dataset.n_interactions
     seeded = [
         prepare_data(DataSection(source="movielens", root=movielens, split="random", split_seed=seed))[1]
         for seed in (0, 1)
     ]
     # The same 8 of 10 films for all of nine users by chance: below 1e-10.
-    assert not np.array_equal(seeded[0].train_items, seeded[1].train_items)
+    assert not np.array_equal(seeded[0].train_log.items, seeded[1].train_log.items)
 
 
 def test_sequences_without_times_are_in_order(tmp_path):

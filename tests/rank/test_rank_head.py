@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.sequence import SequencePart

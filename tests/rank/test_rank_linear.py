@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.rank.linear import _decompose_large, centre, decompose
 
 
@@ -42,7 +42,8 @@ def test_equals_the_textbook_formula(n_users, with_text):
 def test_the_large_form_agrees_with_the_exact_one():
     histories = random_histories()
     users, items = np.repeat(np.arange(40), histories.counts), histories.values
-    large = _decompose_large(users, items, None, n_users=40, n_items=15, rank=15, seed=0)
+    weights = histories.relative_strengths()
+    large = _decompose_large(users, items, weights, None, n_users=40, n_items=15, rank=15, seed=0)
     exact = decompose(histories, n_items=15)
     np.testing.assert_allclose(large.values, exact.values, rtol=1e-3)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.rank.rerank import rerank
 from lora_rec.rank.search import top_k
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.rank.sequence import SequencePart
 from lora_rec.train.head import HeadExamples, cut_windows, draw_batches, train_sequence_head

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_rec.data.dataset import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.linear import centre

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.data.filters import ratings_as_strengths
 from lora_rec.data.publishers.published import Download, Published, Publisher
 from lora_rec.data.publishers.tables import check_known, check_once, find_folder, read_columns
 from lora_rec.data.sources import load_dataset
@@ -50,6 +51,7 @@ def read_lastfm(folder: Path) -> Published:
         text_columns=("title", "tags"),
     )
     friends, notes = _read_friends(root / "user_friends.dat", dataset.user_ids)
+    dataset = ratings_as_strengths(dataset)
     return Published("lastfm", dataset, friends=friends, notes=notes)
 
 

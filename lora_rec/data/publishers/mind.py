@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Dataset, Lists
+from lora_rec.data.dataset import Dataset
 from lora_rec.data.impressions import Impressions
+from lora_rec.data.lists import Lists
 from lora_rec.data.publishers.published import Download, Published, Publisher
 from lora_rec.data.publishers.tables import (
     FIX,
