@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data import EvaluationSet, Lists
+from lora_rec.data.dataset import EvaluationSet
+from lora_rec.data.lists import Lists
 from lora_rec.data.sources import read_table
 from lora_rec.data.validate import DataProblem, check_table, raise_problems
 from lora_rec.errors import DataError

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data import Dataset, Lists
+from lora_rec.data.dataset import Dataset
 from lora_rec.data.friends import evaluate_on_friends, withhold_friends
+from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError, did_you_mean
 from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.rank.friends import FriendModel, FriendSettings
@@ -109,7 +110,7 @@ def fit_friends(
     """Fits a model of friendships on all that is known, with numbers chosen on withheld friendships.
 
     Args:
-        dataset: what users took; ratings, where there are some, say how much.
+        dataset: what users took, and how often where it knows.
         friends: (E, 2), undirected pairs of internal user ids, e.g. `Published.friends`.
         item_vectors: (N, D), of the items' texts, e.g. those of a bundle.
         n_fits: see `choose_friend_settings`; 0 takes the default numbers.
@@ -124,9 +125,10 @@ def fit_friends(
 
 def tastes_of(dataset: Dataset, *, item_vectors: NDArray[np.float32] | None = None) -> Tastes:
     """Describes the users of a data set by all that they took."""
-    histories = Lists.from_groups(dataset.users, dataset.items, n_groups=dataset.n_users)
-    strengths = None if dataset.ratings is None else np.maximum(dataset.ratings, 0).astype(np.float32)
-    return describe_tastes(histories, n_items=dataset.n_items, strengths=strengths, item_vectors=item_vectors)
+    histories = Lists.from_groups(
+        dataset.users, dataset.items, n_groups=dataset.n_users, strengths=dataset.strengths
+    )
+    return describe_tastes(histories, n_items=dataset.n_items, item_vectors=item_vectors)
 
 
 def recommend_friends(

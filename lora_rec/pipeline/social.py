@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data import Dataset, Lists
+from lora_rec.data.dataset import Dataset
 from lora_rec.data.friends import Friendships, match_friends, read_friends
+from lora_rec.data.lists import Lists
 from lora_rec.data.publishers import load_published
 from lora_rec.data_section import DataSection
 from lora_rec.errors import DataError, did_you_mean

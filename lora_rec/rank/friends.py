@@ -17,8 +17,8 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data import Lists
 from lora_rec.data.friends import not_to_suggest
+from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
 from lora_rec.rank.linear import sum_by_row
 from lora_rec.rank.search import top_k_of
@@ -90,10 +90,10 @@ class FriendModel:
         Args:
             history: the user's items; without any, only friends speak.
             friends: users whom they know, if any.
-            strengths: one per item, as in `rank.taste.describe_tastes`.
+            strengths: one per item, how often the user took it; where the model was fitted with such.
         """
-        one = Lists.from_arrays([np.asarray(history, np.int64)])
-        taste = mix_cosines(*self.tastes.cosines(one, strengths), text_share=self.settings.text_share)[0]
+        one = Lists.from_arrays([history], None if strengths is None else [strengths])
+        taste = mix_cosines(*self.tastes.cosines(one), text_share=self.settings.text_share)[0]
         known = np.zeros(self.n_users, np.float32)
         known[np.asarray([] if friends is None else friends, np.int64)] = 1
         # X X grows by known known' (Sherman and Morrison), then by a row and a column (Schur).

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data import Lists
+from lora_rec.data.lists import Lists
 from lora_rec.rank.linear import centre, sum_by_row
 
 _Array = NDArray[np.float32]
@@ -31,13 +31,13 @@ class Tastes:
     user_vectors: _Array
     """(n, D), unit length; zero for a user without items."""
 
-    def cosines(self, histories: Lists, strengths: _Array | None = None) -> tuple[_Array, _Array]:
-        """Compares any users with the n; strengths are those of `describe_tastes`.
+    def cosines(self, histories: Lists) -> tuple[_Array, _Array]:
+        """Compares any users with the n; see `describe_tastes` for their histories.
 
         Returns:
             By items (U, n), within [0, 1], and by texts (U, n), within [-1, 1]; 0 for a user without items.
         """
-        weights = _weigh(histories, strengths, self.rarity)
+        weights = _weigh(histories, self.rarity)
         texts = _average_texts(histories, weights, self.item_vectors)
         return self._compare(histories, weights, _unit(texts, self.text_mean, histories))
 
@@ -71,20 +71,12 @@ class Tastes:
         return cls(histories, **{name: np.asarray(arrays[name], np.float32) for name in names})
 
 
-def describe_tastes(
-    histories: Lists,
-    *,
-    n_items: int,
-    strengths: _Array | None = None,
-    item_vectors: _Array | None = None,
-) -> Tastes:
+def describe_tastes(histories: Lists, *, n_items: int, item_vectors: _Array | None = None) -> Tastes:
     """Describes users by what they took.
 
     Args:
-        histories: items of each user, in any order.
+        histories: items of each user, in any order; strengths count by their logarithm.
         n_items: N.
-        strengths: one per item of the histories, not negative: how often it was taken; counts by its
-            logarithm. All count alike when left out.
         item_vectors: (N, D), of the items' texts.
     """
     owners = np.repeat(np.arange(len(histories)), histories.counts)
@@ -93,17 +85,15 @@ def describe_tastes(
     )
     rarity = np.log(max(len(histories), 1) / np.maximum(n_takers, 1)).astype(np.float32)
     texts = np.empty((n_items, 0), np.float32) if item_vectors is None else centre(item_vectors)
-    weights = _weigh(histories, strengths, rarity)
+    weights = _weigh(histories, rarity)
     summed = _average_texts(histories, weights, texts)
     had = histories.counts > 0
     mean = summed[had].mean(axis=0) if had.any() else np.zeros(texts.shape[1], np.float32)
     return Tastes(histories, weights, rarity, texts, mean, _unit(summed, mean, histories))
 
 
-def _weigh(histories: Lists, strengths: _Array | None, rarity: _Array) -> _Array:
-    weights = rarity[histories.values]
-    if strengths is not None:
-        weights = weights * np.log1p(strengths).astype(np.float32)
+def _weigh(histories: Lists, rarity: _Array) -> _Array:
+    weights = rarity[histories.values] * histories.relative_strengths()
     owners = np.repeat(np.arange(len(histories)), histories.counts)
     lengths = np.sqrt(np.bincount(owners, weights=weights.astype(np.float64) ** 2, minlength=len(histories)))
     return (weights / np.maximum(lengths, 1e-12)[owners]).astype(np.float32)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data import Lists
 from lora_rec.data.friends import list_friends
+from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
 from lora_rec.rank.friends import FriendModel, FriendSettings, mix_cosines
 from lora_rec.rank.taste import Tastes

@@ -15,11 +15,10 @@ FRIENDS = np.array([[0, 1], [0, 2], [1, 2], [2, 3], [4, 5], [5, 6], [7, 8], [1, 
 
 
 def random_tastes(n_users=N_USERS):
-    """The first users are the same for every number of users; the item of one user alone is of the last."""
     generator = np.random.default_rng(1)
-    histories = Lists.from_arrays([generator.permutation(N_ITEMS)[: 2 + n % 5] for n in range(n_users)])
-    strengths = generator.integers(1, 90, len(histories.values)).astype("f4")
-    return describe_tastes(histories, n_items=N_ITEMS, strengths=strengths, item_vectors=VECTORS)
+    items = [generator.permutation(N_ITEMS)[: 2 + n % 5] for n in range(n_users)]
+    histories = Lists.from_arrays(items, [generator.integers(1, 90, len(own)) for own in items])
+    return describe_tastes(histories, n_items=N_ITEMS, item_vectors=VECTORS)
 
 
 def test_scores_are_those_of_the_formula():
@@ -49,7 +48,7 @@ def test_a_newcomer_is_scored_as_if_they_had_been_there(friends):
     )
     # The same profiles, so that the rarity of items is the same, with one user more.
     weights = np.log1p(strengths) * tastes.rarity[history]
-    by_items, by_texts = tastes.cosines(Lists.from_arrays([history]), strengths)
+    by_items, by_texts = tastes.cosines(Lists.from_arrays([history], [strengths]))
     text = VECTORS - VECTORS.mean(axis=0)
     text /= np.linalg.norm(text, axis=1, keepdims=True)
     text = weights @ text[history]

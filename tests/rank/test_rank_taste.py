@@ -3,11 +3,11 @@ import numpy as np
 from lora_rec.data import Lists
 from lora_rec.rank.taste import describe_tastes
 
-HISTORIES = Lists.from_arrays([[0, 1], [0, 2], [], [0]])
+HISTORIES = Lists.from_arrays([[0, 1], [0, 2], [], [0]], [[3, 1], [3, 7], [], [7]])
 
 
 def test_cosines_by_hand():
-    tastes = describe_tastes(HISTORIES, n_items=3, strengths=np.array([3, 1, 3, 7, 7], "f4"))
+    tastes = describe_tastes(HISTORIES, n_items=3)
     # Three of four users have item 0, one has each of the others; a strength counts log(1 + s).
     common, rare = np.log(4 / 3), np.log(4)
     first = np.array([np.log(4) * common, np.log(2) * rare])
@@ -29,8 +29,7 @@ def test_texts_bring_together_who_took_other_items():
 
 def test_users_compared_alone_are_as_among_all():
     vectors = np.random.default_rng(0).normal(size=(3, 4)).astype("f4")
-    strengths = np.array([3, 1, 3, 7, 7], "f4")
-    tastes = describe_tastes(HISTORIES, n_items=3, strengths=strengths, item_vectors=vectors)
-    for both, own in zip(tastes.cosines(HISTORIES, strengths), tastes.own_cosines(), strict=True):
+    tastes = describe_tastes(HISTORIES, n_items=3, item_vectors=vectors)
+    for both, own in zip(tastes.cosines(HISTORIES), tastes.own_cosines(), strict=True):
         np.testing.assert_allclose(both, own, atol=1e-6)
     assert not tastes.own_cosines()[1][2].any()
