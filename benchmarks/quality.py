@@ -3,7 +3,9 @@
 Every set has its published protocol (quality_sets.py). Every system gets the same number of validation
 trials, learns again from all that lies before the test, and is judged there once. `low` and `high` are the
 lowest and the highest seed; in the rows `... over users` they are a 95 % bootstrap interval over users (MIND:
-over impressions) of the mean over seeds. What cannot run on a set stands in the header with its reason.
+over impressions) of the mean over seeds. Of lastfm-friends (quality_friends.py) a seed is a draw of withheld
+friendships, and the interval is over the users, or the friendships, of all draws together. What cannot run on
+a set stands in the header with its reason.
 
 Finished pieces are kept in runs/quality, so a call that was stopped goes on where it was. A call for some
 sets or systems leaves the rows of the others as they were.
@@ -26,6 +28,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from quality_friends import FRIEND_SYSTEMS, FRIENDS, FriendsSet, prepare_friends
 from quality_judge import Answer, System, values_of
 from quality_ours import OURS
 from quality_peers import PEERS
@@ -40,6 +43,7 @@ from lora_rec.metrics import bootstrap_interval, mean_over_users
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "quality"
 N_RESAMPLES, BOOTSTRAP_SEED = 1000, 0
+CASES = (*SETS, FRIENDS)
 VERSION = 1
 """Raise it when a protocol or a metric's lists change: older pieces are then not read."""
 
@@ -51,7 +55,7 @@ def file_of(case: str, name: str, system: System, seed: int, *, trials: int, fol
 
 
 def answer_of(
-    prepared: Prepared, name: str, system: System, seed: int, *, trials: int, folder: Path
+    prepared: Prepared | FriendsSet, name: str, system: System, seed: int, *, trials: int, folder: Path
 ) -> Answer:
     """Runs one system on one set with one seed, or reads what an earlier call left.
 
@@ -60,7 +64,7 @@ def answer_of(
     file = file_of(prepared.name, name, system, seed, trials=trials, folder=folder)
     if not file.exists():
         start = time.perf_counter()
-        answer = system.run(prepared, seed, trials)
+        answer = system.run(prepared, seed, trials)  # type: ignore[arg-type]
         about = {"settings": answer.settings, "validation": answer.validation, "trials": answer.trials}
         about |= {"seconds": time.perf_counter() - start}
         scratch = file.with_suffix(f".{os.getpid()}.npz")
@@ -72,16 +76,22 @@ def answer_of(
     return Answer(results, about["settings"], about["validation"], about["trials"])
 
 
-def rows_of(prepared: Prepared, name: str, answers: list[Answer]) -> list[dict[str, Any]]:
+def rows_of(prepared: Prepared | FriendsSet, name: str, answers: list[Answer]) -> list[dict[str, Any]]:
     """Gives one row per metric, and one with the interval over users for those that have users."""
-    judged = [values_of(prepared, answer) for answer in answers]
+    of_friends = isinstance(prepared, FriendsSet)
+    judged = [
+        (answer.results, {}) if isinstance(prepared, FriendsSet) else values_of(prepared, answer)
+        for answer in answers
+    ]
     rows = []
     for metric in judged[0][0]:
         per_seed = [users[metric] for users, _ in judged]
         means = [mean_over_users(values, name=metric) for values in per_seed]
         rows.append(row(NAME, prepared.name, name, metric, means))
         if not metric.startswith("ild"):
-            rows.append(_row_over_users(prepared.name, name, metric, np.mean(per_seed, axis=0), len(answers)))
+            # Draws of friendships do not concern the same users.
+            together = np.concatenate(per_seed) if of_friends else np.mean(per_seed, axis=0)
+            rows.append(_row_over_users(prepared.name, name, metric, together, len(answers)))
     rows += [
         row(NAME, prepared.name, name, metric, [whole[metric] for _, whole in judged])
         for metric in judged[0][1]
@@ -97,15 +107,25 @@ def _row_over_users(case: str, name: str, metric: str, values: NDArray[np.float6
     return whole | {"low": min(low, mean), "high": max(high, mean), "n": n}
 
 
+def systems_for(case: str, systems: dict[str, System]) -> dict[str, System]:
+    """Gives the systems that recommend what a case asks for: friends, or items."""
+    return {name: s for name, s in systems.items() if (name in FRIEND_SYSTEMS) == (case == FRIENDS)}
+
+
 def run_set(
-    prepared: Prepared, systems: dict[str, System], *, seeds: list[int], trials: int, folder: Path
+    prepared: Prepared | FriendsSet,
+    systems: dict[str, System],
+    *,
+    seeds: list[int],
+    trials: int,
+    folder: Path,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
     """Gives the rows of one set, what each system chose, and why others were left out."""
     rows: list[dict[str, Any]] = []
     chosen: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for name, system in systems.items():
-        reason = system.fits(prepared)
+        reason = system.fits(prepared)  # type: ignore[arg-type]
         if not reason:
             try:
                 answers = []
@@ -148,8 +168,9 @@ def merge(
     measured = {(r["case"], r["system"]) for r in kept}
     for case, reasons in header["left_out"].items():
         header["left_out"][case] = {s: why for s, why in reasons.items() if (case, s) not in measured}
-    places = {case: place for place, case in enumerate(SETS)}
-    names = {name: place for place, name in enumerate([*PEERS, *rectools_systems(None, RESULTS), *OURS])}
+    places = {case: place for place, case in enumerate(CASES)}
+    order = [*PEERS, *rectools_systems(None, RESULTS), *OURS, *FRIEND_SYSTEMS]
+    names = {name: place for place, name in enumerate(order)}
     together = kept + rows
     return header, sorted(together, key=lambda r: (places[r["case"]], names.get(r["system"], len(names))))
 
@@ -159,12 +180,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = [*PEERS, *rectools_systems(None, RESULTS), *OURS]
+    known = [*PEERS, *rectools_systems(None, RESULTS), *OURS, *FRIEND_SYSTEMS]
     parser.add_argument(
         "--data-root", type=Path, required=True, help="holds movielens-100k/, online-retail/, ..."
     )
     parser.add_argument(
-        "--sets", nargs="+", choices=SETS, default=list(SETS), metavar="SET", help=", ".join(SETS)
+        "--sets", nargs="+", choices=CASES, default=list(CASES), metavar="SET", help=", ".join(CASES)
     )
     parser.add_argument("--systems", nargs="+", choices=known, metavar="SYSTEM", help=", ".join(known))
     parser.add_argument(
@@ -183,9 +204,9 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder: Path = arguments.runs
     folder.mkdir(parents=True, exist_ok=True)
-    every = PEERS | rectools_systems(arguments.peers_python, folder) | OURS
+    every = PEERS | rectools_systems(arguments.peers_python, folder) | OURS | FRIEND_SYSTEMS
     # Without an interpreter the rows that an earlier call measured for rectools' peers stay as they are.
-    default = every if arguments.peers_python else PEERS | OURS
+    default = every if arguments.peers_python else PEERS | OURS | FRIEND_SYSTEMS
     systems = {name: every[name] for name in arguments.systems or default}
     seeds = " ".join(map(str, arguments.seeds))
     command = f"python benchmarks/quality.py --data-root DATA --seeds {seeds} --trials {arguments.trials}"
@@ -193,11 +214,20 @@ def main() -> None:
     header |= {"references": REFERENCES, "chosen": {}, "left_out": {}}
     rows: list[dict[str, Any]] = []
     for case in arguments.sets:
-        prepared = prepare_set(case, arguments.data_root, folder)
+        prepared: Prepared | FriendsSet
+        if case == FRIENDS:
+            prepared = prepare_friends(arguments.data_root, folder)
+        else:
+            prepared = prepare_set(case, arguments.data_root, folder)
         found, header["chosen"][case], left_out = run_set(
-            prepared, systems, seeds=arguments.seeds, trials=arguments.trials, folder=folder
+            prepared,
+            systems_for(case, systems),
+            seeds=arguments.seeds,
+            trials=arguments.trials,
+            folder=folder,
         )
-        absent = {name: every[name].fits(prepared) for name in every if name not in systems}
+        others = systems_for(case, {name: system for name, system in every.items() if name not in systems})
+        absent = {name: system.fits(prepared) for name, system in others.items()}  # type: ignore[arg-type]
         header["left_out"][case] = {name: reason for name, reason in absent.items() if reason} | left_out
         rows += found
         # After every set, so that a long run shows what it has.

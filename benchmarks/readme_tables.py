@@ -44,11 +44,16 @@ def _cell(row: dict[str, float]) -> str:
 
 
 def sets_table() -> str:
-    """Gives systems x published sets, then systems x cold sets, each with its interval over users."""
+    """Gives systems x published sets, x cold sets and x friends, each with its interval over users."""
     header, *rows = json.loads((RESULTS / "quality.json").read_text(encoding="utf-8"))
     cells = {(row["case"], row["system"], row["metric"]): row for row in rows}
     cases = list(dict.fromkeys(row["case"] for row in rows))
-    plain = [(case, "auc" if case == "mind" else "ndcg@10") for case in cases if not case.endswith("-cold")]
+    plain = [
+        (case, "auc" if case == "mind" else "ndcg@10")
+        for case in cases
+        if not case.endswith(("-cold", "-friends"))
+    ]
+    friends = [(case, metric) for case in cases if case.endswith("-friends") for metric in ("auc", "ndcg@10")]
     cold = [
         (case, metric)
         for case in cases
@@ -79,7 +84,9 @@ def sets_table() -> str:
         f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds} where a system draws "
         f"numbers, {header['trials']} validation trials at most for every system."
     )
-    parts = ["\n".join(lines), "\n".join(_grid(cells, cold)) if cold else "", " ".join(sources)]
+    parts = ["\n".join(lines)]
+    parts += ["\n".join(_grid(cells, columns)) for columns in (cold, friends) if columns]
+    parts.append(" ".join(sources))
     parts += ["Left out:\n\n" + "\n".join(left_out) if left_out else "", source]
     return "\n\n".join(part for part in parts if part)
 

@@ -30,6 +30,10 @@ class DataSection:
     """Path of a CSV, Parquet or JSON Lines table, one row per interaction."""
     items: str | None = None
     """Path of the item table, one row per item."""
+    friends: str | None = None
+    """Path of a table of friendships, one row per pair of users; for `text.friends_length`."""
+    friends_user_column: str = "user_id"
+    friends_friend_column: str = "friend_id"
     user_column: str = "user_id"
     item_column: str = "item_id"
     item_id_column: str | None = None
@@ -107,6 +111,7 @@ class DataSection:
                     "leave them out",
                 ),
                 *((files or ok, text) for ok, text in self._column_checks()),
+                *self._friend_checks(),
                 (
                     0 < self.validation_quantile < self.test_quantile < 1,
                     f"validation_quantile: {self.validation_quantile} and test_quantile {self.test_quantile}"
@@ -125,3 +130,26 @@ class DataSection:
             )
             for column in columns
         ]
+
+    def _friend_checks(self) -> list[tuple[bool, str]]:
+        columns = (self.friends_user_column, self.friends_friend_column)
+        named = columns != ("user_id", "friend_id")
+        return [
+            (
+                self.friends is None or self.source == "files",
+                f"friends: source {self.source!r} brings its own, or has none; leave it out",
+            ),
+            (
+                self.source != "files" or self.friends is not None or not named,
+                "friends_user_column, friends_friend_column: have no effect without friends; name the table",
+            ),
+            (
+                columns[0] != columns[1],
+                f"friends_friend_column: {columns[1]!r} is the users' column, too; name another",
+            ),
+        ]
+
+    @property
+    def has_friends(self) -> bool:
+        """Whether the data says who is whose friend."""
+        return self.friends is not None or self.source == "lastfm"

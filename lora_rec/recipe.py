@@ -24,10 +24,33 @@ class TextSection:
     """Most recent items of a history that go into the user text."""
     newest_first: bool = True
     """Order of the items in the user text; what is cut at `max_tokens` is cut at the end."""
+    friends_length: int = 0
+    """Items that friends took lately and the user did not, written after the history; 0 writes none. Friends'
+    training items count, whatever their time: a training example may tell what a friend took after it. To
+    encode such texts from a bundle, write them with `text.social.social_text`."""
+    n_shared_tags: int = 0
+    """Tags of the user's items that friends' items have, too, written at the end; 0 writes none."""
+    tags_field: str = "tags"
+    """Field of the item table with the tags, parted by ", "."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
-        require([(self.history_length >= 1, f"history_length: {self.history_length} is below 1")])
+        require(
+            [
+                (self.history_length >= 1, f"history_length: {self.history_length} is below 1"),
+                (self.friends_length >= 0, f"friends_length: {self.friends_length} is below 0"),
+                (self.n_shared_tags >= 0, f"n_shared_tags: {self.n_shared_tags} is below 0"),
+                (
+                    self.tags_field == "tags" or self.n_shared_tags != 0,
+                    "tags_field: has no effect without n_shared_tags; leave it out",
+                ),
+            ]
+        )
+
+    @property
+    def is_social(self) -> bool:
+        """Whether friends go into the user text."""
+        return self.friends_length > 0 or self.n_shared_tags > 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +200,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Checks what concerns several sections."""
-        require([(bool(self.output.strip()), "output: empty; give a folder such as runs/mine")])
+        require(
+            [
+                (bool(self.output.strip()), "output: empty; give a folder such as runs/mine"),
+                (
+                    not self.text.is_social or self.data.has_friends,
+                    "text.friends_length, text.n_shared_tags: the data names no friends; give data.friends",
+                ),
+                (
+                    self.text.is_social or self.data.friends is None,
+                    "data.friends: has no effect without text.friends_length or text.n_shared_tags; set one",
+                ),
+            ]
+        )
 
     @classmethod
     def load(cls, path: str | Path, *, overrides: Sequence[str] = ()) -> Recipe:

@@ -6,7 +6,12 @@ import runpy
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+
+from lora_rec.data import load_dataset
+from lora_rec.data.publishers.published import Published
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
@@ -82,6 +87,21 @@ def test_the_example_of_a_published_set_runs(tmp_path, monkeypatch):
         exec(code, {})  # noqa: S102
     assert out.getvalue().startswith("Band ")
     assert out.getvalue().endswith("Shared tags: folk\n")
+
+
+def test_the_example_of_friends_runs():
+    (code,) = re.findall(r"<!-- test: friends -->\n```python\n(.*?)```", README, flags=re.S)
+    ids = [2, 51, 52, 275, *range(300, 320)]
+    plays = pd.DataFrame({"u": ids * 3, "i": ids + ids[1:] + ids[:1] + ids[2:] + ids[:2]})
+    dataset = load_dataset(
+        plays, pd.DataFrame({"i": ids}), user_column="u", item_column="i", time_column=None
+    )
+    friends = np.array([[n, n + step] for step in (1, 2) for n in range(len(ids) - step)])
+    names = {"lastfm": Published("made up", dataset, friends=friends)}
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, names)  # noqa: S102
+    assert [line.split()[0] for line in out.getvalue().splitlines()] == ["1", "2", "3"]
+    assert len(names["new"]) == 3
 
 
 def test_the_map_names_every_part():

@@ -116,6 +116,39 @@ def test_a_published_source_refuses_what_would_have_no_effect(data, message):
         build_config(Recipe, {"output": "x", "data": data})
 
 
+@pytest.mark.parametrize(
+    ("data", "text", "message"),
+    [
+        ({}, {"friends_length": "3"}, r"text\.friends_length, .* names no friends; give data\.friends"),
+        ({}, {"n_shared_tags": "3"}, r"text\.n_shared_tags: the data names no friends"),
+        ({"friends": "f.csv"}, {}, r"data\.friends: has no effect without text\.friends_length or"),
+        ({}, {"friends_length": "-1"}, r"friends_length: -1 is below 0"),
+        ({}, {"tags_field": "genres"}, r"tags_field: has no effect without n_shared_tags"),
+        (
+            {"friends_user_column": "u"},
+            {},
+            "friends_user_column, .* no effect without friends; name the table",
+        ),
+        ({"friends": "f", "friends_user_column": "friend_id"}, {}, "'friend_id' is the users' column, too"),
+    ],
+)
+def test_friends_are_named_where_they_are_used(data, text, message):
+    files = {"interactions": "a.csv", "items": "b.csv"} | data
+    with pytest.raises(RecipeError, match=message):
+        build_config(Recipe, {"output": "x", "data": files, "text": text})
+
+
+def test_friends_of_tables_and_of_a_publisher_are_accepted():
+    files = {"interactions": "a.csv", "items": "b.csv", "friends": "f.csv", "friends_friend_column": "knows"}
+    lastfm = {"source": "lastfm", "split": "random"}
+    for data in (files, lastfm):
+        recipe = build_config(Recipe, {"output": "x", "data": data, "text": {"friends_length": "3"}})
+        assert recipe.text.is_social
+    both = {"output": "x", "data": lastfm | {"friends": "f"}, "text": {"friends_length": "3"}}
+    with pytest.raises(RecipeError, match="friends: source 'lastfm' brings its own"):
+        build_config(Recipe, both)
+
+
 def test_published_sources_are_accepted():
     for data in (
         {"source": "movielens", "root": "x", "min_rating": "4", "split": "time", "test_quantile": ".95"},

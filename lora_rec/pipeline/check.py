@@ -18,8 +18,9 @@ from lora_rec.data.inspect_texts import (
 )
 from lora_rec.data.lists import Lists
 from lora_rec.data.validate import DataProblem
+from lora_rec.pipeline.social import read_friendships, render_users
 from lora_rec.recipe import Recipe
-from lora_rec.text.templates import UNTITLED, find_fields, render_histories, render_items
+from lora_rec.text.templates import UNTITLED, find_fields, render_items
 
 # Backbones that have read hardly anything but English, by a part of their name.
 ENGLISH_ONLY = ("all-minilm", "smollm2", "bert-base-uncased", "bert-base-cased", "gpt2", "pythia", "opt-")
@@ -36,7 +37,7 @@ class DataReport:
     item: tuple[str, str]
     """Id and text of the most popular item."""
     user: tuple[str, str]
-    """Id and text of a user with a middling number of interactions."""
+    """Id and text of a user with a middling number of interactions, and with friends if they are told."""
     notes: tuple[str, ...]
     warnings: list[DataProblem]
 
@@ -56,6 +57,8 @@ class DataReport:
 def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
     """Measures a recipe's data, renders its texts, and finds what is doubtful.
 
+    Texts tell all that the user, and friends where the recipe wants them, took: the data is not split here.
+
     Args:
         recipe: its `text` section and towers say how texts are written and cut.
         dataset: what its `data` section gives.
@@ -69,12 +72,22 @@ def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
     in_history = render_items(text.history_item_template, fields, where="text.history_item_template")
     histories = Lists.from_groups(dataset.users, dataset.items, n_groups=dataset.n_users)
     chosen = np.linspace(0, dataset.n_users - 1, min(dataset.n_users, SAMPLE_USERS)).astype(int)
-    middle = int(np.argsort(histories.counts, kind="stable")[dataset.n_users // 2])
-    users = render_histories(
-        histories.take([middle, *chosen]),
+    friendships = read_friendships(recipe.data, dataset) if text.is_social else None
+    by_count = np.argsort(histories.counts, kind="stable")
+    notes = dataset.notes
+    if friendships is not None:
+        by_count = by_count[np.isin(by_count, friendships.pairs)]
+        notes += (f"{len(friendships.pairs):,} friendships of {len(by_count):,} users", *friendships.notes)
+    middle = int(by_count[len(by_count) // 2]) if len(by_count) else 0
+    shown = np.array([middle, *chosen])
+    users = render_users(
+        text,
+        dataset,
+        histories.take(shown),
         in_history,
-        length=text.history_length,
-        newest_first=text.newest_first,
+        users=shown,
+        friendships=friendships,
+        friend_histories=histories,
     )
     read = ["" if item == UNTITLED else item for item in items]
     named = {name: fields[name] for name in find_fields(text.item_template)}
@@ -92,7 +105,7 @@ def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
         user_texts=summarize_texts(users[1:]),
         item=(str(dataset.item_ids[top]), items[top]),
         user=(str(dataset.user_ids[middle]), users[0]),
-        notes=dataset.notes,
+        notes=notes,
         warnings=warnings,
     )
 

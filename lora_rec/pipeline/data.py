@@ -19,8 +19,9 @@ from lora_rec.data.splits import (
     split_at_quantiles,
     split_randomly,
 )
+from lora_rec.pipeline.social import read_friendships, render_users
 from lora_rec.recipe import DataSection, Recipe
-from lora_rec.text.templates import render_histories, render_items
+from lora_rec.text.templates import render_items
 
 if TYPE_CHECKING:
     from lora_rec.data.sources import Source
@@ -96,9 +97,14 @@ def load_tables(section: DataSection, interactions: Source, items: Source) -> Da
 
 
 def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examples, Texts]:
-    """Draws the training examples and writes items and histories down."""
+    """Draws the training examples and writes items and histories down.
+
+    Where the recipe wants friends in the user texts, what they have is what they have in training.
+    """
+    known = split.train_histories()
+    friendships = read_friendships(recipe.data, dataset) if recipe.text.is_social else None
     examples = draw_examples(
-        split.train_histories(),
+        known,
         per_user=recipe.train.examples_per_user,
         history_length=recipe.text.history_length,
         n_targets=recipe.train.targets_per_example,
@@ -107,12 +113,18 @@ def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examp
     fields = dataset.item_fields
     items = render_items(recipe.text.item_template, fields, where="text.item_template")
     in_history = render_items(recipe.text.history_item_template, fields, where="text.history_item_template")
-    parts = (examples.histories, split.validation.histories, split.test.histories)
+    parts = (examples, split.validation, split.test)
     users = [
         text
-        for histories in parts
-        for text in render_histories(
-            histories, in_history, length=recipe.text.history_length, newest_first=recipe.text.newest_first
+        for part in parts
+        for text in render_users(
+            recipe.text,
+            dataset,
+            part.histories,
+            in_history,
+            users=part.users,
+            friendships=friendships,
+            friend_histories=known,
         )
     ]
     distinct, numbers = np.unique(np.array(users, dtype=object), return_inverse=True)

@@ -7,6 +7,7 @@ from lora_rec.data import Lists
 from lora_rec.data.publishers import PUBLISHERS
 from lora_rec.errors import DataError
 from lora_rec.recipe import TextSection
+from lora_rec.text import social
 from lora_rec.text.domains import DOMAINS
 from lora_rec.text.social import social_text
 from lora_rec.text.templates import render_items
@@ -72,6 +73,26 @@ def test_social_text_limits_and_parts():
     assert (
         social_text(HISTORIES, friends, TITLES, newest_first=False)[1] == "Elder; Ulla; Frost. Friends: Norn"
     )
+
+
+def test_social_text_at_a_point_of_a_history(monkeypatch):
+    """User 0 twice and user 1, at points before the ends of their histories."""
+    friends, points = np.array([[0, 1], [0, 2]]), Lists.from_arrays([[], [0], [1, 2]])
+    settings = {"item_tags": TAGS, "users": np.array([0, 0, 1]), "friend_histories": HISTORIES}
+    texts = social_text(points, friends, TITLES, **settings)
+    assert texts == [
+        # What user 0 takes later (Norn, Elder) is offered where friends have it, as before any next item.
+        "Friends: Ulla; Frost; 云海; Norn; Elder",
+        "Norn. Friends: Ulla; Frost; 云海; Elder. Shared tags: folk, nordic",
+        "Ulla; Elder. Friends: Norn. Shared tags: folk",
+    ]
+    monkeypatch.setattr(social, "ROWS_AT_ONCE", 2)
+    assert social_text(points, friends, TITLES, **settings) == texts
+    assert social_text(points, friends, TITLES, **settings | {"friends_length": 0, "n_tags": 0}) == [
+        "untitled",
+        "Norn",
+        "Ulla; Elder",
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
