@@ -3,9 +3,9 @@
 Every set has its published protocol (quality_sets.py). Every system gets the same number of validation
 trials, learns again from all that lies before the test, and is judged there once. `low` and `high` are the
 lowest and the highest seed; in the rows `... over users` they are a 95 % bootstrap interval over users (MIND:
-over impressions) of the mean over seeds. Of lastfm-friends (quality_friends.py) a seed is a draw of withheld
-friendships, and the interval is over the users, or the friendships, of all draws together. What cannot run on
-a set stands in the header with its reason.
+over impressions) of the mean over seeds. Of a cold set a seed is also a draw of the withheld items, and of
+lastfm-friends (quality_friends.py) one of the withheld friendships; there the interval is over the users, or
+the friendships, of all draws together. What cannot run on a set stands in the header with its reason.
 
 Finished pieces are kept in runs/quality, so a call that was stopped goes on where it was. A call for some
 sets or systems leaves the rows of the others as they were.
@@ -76,12 +76,18 @@ def answer_of(
     return Answer(results, about["settings"], about["validation"], about["trials"])
 
 
-def rows_of(prepared: Prepared | FriendsSet, name: str, answers: list[Answer]) -> list[dict[str, Any]]:
-    """Gives one row per metric, and one with the interval over users for those that have users."""
-    of_friends = isinstance(prepared, FriendsSet)
+def rows_of(sets: list[Prepared | FriendsSet], name: str, answers: list[Answer]) -> list[dict[str, Any]]:
+    """Gives one row per metric, and one with the interval over users for those that have users.
+
+    Args:
+        sets: what each answer is for; the same one again where a seed draws no set.
+        name: of the system.
+        answers: one per seed.
+    """
+    prepared = sets[0]
     judged = [
-        (answer.results, {}) if isinstance(prepared, FriendsSet) else values_of(prepared, answer)
-        for answer in answers
+        (answer.results, {}) if isinstance(of, FriendsSet) else values_of(of, answer)
+        for of, answer in zip(sets, answers, strict=True)
     ]
     rows = []
     for metric in judged[0][0]:
@@ -89,14 +95,19 @@ def rows_of(prepared: Prepared | FriendsSet, name: str, answers: list[Answer]) -
         means = [mean_over_users(values, name=metric) for values in per_seed]
         rows.append(row(NAME, prepared.name, name, metric, means))
         if not metric.startswith("ild"):
-            # Draws of friendships do not concern the same users.
-            together = np.concatenate(per_seed) if of_friends else np.mean(per_seed, axis=0)
+            # Draws do not concern the same users.
+            together = np.concatenate(per_seed) if _is_drawn(prepared) else np.mean(per_seed, axis=0)
             rows.append(_row_over_users(prepared.name, name, metric, together, len(answers)))
     rows += [
         row(NAME, prepared.name, name, metric, [whole[metric] for _, whole in judged])
         for metric in judged[0][1]
     ]
     return rows
+
+
+def _is_drawn(prepared: Prepared | FriendsSet) -> bool:
+    """Says whether every seed withholds something else."""
+    return isinstance(prepared, FriendsSet) or prepared.name.endswith("-cold")
 
 
 def _row_over_users(case: str, name: str, metric: str, values: NDArray[np.float64], n: int) -> dict[str, Any]:
@@ -113,14 +124,15 @@ def systems_for(case: str, systems: dict[str, System]) -> dict[str, System]:
 
 
 def run_set(
-    prepared: Prepared | FriendsSet,
+    sets: list[Prepared | FriendsSet],
     systems: dict[str, System],
     *,
     seeds: list[int],
     trials: int,
     folder: Path,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
-    """Gives the rows of one set, what each system chose, and why others were left out."""
+    """Gives the rows of one set, one per seed, what each system chose, and why others were left out."""
+    prepared = sets[0]
     rows: list[dict[str, Any]] = []
     chosen: dict[str, Any] = {}
     left_out: dict[str, str] = {}
@@ -128,16 +140,17 @@ def run_set(
         reason = system.fits(prepared)  # type: ignore[arg-type]
         if not reason:
             try:
+                wanted = list(zip(seeds, sets, strict=True))
                 answers = []
-                for seed in seeds if system.seeded else seeds[:1]:
-                    answers.append(answer_of(prepared, name, system, seed, trials=trials, folder=folder))
+                for seed, drawn in wanted if system.seeded or _is_drawn(prepared) else wanted[:1]:
+                    answers.append(answer_of(drawn, name, system, seed, trials=trials, folder=folder))
             except PeerFailed as error:
                 reason = str(error)
         if reason:
             left_out[name] = reason
             print(f"{prepared.name}, {name}: left out, {reason}", flush=True)
             continue
-        rows += rows_of(prepared, name, answers)
+        rows += rows_of(sets[: len(answers)], name, answers)
         chosen[name] = answers[0].settings | {
             "validation": round(answers[0].validation, 4),
             "trials": answers[0].trials,
@@ -214,20 +227,22 @@ def main() -> None:
     header |= {"references": REFERENCES, "chosen": {}, "left_out": {}}
     rows: list[dict[str, Any]] = []
     for case in arguments.sets:
-        prepared: Prepared | FriendsSet
+        sets: list[Prepared | FriendsSet]
         if case == FRIENDS:
-            prepared = prepare_friends(arguments.data_root, folder)
+            sets = [prepare_friends(arguments.data_root, folder)] * len(arguments.seeds)
+        elif case.endswith("-cold"):
+            sets = [prepare_set(case, arguments.data_root, folder, draw=seed) for seed in arguments.seeds]
         else:
-            prepared = prepare_set(case, arguments.data_root, folder)
+            sets = [prepare_set(case, arguments.data_root, folder)] * len(arguments.seeds)
         found, header["chosen"][case], left_out = run_set(
-            prepared,
+            sets,
             systems_for(case, systems),
             seeds=arguments.seeds,
             trials=arguments.trials,
             folder=folder,
         )
         others = systems_for(case, {name: system for name, system in every.items() if name not in systems})
-        absent = {name: system.fits(prepared) for name, system in others.items()}  # type: ignore[arg-type]
+        absent = {name: system.fits(sets[0]) for name, system in others.items()}  # type: ignore[arg-type]
         header["left_out"][case] = {name: reason for name, reason in absent.items() if reason} | left_out
         rows += found
         # After every set, so that a long run shows what it has.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,18 +93,35 @@ def ranking_score(part: Part, scorer: Scorer, *, n_items: int) -> float:
 
 
 def choose_and_rank(
-    prepared: RankingSet, build: Callable[[Part, Settings], Scorer], axes: Axes, start: Settings, trials: int
+    prepared: RankingSet,
+    build: Callable[[Part, Settings], Scorer],
+    axes: Axes,
+    start: Settings,
+    trials: int,
+    *,
+    free: Axes | None = None,
 ) -> Answer:
-    """Chooses on validation, learns again from all that lies before the test, and ranks for the test."""
+    """Chooses on validation, learns again from all that lies before the test, and ranks for the test.
+
+    Settings in `free` need no new fit, so every trial takes the best of them; ours does so, too.
+    """
+    best_free: dict[tuple[float, ...], Settings] = {}
+    combinations = [dict(zip(free or {}, values, strict=True)) for values in product(*(free or {}).values())]
 
     def evaluate(settings: Settings) -> float:
-        return ranking_score(
-            prepared.validation, build(prepared.validation, settings), n_items=prepared.n_items
-        )
+        scores = [
+            ranking_score(
+                prepared.validation, build(prepared.validation, settings | more), n_items=prepared.n_items
+            )
+            for more in combinations
+        ]
+        best_free[tuple(settings.values())] = combinations[int(np.argmax(scores))]
+        return max(scores)
 
     found = climb(evaluate, axes, start, trials=trials)
-    lists = lists_of(prepared.test, build(prepared.test, found.settings), n_items=prepared.n_items)
-    return Answer(dict(lists), found.settings, found.score, found.trials)
+    settings = found.settings | best_free[tuple(found.settings.values())]
+    lists = lists_of(prepared.test, build(prepared.test, settings), n_items=prepared.n_items)
+    return Answer(dict(lists), settings, found.score, found.trials)
 
 
 def values_of(prepared: Prepared, answer: Answer) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:

@@ -16,12 +16,15 @@ In a cold set the new items may cost a share of the known items' `ndcg@10`, whic
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from quality_judge import Answer, System, lists_of
 from quality_sets import ImpressionSet, Prepared, RankingSet
 
 from lora_rec.pipeline.candidates import fit_candidates
-from lora_rec.pipeline.head import fit_on_texts
+from lora_rec.pipeline.head import ChosenLinear, fit_on_texts
+from lora_rec.pipeline.item_item import choose_item_item
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import HeadSection
 
@@ -48,9 +51,18 @@ def run_candidates(prepared: Prepared, seed: int, trials: int) -> Answer:
     return Answer({"scores": scores}, settings, choice.validation, choice.trials)
 
 
+@lru_cache(maxsize=1)
+def _linear(prepared: RankingSet, n_fits: int) -> ChosenLinear:
+    """Chooses the linear part, which draws no numbers, once for all seeds."""
+    n_neighbours, text = HeadSection.n_neighbours, centre(prepared.item_vectors)
+    return choose_item_item(prepared.split, text_vectors=text, n_neighbours=n_neighbours, n_fits=n_fits)
+
+
 def _run(prepared: Prepared, section: HeadSection, seed: int) -> Answer:
     assert isinstance(prepared, RankingSet)  # see `_needs_lists`
-    fitted = fit_on_texts(section, centre(prepared.item_vectors), prepared.split, seed=seed)
+    linear = _linear(prepared, section.n_fits)
+    text = centre(prepared.item_vectors)
+    fitted = fit_on_texts(section, text, prepared.split, linear=linear, seed=seed)
     wanted = prepared.test.evaluation
     lists = lists_of(
         prepared.test,

@@ -25,8 +25,8 @@ _REGULARISATIONS = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0)
 _DECAYS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 KNN_AXES: Axes = {"neighbours": (10, 20, 50, 100, 200, 500, 100_000), "shrinkage": (0, 3, 10, 30, 100)}
 EASE_AXES: Axes = {"regularisation": _REGULARISATIONS}
-# The decay comes first: it needs no new matrix.
-RECENCY_AXES: Axes = {"decay": _DECAYS, "regularisation": _REGULARISATIONS}
+RECENCY_AXES: Axes = {"regularisation": _REGULARISATIONS}
+DECAY: Axes = {"decay": _DECAYS}
 TEXT_AXES: Axes = {"decay": _DECAYS}
 WHITENED_AXES: Axes = {"decay": _DECAYS, "dimensions": (32, 64, 128, 192, 256, 320, 384)}
 AFFINITY_AXES: Axes = {"weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0), "prior": (3, 10, 30, 100, 300)}
@@ -142,8 +142,7 @@ def recency_ease(prepared: RankingSet, seed: int, trials: int) -> Answer:
     def build(part: Part, settings: Settings) -> Scorer:
         return _ease_scorer(part, prepared.n_items, **settings)
 
-    start = {"decay": 0.8, "regularisation": 100.0}
-    return choose_and_rank(prepared, build, RECENCY_AXES, start, trials)
+    return choose_and_rank(prepared, build, RECENCY_AXES, {"regularisation": 100.0}, trials, free=DECAY)
 
 
 def whiten(vectors: _Array, known: NDArray[np.bool_], *, dimensions: int) -> _Array:
@@ -164,11 +163,10 @@ def _text_answer(prepared: RankingSet, trials: int, *, whitened: bool) -> Answer
         weights = weights_of(part, settings["decay"])
         return weighted_vectors(part, weights, user_side=vectors, item_side=vectors)
 
-    axes = dict(WHITENED_AXES if whitened else TEXT_AXES)
-    start = {"decay": 0.8} | ({"dimensions": 256} if whitened else {})
-    if not prepared.ordered:
-        axes["decay"], start["decay"] = (1.0,), 1.0
-    return choose_and_rank(prepared, build, axes, start, trials)
+    axes = {"dimensions": WHITENED_AXES["dimensions"]} if whitened else {}
+    start = {"dimensions": 256.0} if whitened else {}
+    free = DECAY if prepared.ordered else {"decay": (1.0,)}
+    return choose_and_rank(prepared, build, axes, start, trials, free=free)
 
 
 def _text_impressions(prepared: ImpressionSet, trials: int, *, whitened: bool) -> Answer:

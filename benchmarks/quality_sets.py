@@ -107,13 +107,14 @@ class ImpressionSet:
 Prepared = RankingSet | ImpressionSet
 
 
-def prepare_set(name: str, data_root: Path, cache: Path) -> Prepared:
+def prepare_set(name: str, data_root: Path, cache: Path, *, draw: int = WITHHELD_SEED) -> Prepared:
     """Reads and splits one set.
 
     Args:
         name: one of `SETS`.
         data_root: holds the folders of `FOLDERS`.
         cache: where the vectors of the texts are kept.
+        draw: of the withheld items of a cold set.
     """
     base = name.removesuffix("-cold")
     publisher, folder = FOLDERS[base]
@@ -136,7 +137,7 @@ def prepare_set(name: str, data_root: Path, cache: Path) -> Prepared:
     }
     prepared = ranking_set(name, dataset, splits[base](), texts, vectors, ordered=base != "lastfm")
     prepared = replace(prepared, friends=published.friends)
-    prepared = withhold_items(prepared) if name.endswith("-cold") else prepared
+    prepared = withhold_items(prepared, seed=draw) if name.endswith("-cold") else prepared
     return replace(prepared, validation=sample_users(prepared.validation))
 
 

@@ -34,6 +34,7 @@ from lora_rec.train.item_item import prepare_fit
 from lora_rec.train.sequence import SequenceHead
 
 _Array = NDArray[np.float32]
+ChosenLinear = tuple[ItemItemChoice, ItemItemModel]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +115,7 @@ def fit_on_texts(
     *,
     examples: HeadExamples | None = None,
     user_width: int = 0,
+    linear: ChosenLinear | None = None,
     seed: int = 0,
     show_progress: bool = False,
 ) -> FittedHead:
@@ -125,11 +127,12 @@ def fit_on_texts(
         split: learned from and judged on; the linear part is fitted again on all that lies before the test.
         examples: points with the user tower's vectors, if there is one.
         user_width: length of these.
+        linear: what `choose_item_item` gave for this split and these texts; it is called when left out.
         seed: of the sequence part.
         show_progress: bars.
     """
     n_neighbours = section.n_neighbours
-    choice, linear = choose_item_item(
+    choice, model = linear or choose_item_item(
         split,
         text_vectors=text,
         n_neighbours=n_neighbours,
@@ -137,10 +140,10 @@ def fit_on_texts(
         show_progress=show_progress,
     )
     judged = draw_users(split.validation)
-    head = RankingHead(linear)
+    head = RankingHead(model)
     if section.epochs:
         part = _train_sequence(
-            section, text, split, linear, judged, examples, user_width, seed=seed, show_progress=show_progress
+            section, text, split, model, judged, examples, user_width, seed=seed, show_progress=show_progress
         )
         head = choose_sequence_weight(replace(head, sequence=part), judged)
     counts = RecentCounts.from_log(split.train_log, n_items=split.n_items)
