@@ -92,6 +92,17 @@ def test_unknown_and_empty_histories(bundle):
         rec.recommend(["i3"], k=0)
 
 
+def test_the_item_taken_most_often_decides(bundle):
+    rec = lora_rec.load(bundle)
+    for strengths, cluster in (([1000, 1], 0), ([1, 1000], 1)):
+        items = rec.recommend(["i3", "i23"], k=5, strengths=strengths)
+        assert [int(item.item_id[1:]) // 20 for item in items].count(cluster) > 2
+    with pytest.raises(DataError, match="strengths: 1 values where 2 are needed"):
+        rec.recommend(["i3", "i23"], strengths=[1])
+    with pytest.raises(DataError, match="strengths: user 'b' is missing"):
+        rec.recommend_users({"a": ["i3"], "b": ["i4"]}, strengths={"a": [2]})
+
+
 def test_a_changed_or_missing_file_is_named(copy):
     vectors = copy / "item_vectors.npy"
     data = bytearray(vectors.read_bytes())

@@ -116,6 +116,7 @@ class Recommender:
         strategy: str | None = None,
         n_candidates: int | None = None,
         user_embedding: NDArray[np.float32] | None = None,
+        strengths: Sequence[float] | None = None,
     ) -> list[Recommendation]:
         """Gives the best items that are not in the history.
 
@@ -126,9 +127,10 @@ class Recommender:
             strategy: `mmr`, `msd`, `dpp` or `ssd`; the bundle's own when left out.
             n_candidates: items that re-ranking chooses from; the bundle's own, at least 10 k, when left out.
             user_embedding: (D,), of the user tower (`load_towers(...).encode_users`), if there is one.
+            strengths: how often each item of the history was taken (plays, purchases), if it is known.
 
         Raises:
-            DataError: the history is empty or has an unknown id.
+            DataError: the history is empty or has an unknown id, or strengths do not fit it.
             ValueError: k or diversity is out of range.
         """
         embeddings = None if user_embedding is None else np.asarray(user_embedding, dtype=np.float32)[None, :]
@@ -139,6 +141,7 @@ class Recommender:
             strategy=strategy,
             n_candidates=n_candidates,
             user_embeddings=embeddings,
+            strengths=None if strengths is None else {"": strengths},
         )
         return list(table.rows[0])
 
@@ -151,6 +154,7 @@ class Recommender:
         strategy: str | None = None,
         n_candidates: int | None = None,
         user_embeddings: NDArray[np.float32] | None = None,
+        strengths: Mapping[str, Sequence[float]] | None = None,
     ) -> RecommendationTable:
         """Gives the lists of many users; see `recommend`.
 
@@ -161,9 +165,16 @@ class Recommender:
             strategy: see `recommend`.
             n_candidates: see `recommend`.
             user_embeddings: (U, D), in the order of `histories`.
+            strengths: user id to one number per item of the history.
         """
+        missing = [u for u in histories if strengths is not None and u not in strengths]
+        if missing:
+            raise DataError(
+                f"strengths: user {missing[0]!r} is missing; give one number per item of the history"
+            )
         lists = Lists.from_arrays(
-            self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items()
+            (self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items()),
+            None if strengths is None else [strengths[u] for u in histories],
         )
         items, scores = self.rank(
             lists,
