@@ -7,23 +7,25 @@ chooses on its validation part with at most `trials` trials, learns again where 
 `quality_judge.choose_and_rank` does all of it for a system that is a function of a part and its settings.
 
 `lora_rec_linear_frozen` is the ranking head without its sequence part, `lora_rec_head_frozen` the whole head,
-both on the text vectors of the frozen encoder: what trained adapters must beat. Trials are fits of the linear
-part; the weights of the parts and the half-life of recent counts need no fit. `lora_rec_candidates_frozen`
-orders shown lists, on the same vectors.
+both on the text vectors of the frozen encoder. `lora_rec_towers` is the head on both towers' vectors after
+their adapters were trained, `lora_rec_towers_frozen` the same head on the same towers before. Trials are fits
+of the linear part; the weights of the parts and the half-life of recent counts need no fit.
+`lora_rec_candidates_frozen` orders shown lists, on the frozen encoder's vectors.
 
 In a cold set the new items may cost a share of the known items' `ndcg@10`, which the answer's settings hold.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from quality_judge import Answer, System, lists_of
 from quality_sets import ImpressionSet, Prepared, RankingSet
+from quality_towers import train
 
 from lora_rec.pipeline.candidates import fit_candidates
-from lora_rec.pipeline.head import ChosenLinear, fit_on_texts
+from lora_rec.pipeline.head import ChosenLinear, FittedHead, fit_head, fit_on_texts
 from lora_rec.pipeline.item_item import choose_item_item
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import HeadSection
@@ -63,13 +65,33 @@ def _run(prepared: Prepared, section: HeadSection, seed: int) -> Answer:
     linear = _linear(prepared, section.n_fits)
     text = centre(prepared.item_vectors)
     fitted = fit_on_texts(section, text, prepared.split, linear=linear, seed=seed)
+    return _answer(prepared, fitted, section.n_fits)
+
+
+def run_towers(prepared: Prepared, seed: int, trials: int, *, trained: bool) -> Answer:
+    """Fits the head on the vectors of both towers, before or after their training."""
+    assert isinstance(prepared, RankingSet)
+    towers = train(prepared, seed)
+    fitted = fit_head(
+        HeadSection(n_fits=trials, new_item_cost=COLD_COST),
+        *(towers.trained if trained else towers.frozen),
+        prepared.split,
+        towers.examples,
+        towers.texts,
+        seed=seed,
+        show_progress=False,
+    )
+    return _answer(prepared, fitted, trials)
+
+
+def _answer(prepared: RankingSet, fitted: FittedHead, trials: int) -> Answer:
     wanted = prepared.test.evaluation
     lists = lists_of(
         prepared.test,
         lambda start, stop: fitted.scores(wanted.take(np.arange(start, stop))),
         n_items=prepared.n_items,
     )
-    return Answer(dict(lists), fitted.numbers(), fitted.validation, section.n_fits)
+    return Answer(dict(lists), fitted.numbers(), fitted.validation, trials)
 
 
 def _needs_lists(prepared: Prepared) -> str:
@@ -83,5 +105,7 @@ def _needs_impressions(prepared: Prepared) -> str:
 OURS: dict[str, System] = {
     "lora_rec_linear_frozen": System(run_linear, _needs_lists),
     "lora_rec_head_frozen": System(run_head, _needs_lists, seeded=True),
+    "lora_rec_towers_frozen": System(partial(run_towers, trained=False), _needs_lists, seeded=True),
+    "lora_rec_towers": System(partial(run_towers, trained=True), _needs_lists, seeded=True),
     "lora_rec_candidates_frozen": System(run_candidates, _needs_impressions, seeded=True),
 }

@@ -78,6 +78,8 @@ class RankingSet:
     """(N, D), unit length, of the frozen MiniLM: the ruler of `ild@10`, and the text peers' vectors."""
     friends: NDArray[np.int64] | None
     """(E, 2), where the publisher has them."""
+    folder: Path | None = None
+    """Where the publisher's files are."""
 
     @property
     def n_items(self) -> int:
@@ -136,7 +138,7 @@ def prepare_set(name: str, data_root: Path, cache: Path, *, draw: int = WITHHELD
         "online-retail": lambda: leave_last_basket_out(dataset),
     }
     prepared = ranking_set(name, dataset, splits[base](), texts, vectors, ordered=base != "lastfm")
-    prepared = replace(prepared, friends=published.friends)
+    prepared = replace(prepared, friends=published.friends, folder=data_root / folder)
     prepared = withhold_items(prepared, seed=draw) if name.endswith("-cold") else prepared
     return replace(prepared, validation=sample_users(prepared.validation))
 

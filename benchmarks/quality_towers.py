@@ -1,0 +1,77 @@
+"""Trains both towers on a set of the quality benchmark, as its recipe in recipes/configs says.
+
+Towers, texts and training are the recipe's, the split is the benchmark's.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from quality_sets import FOLDERS, RankingSet
+
+from lora_rec.config import load_config
+from lora_rec.data.examples import Examples
+from lora_rec.pipeline.data import Texts, prepare_texts
+from lora_rec.pipeline.ranking import choose_linear, fit_linear
+from lora_rec.pipeline.towers import (
+    Vectors,
+    build_towers,
+    open_sources,
+    read_items,
+    solve_and_encode,
+    teach,
+    train_towers,
+)
+from lora_rec.recipe import Recipe
+
+CONFIGS = Path(__file__).resolve().parents[1] / "recipes" / "configs"
+RECIPES = {name: f"{name.removesuffix('-100k')}.yaml" for name in FOLDERS}
+_Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Towers:
+    """What the head reads of both towers, before and after training."""
+
+    recipe: Recipe
+    examples: Examples
+    texts: Texts
+    frozen: tuple[Vectors, _Array]
+    """Vectors, and the item texts as the user tower reads them."""
+    trained: tuple[Vectors, _Array]
+    best_epoch: int
+    """0 where training did not help on validation."""
+
+
+def recipe_of(prepared: RankingSet, seed: int) -> Recipe:
+    """Gives the recipe of a set with another seed."""
+    overrides = [f"data.root={prepared.folder}", f"train.seed={seed}"]
+    return load_config(Recipe, CONFIGS / RECIPES[prepared.name.removesuffix("-cold")], overrides=overrides)
+
+
+@lru_cache(maxsize=1)
+def train(prepared: RankingSet, seed: int) -> Towers:
+    """Trains both towers as `recipes/two_tower.py` does; keeps the last result for the other system."""
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    logging.getLogger("lora_rec").setLevel(logging.INFO)
+    recipe, split = recipe_of(prepared, seed), prepared.split
+    accelerator = Accelerator()
+    set_seed(seed)
+    examples, texts = prepare_texts(recipe, prepared.dataset, split)
+    linear = fit_linear(split.train_histories(), choose_linear(split), n_items=split.n_items)
+    teacher = teach(recipe, linear, examples)
+    model = build_towers(recipe, device=accelerator.device)
+    sources = open_sources(recipe, model, texts, accelerator)
+    frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+    before = (frozen, read_items(recipe, model, sources, accelerator))
+    result = train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator)
+    vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+    after = (vectors, read_items(recipe, model, sources, accelerator))
+    return Towers(recipe, examples, texts, before, after, result.best_epoch)
