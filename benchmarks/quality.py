@@ -3,9 +3,10 @@
 Every set has its published protocol (quality_sets.py). Every system gets the same number of validation
 trials, learns again from all that lies before the test, and is judged there once. `low` and `high` are the
 lowest and the highest seed; in the rows `... over users` they are a 95 % bootstrap interval over users (MIND:
-over impressions) of the mean over seeds. Of a cold set a seed is also a draw of the withheld items, and of
-lastfm-friends (quality_friends.py) one of the withheld friendships; there the interval is over the users, or
-the friendships, of all draws together. What cannot run on a set stands in the header with its reason.
+over impressions) of the mean over seeds. Of a cold set a seed is also a draw of the withheld items (but for
+`-latest-cold`, where those that came last are withheld), and of lastfm-friends (quality_friends.py) one of
+the withheld friendships; there the interval is over the users, or the friendships, of all draws together.
+What cannot run on a set stands in the header with its reason.
 
 Finished pieces are kept in runs/quality, so a call that was stopped goes on where it was. A call for some
 sets or systems leaves the rows of the others as they were.
@@ -107,7 +108,8 @@ def rows_of(sets: list[Prepared | FriendsSet], name: str, answers: list[Answer])
 
 def _is_drawn(prepared: Prepared | FriendsSet) -> bool:
     """Says whether every seed withholds something else."""
-    return isinstance(prepared, FriendsSet) or prepared.name.endswith("-cold")
+    name = prepared.name
+    return isinstance(prepared, FriendsSet) or (name.endswith("-cold") and not name.endswith("-latest-cold"))
 
 
 def _row_over_users(case: str, name: str, metric: str, values: NDArray[np.float64], n: int) -> dict[str, Any]:
@@ -230,7 +232,7 @@ def main() -> None:
         sets: list[Prepared | FriendsSet]
         if case == FRIENDS:
             sets = [prepare_friends(arguments.data_root, folder)] * len(arguments.seeds)
-        elif case.endswith("-cold"):
+        elif case.endswith("-cold") and not case.endswith("-latest-cold"):
             sets = [prepare_set(case, arguments.data_root, folder, draw=seed) for seed in arguments.seeds]
         else:
             sets = [prepare_set(case, arguments.data_root, folder)] * len(arguments.seeds)

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from quality_judge import Answer, K, System, pool_top
-from quality_sets import FOLDERS, embed_texts
+from quality_sets import FOLDERS
+from quality_texts import embed_texts
 
 from lora_rec.data import Dataset
 from lora_rec.data.friends import evaluate_on_friends, withhold_friends

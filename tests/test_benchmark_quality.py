@@ -62,6 +62,17 @@ def test_nothing_that_a_system_sees_holds_a_withheld_item():
         assert set(mine) <= set(targets[user])
 
 
+def test_the_latest_items_are_withheld_by_date():
+    plain = prepare()
+    cold = sets.withhold_items(plain, share=0.1, by_date=True)
+    first = np.full(N_ITEMS, 99)
+    np.minimum.at(first, plain.dataset.items, plain.dataset.times)
+    withheld, before = cold.test.withheld, cold.validation.withheld
+    others = np.setdiff1d(np.arange(N_ITEMS), [*withheld, *before])
+    assert first[withheld].min() >= first[before].max() >= first[before].min() >= first[others].max()
+    assert not set(withheld) & {*cold.split.refit_log.items}
+
+
 def test_drawn_users_keep_their_own():
     part = prepare().validation
     drawn = sets.sample_users(part, n_users=7)
