@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from quality_search import Axes, Settings, climb
 from quality_sets import ImpressionSet, Part, Prepared, RankingSet
 
-from lora_rec.data import Impressions
+from lora_rec.data import Impressions, Lists
 from lora_rec.metrics import coverage_at_k, ild_at_k, ndcg_at_k, recall_at_k
 
 K = 10
@@ -128,19 +128,31 @@ def values_of(prepared: Prepared, answer: Answer) -> tuple[dict[str, NDArray[np.
     """Gives the metrics of an answer: those with a value per user or impression, and those without."""
     if isinstance(prepared, ImpressionSet):
         return impression_values(prepared.impressions.test, answer.results["scores"]), {}
-    lists = answer.results["all" if prepared.test.withheld is None else "withheld"]
-    targets = list(prepared.test.evaluation.targets)
-    n_ranked = prepared.n_items if prepared.test.withheld is None else len(prepared.test.withheld)
-    users = {
-        f"ndcg@{K}": ndcg_at_k(lists, targets, k=K),
-        f"recall@{K}": recall_at_k(lists, targets, k=K),
-        f"ild@{K}": ild_at_k(lists, prepared.item_vectors, k=K),
-    }
+    everything, targets = answer.results["all"], prepared.test.evaluation.targets
+    lists, n_ranked, users = everything, prepared.n_items, {}
     if prepared.test.withheld is not None:
-        users[f"ndcg@{K} among all"] = ndcg_at_k(answer.results["all"], targets, k=K)
-        users[f"recall@{K} among all"] = recall_at_k(answer.results["all"], targets, k=K)
+        is_new = np.isin(np.arange(prepared.n_items), prepared.test.withheld)
+        targets, known = targets.keep(is_new), targets.keep(~is_new)
+        lists, n_ranked = answer.results["withheld"], len(prepared.test.withheld)
+        for metric, function in (("ndcg", ndcg_at_k), ("recall", recall_at_k)):
+            users[f"{metric}@{K} among all"] = _of_users(function, everything, targets)
+            users[f"{metric}@{K} of known items"] = _of_users(function, everything, known)
+    users = {
+        f"ndcg@{K}": _of_users(ndcg_at_k, lists, targets),
+        f"recall@{K}": _of_users(recall_at_k, lists, targets),
+        f"ild@{K}": ild_at_k(lists, prepared.item_vectors, k=K),
+    } | users
     coverage = coverage_at_k(lists, k=K, n_items=prepared.n_items) * prepared.n_items / n_ranked
     return users, {f"coverage@{K}": coverage}
+
+
+def _of_users(
+    metric: Callable[..., NDArray[np.float64]], lists: NDArray[np.generic], targets: Lists
+) -> NDArray[np.float64]:
+    """Gives a metric of each user, NaN for one without a target."""
+    rows, values = np.flatnonzero(targets.counts), np.full(len(targets), np.nan)
+    values[rows] = metric(lists[rows], list(targets.take(rows)), k=K)
+    return values
 
 
 def impression_values(shown: Impressions, scores: NDArray[np.generic]) -> dict[str, NDArray[np.float64]]:

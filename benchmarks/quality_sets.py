@@ -59,7 +59,8 @@ class Part:
     ages: NDArray[np.int64]
     """One per item of the histories: steps (items, or baskets) before the newest, which has 0."""
     withheld: NDArray[np.int64] | None
-    """Cold sets: the items that nothing was learned of, sorted; every target is one of them."""
+    """Cold sets: the items that nothing was learned of, sorted. Every validation target is one of them; those
+    of the test are both kinds, so that what new items cost the known ones is seen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +197,7 @@ def withhold_items(
     known_at_validation = known_at_test & ~np.isin(np.arange(n_items), for_validation)
     warm = prepared.validation
     validation = _withhold(warm, known_at_validation, for_validation)
-    test = _withhold(prepared.test, known_at_test, for_test)
+    test = _withhold(prepared.test, known_at_test, for_test, keep_known=True)
     split = prepared.split
     # Our own systems withhold items of their own to choose by, so they may learn of the second share.
     split = replace(
@@ -237,8 +238,11 @@ def sample_users(part: Part, *, n_users: int = VALIDATION_USERS, seed: int = 0) 
     return Part(part.fit, part.evaluation.take(chosen), part.ages[rows], part.withheld)
 
 
-def _withhold(part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64]) -> Part:
+def _withhold(
+    part: Part, known: NDArray[np.bool_], withheld: NDArray[np.int64], *, keep_known: bool = False
+) -> Part:
     found, wanted = part.evaluation, np.isin(np.arange(len(known)), withheld)
+    wanted |= keep_known & known
     ages = part.ages[known[found.histories.values]]
     histories, targets = found.histories.keep(known), found.targets.keep(wanted)
     chosen = np.flatnonzero((histories.counts > 0) & (targets.counts > 0))

@@ -48,12 +48,15 @@ def test_nothing_that_a_system_sees_holds_a_withheld_item():
     for part, hidden in ((cold.validation, {*for_test, *for_validation}), (cold.test, {*for_test})):
         assert len(part.evaluation) > 0
         assert not hidden & {*part.fit.values, *part.evaluation.histories.values}
-        assert set(part.evaluation.targets.values) <= set(part.withheld)
         assert len(part.ages) == len(part.evaluation.histories.values)
         assert (part.ages[part.evaluation.histories.offsets[1:] - 1] >= 0).all()
     split = cold.split
     seen = {*split.refit_log.items, *split.validation.histories.values, *split.validation.targets.values}
     assert not {*for_test} & seen
+    assert set(cold.validation.evaluation.targets.values) <= set(for_validation)
+    # Targets of the test are of both kinds.
+    assert set(cold.test.evaluation.targets.values) & set(for_test)
+    assert set(cold.test.evaluation.targets.values) - set(for_test)
     # What was withheld for validation alone is learned from in the refit.
     assert {*for_validation} & {*cold.test.fit.values}
     # A target is the protocol's own, so nothing in a history lies after it.

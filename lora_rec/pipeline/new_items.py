@@ -26,7 +26,7 @@ _Array = NDArray[np.float32]
 WITHHELD_SHARE = 0.1
 WIDTHS = (32, 64, 128, 256)
 """Principal components in which neighbours are looked for: few where texts are short and alike."""
-FACTORS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0)
 LEAST_USERS = 50
 """With fewer users who took a withheld item, the width is not chosen."""
 DEFAULT_WIDTH = 64
