@@ -7,7 +7,7 @@ lists, and scored like the rest they are hardly ever seen. So the recipe says wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,17 +19,18 @@ from lora_rec.metrics import ndcg_at_k
 from lora_rec.pipeline.judge import JUDGED_K, best_lists
 from lora_rec.pipeline.weights import Recent
 from lora_rec.rank.head import RankingHead
-from lora_rec.rank.new_items import NewItems, find_neighbours
+from lora_rec.rank.new_items import NewItems, find_neighbours, no_new_items
 from lora_rec.train.sequence import whiten
 
 _Array = NDArray[np.float32]
-WITHHELD_SHARE = 0.1
-WIDTHS = (32, 64, 128, 256)
+N_PARTS = 10
+"""The items are parted at random; one part after another is withheld."""
+MOST_PARTS, ENOUGH_USERS = 5, 1000
+"""Parts are withheld until so many users took a withheld item: 85 of a part, as on MovieLens-100K, chose the
+width by chance."""
+WIDTHS = (24, 48, 96, 192, 384)
 """Principal components in which neighbours are looked for: few where texts are short and alike."""
 FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0)
-LEAST_USERS = 50
-"""With fewer users who took a withheld item, the width is not chosen."""
-DEFAULT_WIDTH = 64
 HIDDEN = np.float32(-1e9)
 
 
@@ -68,46 +69,77 @@ def choose_new_items(
         recent: counts of each user's moment.
         cost: share of the known items' `ndcg@10` that may be given up.
     """
-    known = np.flatnonzero(counts)
-    drawn = np.random.default_rng(0).choice(known, int(WITHHELD_SHARE * len(known)), replace=False)
-    withheld = np.sort(drawn)
-    is_withheld = np.zeros(len(counts), dtype=bool)
-    is_withheld[withheld] = True
-    histories = judged.histories.keep(~is_withheld)
-    new, others = judged.targets.keep(is_withheld), judged.targets.keep(~is_withheld)
+    trials = []
+    for withheld in np.array_split(np.random.default_rng(0).permutation(np.flatnonzero(counts)), N_PARTS):
+        trials.append(_Trial(head, np.sort(withheld), counts == 0, judged, recent))
+        if len(trials) == MOST_PARTS or sum(trial.n_users for trial in trials) >= ENOUGH_USERS:
+            break
+    whitened = {width: whiten(text, width=width) for width in WIDTHS}
+    among = [trial.among_withheld(whitened.values()) for trial in trials]
+    width = WIDTHS[int(np.argmax([_mean(values) for values in zip(*among, strict=True)]))]
+    among_all = [trial.among_all(whitened[width]) for trial in trials]
+    new, known = (
+        [_mean(values) for values in zip(*(part[kind] for part in among_all), strict=True)] for kind in (0, 1)
+    )
+    allowed = [place for place, value in enumerate(known[1:], 1) if value >= (1 - cost) * known[0]]
+    place = max(allowed, default=1)
+    return NewItemChoice(width, FACTORS[place - 1], new[place], known[place], known[0])
 
-    def base(rows: NDArray[np.int64]) -> _Array:
-        return head.scores(histories.take(rows), recent=None if recent is None else recent(rows))
 
-    without = is_withheld | (counts == 0)
-    tables = {width: find_neighbours(whiten(text, width=width), without) for width in WIDTHS}
-    width = DEFAULT_WIDTH
-    if (new.counts > 0).sum() >= LEAST_USERS:
+class _Trial:
+    """Ranks for the judged users as if nobody had taken the withheld items."""
 
-        def among_withheld(rows: NDArray[np.int64]) -> Iterator[_Array]:
-            scores = base(rows)
-            for table in tables.values():
+    def __init__(
+        self,
+        head: RankingHead,
+        withheld: NDArray[np.int64],
+        unknown: NDArray[np.bool_],
+        judged: EvaluationSet,
+        recent: Recent | None,
+    ) -> None:
+        is_withheld = np.zeros(len(unknown), dtype=bool)
+        is_withheld[withheld] = True
+        self._head, self._withheld, self._recent = replace(head, new_items=no_new_items()), withheld, recent
+        self._new = is_withheld | unknown
+        self._histories = judged.histories.keep(~is_withheld)
+        self._targets = (judged.targets.keep(is_withheld), judged.targets.keep(~is_withheld))
+        self.n_users = int((self._targets[0].counts > 0).sum())
+
+    def among_withheld(self, texts: Iterable[_Array]) -> list[NDArray[np.float64]]:
+        """Gives `ndcg@10` among the withheld items by each of some texts, for the users who took one."""
+        tables = [find_neighbours(vectors, self._new) for vectors in texts]
+
+        def variants(rows: NDArray[np.int64]) -> Iterator[_Array]:
+            scores = self._scores(rows)
+            for table in tables:
                 table.fill(scores)
-                yield scores[:, withheld]
+                yield scores[:, self._withheld]
 
-        lists = best_lists(among_withheld, len(judged), n_variants=len(WIDTHS))
-        among = [_mean_ndcg(np.where(found >= 0, withheld[found], -1), new) for found in lists]
-        width = WIDTHS[int(np.argmax(among))]
+        lists = best_lists(variants, len(self._histories), n_variants=len(tables))
+        found = [np.where(part >= 0, self._withheld[part], -1) for part in lists]
+        return [_ndcg(part, self._targets[0]) for part in found]
 
-    def among_all(rows: NDArray[np.int64]) -> Iterator[_Array]:
-        scores = base(rows)
-        hidden = scores.copy()
-        hidden[:, withheld] = HIDDEN
-        yield hidden
-        for factor in FACTORS:
-            replace(tables[width], factor=factor).fill(scores)
-            yield scores.copy()
+    def among_all(self, text: _Array) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
+        """Gives `ndcg@10` among all items, of the withheld and of the others, hidden and by each factor."""
+        table = find_neighbours(text, self._new)
 
-    lists = best_lists(among_all, len(judged), n_variants=1 + len(FACTORS), exclude=histories)
-    alone, *with_new = [_mean_ndcg(found, others) for found in lists]
-    allowed = [place for place, value in enumerate(with_new) if value >= (1 - cost) * alone]
-    place = max(allowed, default=0)
-    return NewItemChoice(width, FACTORS[place], _mean_ndcg(lists[1 + place], new), with_new[place], alone)
+        def variants(rows: NDArray[np.int64]) -> Iterator[_Array]:
+            scores = self._scores(rows)
+            hidden = scores.copy()
+            hidden[:, self._withheld] = HIDDEN
+            yield hidden
+            for factor in FACTORS:
+                replace(table, factor=factor).fill(scores)
+                yield scores.copy()
+
+        n_users = len(self._histories)
+        lists = best_lists(variants, n_users, n_variants=1 + len(FACTORS), exclude=self._histories)
+        new, known = ([_ndcg(part, targets) for part in lists] for targets in self._targets)
+        return new, known
+
+    def _scores(self, rows: NDArray[np.int64]) -> _Array:
+        recent = None if self._recent is None else self._recent(rows)
+        return self._head.scores(self._histories.take(rows), recent=recent)
 
 
 def new_items_of(choice: NewItemChoice, text: _Array, counts: NDArray[np.int64]) -> NewItems:
@@ -115,9 +147,13 @@ def new_items_of(choice: NewItemChoice, text: _Array, counts: NDArray[np.int64])
     return find_neighbours(whiten(text, width=choice.width), counts == 0, factor=choice.factor)
 
 
-def _mean_ndcg(lists: NDArray[np.int64], targets: Lists) -> float:
-    """Gives the mean over the users who have a target."""
+def _ndcg(lists: NDArray[np.int64], targets: Lists) -> NDArray[np.float64]:
+    """Gives `ndcg@10` of each user who has a target."""
     rows = np.flatnonzero(targets.counts)
-    if not len(rows):
-        return 0.0
-    return float(ndcg_at_k(lists[rows], list(targets.take(rows)), k=JUDGED_K).mean())
+    return ndcg_at_k(lists[rows], list(targets.take(rows)), k=JUDGED_K)
+
+
+def _mean(parts: Iterable[NDArray[np.float64]]) -> float:
+    """Gives the mean over the users of all parts, 0 where there are none."""
+    values = np.concatenate(list(parts))
+    return float(values.mean()) if len(values) else 0.0
