@@ -15,7 +15,7 @@ help:
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
-	@echo "make benchmark-quality-env   an environment for the peers of rectools; then they take part, too"
+	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
 	@echo "make readme       put the results into README.md"
 
 # --no-compile saves half a minute: modules are compiled when they are first used.
@@ -61,21 +61,25 @@ DATA_ROOT ?= ../shared/data
 benchmark-adapters: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/adapters.py --data-root $(DATA_ROOT)
 
-# Without the peers' environment their rows stay as they were.
+# Without the peers' environments their rows stay as they were.
 PEERS := .venv-peers
+SENTENCES := .venv-sentences
 benchmark-quality: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/quality.py --data-root $(DATA_ROOT) \
-		$$(test ! -e $(PEERS)/.done || echo --peers-python $(PEERS)/bin/python)
+		$$(test ! -e $(PEERS)/.done || echo --peers-python $(PEERS)/bin/python) \
+		$$(test ! -e $(SENTENCES)/.done || echo --sentences-python $(SENTENCES)/bin/python)
 
-benchmark-quality-env: $(PEERS)/.done
+benchmark-quality-env: $(PEERS)/.done $(SENTENCES)/.done
 
 $(PEERS)/.done: benchmarks/peers/requirements.txt
-	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+$(SENTENCES)/.done: benchmarks/peers/requirements-sentence-transformers.txt
+$(PEERS)/.done $(SENTENCES)/.done:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
 readme: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/readme_tables.py
 
 clean:
-	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(SENTENCES) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -36,6 +36,7 @@ from quality_peers import PEERS
 from quality_rectools import PeerFailed, rectools_systems
 from quality_references import REFERENCES
 from quality_search import TRIALS
+from quality_sentences import sentence_systems
 from quality_sets import SETS, Prepared, prepare_set
 from rows import RESULTS, header_of, row, write_rows
 
@@ -45,6 +46,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "quality"
 N_RESAMPLES, BOOTSTRAP_SEED = 1000, 0
 CASES = (*SETS, FRIENDS)
+NAMES = [*PEERS, *rectools_systems(None, RESULTS), *sentence_systems(None, RESULTS), *OURS, *FRIEND_SYSTEMS]
 VERSION = 1
 """Raise it when a protocol or a metric's lists change: older pieces are then not read."""
 
@@ -184,8 +186,7 @@ def merge(
     for case, reasons in header["left_out"].items():
         header["left_out"][case] = {s: why for s, why in reasons.items() if (case, s) not in measured}
     places = {case: place for place, case in enumerate(CASES)}
-    order = [*PEERS, *rectools_systems(None, RESULTS), *OURS, *FRIEND_SYSTEMS]
-    names = {name: place for place, name in enumerate(order)}
+    names = {name: place for place, name in enumerate(NAMES)}
     together = kept + rows
     return header, sorted(together, key=lambda r: (places[r["case"]], names.get(r["system"], len(names))))
 
@@ -195,14 +196,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = [*PEERS, *rectools_systems(None, RESULTS), *OURS, *FRIEND_SYSTEMS]
     parser.add_argument(
         "--data-root", type=Path, required=True, help="holds movielens-100k/, online-retail/, ..."
     )
     parser.add_argument(
         "--sets", nargs="+", choices=CASES, default=list(CASES), metavar="SET", help=", ".join(CASES)
     )
-    parser.add_argument("--systems", nargs="+", choices=known, metavar="SYSTEM", help=", ".join(known))
+    parser.add_argument("--systems", nargs="+", choices=NAMES, metavar="SYSTEM", help=", ".join(NAMES))
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[0, 1, 2], help="of systems that draw numbers"
     )
@@ -212,6 +212,7 @@ def main() -> None:
         type=Path,
         help="interpreter with rectools (make benchmark-quality-env); without it those peers are left out",
     )
+    parser.add_argument("--sentences-python", type=Path, help="likewise, with sentence-transformers")
     parser.add_argument(
         "--runs", type=Path, default=ROOT / "runs" / "quality", help="what is done is kept here"
     )
@@ -219,9 +220,13 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder: Path = arguments.runs
     folder.mkdir(parents=True, exist_ok=True)
-    every = PEERS | rectools_systems(arguments.peers_python, folder) | OURS | FRIEND_SYSTEMS
-    # Without an interpreter the rows that an earlier call measured for rectools' peers stay as they are.
-    default = every if arguments.peers_python else PEERS | OURS | FRIEND_SYSTEMS
+    here = PEERS | OURS | FRIEND_SYSTEMS
+    rectools = rectools_systems(arguments.peers_python, folder)
+    sentences = sentence_systems(arguments.sentences_python, folder)
+    every = here | rectools | sentences
+    # Without an interpreter the rows that an earlier call measured for its peers stay as they are.
+    default = here | (rectools if arguments.peers_python else {})
+    default |= sentences if arguments.sentences_python else {}
     systems = {name: every[name] for name in arguments.systems or default}
     seeds = " ".join(map(str, arguments.seeds))
     command = f"python benchmarks/quality.py --data-root DATA --seeds {seeds} --trials {arguments.trials}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
-from quality_search import Axes, Settings, climb
+from quality_search import Axes, Settings, climb_with_free
 from quality_sets import ImpressionSet, Part, Prepared, RankingSet
 
 from lora_rec.data import Impressions, Lists
@@ -105,23 +104,14 @@ def choose_and_rank(
 
     Settings in `free` need no new fit, so every trial takes the best of them; ours does so, too.
     """
-    best_free: dict[tuple[float, ...], Settings] = {}
-    combinations = [dict(zip(free or {}, values, strict=True)) for values in product(*(free or {}).values())]
 
     def evaluate(settings: Settings) -> float:
-        scores = [
-            ranking_score(
-                prepared.validation, build(prepared.validation, settings | more), n_items=prepared.n_items
-            )
-            for more in combinations
-        ]
-        best_free[tuple(settings.values())] = combinations[int(np.argmax(scores))]
-        return max(scores)
+        part = prepared.validation
+        return ranking_score(part, build(part, settings), n_items=prepared.n_items)
 
-    found = climb(evaluate, axes, start, trials=trials)
-    settings = found.settings | best_free[tuple(found.settings.values())]
-    lists = lists_of(prepared.test, build(prepared.test, settings), n_items=prepared.n_items)
-    return Answer(dict(lists), settings, found.score, found.trials)
+    found = climb_with_free(evaluate, axes, start, trials=trials, free=free or {})
+    lists = lists_of(prepared.test, build(prepared.test, found.settings), n_items=prepared.n_items)
+    return Answer(dict(lists), found.settings, found.score, found.trials)
 
 
 def values_of(prepared: Prepared, answer: Answer) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
@@ -185,14 +175,19 @@ def choose_and_score(
     axes: Axes,
     start: Settings,
     trials: int,
+    *,
+    free: Axes | None = None,
 ) -> Answer:
-    """Chooses by AUC on validation, learns again from all earlier impressions, and scores the test's."""
+    """Chooses by AUC on validation, learns again from all earlier impressions, and scores the test's.
+
+    `free` is that of `choose_and_rank`.
+    """
     parts = prepared.impressions
 
-    def evaluate(settings: Mapping[str, float]) -> float:
-        scores = build([parts.train], parts.validation, dict(settings))
+    def evaluate(settings: Settings) -> float:
+        scores = build([parts.train], parts.validation, settings)
         return float(np.nanmean(impression_values(parts.validation, scores)["auc"]))
 
-    found = climb(evaluate, axes, start, trials=trials)
+    found = climb_with_free(evaluate, axes, start, trials=trials, free=free or {})
     scores = build([parts.train, parts.validation], parts.test, found.settings)
     return Answer({"scores": scores}, found.settings, found.score, found.trials)

@@ -169,6 +169,18 @@ def _text_answer(prepared: RankingSet, trials: int, *, whitened: bool) -> Answer
     return choose_and_rank(prepared, build, axes, start, trials, free=free)
 
 
+def order_candidates(shown: Impressions, vectors: _Array, *, decay: float) -> NDArray[np.float64]:
+    """Scores each candidate by its dot product with the recency-weighted sum of the history's vectors."""
+    histories = shown.histories
+    ends = np.repeat(histories.offsets[1:], histories.counts)
+    weights = decay ** (ends - 1 - np.arange(len(ends)))
+    owners = np.repeat(np.arange(len(histories)), histories.counts)
+    weighted = vectors[histories.values] * weights[:, None].astype(np.float32)
+    users = sum_by_row(weighted, owners, n_rows=len(histories))
+    rows = np.repeat(np.arange(len(shown)), shown.candidates.counts)
+    return np.einsum("nd,nd->n", users[rows], vectors[shown.candidates.values]).astype(np.float64)
+
+
 def _text_impressions(prepared: ImpressionSet, trials: int, *, whitened: bool) -> Answer:
     def build(before: Sequence[Impressions], shown: Impressions, settings: Settings) -> NDArray[np.float64]:
         vectors = prepared.item_vectors
@@ -177,14 +189,7 @@ def _text_impressions(prepared: ImpressionSet, trials: int, *, whitened: bool) -
             for part in before:
                 known[np.concatenate([part.candidates.values, part.histories.values])] = True
             vectors = whiten(vectors, known, dimensions=int(settings["dimensions"]))
-        histories = shown.histories
-        ends = np.repeat(histories.offsets[1:], histories.counts)
-        weights = settings["decay"] ** (ends - 1 - np.arange(len(ends)))
-        owners = np.repeat(np.arange(len(histories)), histories.counts)
-        weighted = vectors[histories.values] * weights[:, None].astype(np.float32)
-        users = sum_by_row(weighted, owners, n_rows=len(histories))
-        rows = np.repeat(np.arange(len(shown)), shown.candidates.counts)
-        return np.einsum("nd,nd->n", users[rows], vectors[shown.candidates.values]).astype(np.float64)
+        return order_candidates(shown, vectors, decay=settings["decay"])
 
     start = {"decay": 0.9} | ({"dimensions": 256} if whitened else {})
     return choose_and_score(prepared, build, WHITENED_AXES if whitened else TEXT_AXES, start, trials)

@@ -62,6 +62,24 @@ def write_set(prepared: RankingSet, file: Path) -> None:
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
+def call_peer(command: list[str], *, log: Path) -> None:
+    """Runs a script of `peers/` in the log's folder; its errors go to the log.
+
+    Raises:
+        PeerFailed: with the last line of the log, or that it took too long.
+    """
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    try:
+        with open(log, "w") as errors:
+            limit = LIMIT_HOURS * 3600
+            subprocess.run(command, check=True, env=environment, stderr=errors, timeout=limit, cwd=log.parent)
+    except subprocess.TimeoutExpired as error:
+        raise PeerFailed(f"took longer than {LIMIT_HOURS:g} hours on this machine") from error
+    except (subprocess.CalledProcessError, OSError) as error:
+        last = ([""] + log.read_text(errors="replace").strip().splitlines())[-1]
+        raise PeerFailed(f"failed: {last or error}") from error
+
+
 def run_peer(prepared: Prepared, seed: int, trials: int, *, peer: str, python: Path, folder: Path) -> Answer:
     """Runs one peer with one seed in its own interpreter.
 
@@ -80,21 +98,11 @@ def run_peer(prepared: Prepared, seed: int, trials: int, *, peer: str, python: P
     command = [str(python), str(SCRIPT), "--set", str(task), "--output", str(output)]
     command += ["--settings", json.dumps(settings), "--choice", str(choice)]
     command += ["--seed", str(seed), "--trials", str(trials)]
-    log = folder / f"{prepared.name}-rectools_{peer}-{seed}.log"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     try:
-        with open(log, "w") as errors:
-            subprocess.run(
-                command, check=True, env=environment, stderr=errors, timeout=LIMIT_HOURS * 3600, cwd=folder
-            )
+        call_peer(command, log=folder / f"{prepared.name}-rectools_{peer}-{seed}.log")
         with np.load(output) as arrays:
             about = json.loads(str(arrays["about"]))
             return Answer({"all": arrays["lists"]}, about["settings"], about["validation"], about["trials"])
-    except subprocess.TimeoutExpired as error:
-        raise PeerFailed(f"took longer than {LIMIT_HOURS:g} hours on this machine") from error
-    except (subprocess.CalledProcessError, OSError) as error:
-        last = ([""] + log.read_text(errors="replace").strip().splitlines())[-1]
-        raise PeerFailed(f"failed: {last or error}") from error
     finally:
         for file in (task, output):
             file.unlink(missing_ok=True)

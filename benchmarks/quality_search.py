@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 TRIALS = 12
@@ -58,6 +58,28 @@ def climb(evaluate: Callable[[Settings], float], axes: Axes, start: Settings, *,
         gained = scores[place] > scores[best]
         best, heading = (place, [step]) if gained else (best, [])
     return Found(_settings(best, axes), scores[best], len(scores))
+
+
+def climb_with_free(
+    evaluate: Callable[[Settings], float], axes: Axes, start: Settings, *, trials: int, free: Axes
+) -> Found:
+    """Climbs as `climb` does; every trial takes the best of the free settings, which need no new fit.
+
+    >>> score = lambda s: s["x"] - abs(s["y"] - 5)
+    >>> climb_with_free(score, {"x": [0, 1]}, {"x": 0}, trials=9, free={"y": [4, 5]})
+    Found(settings={'x': 1, 'y': 5}, score=1, trials=2)
+    """
+    best: dict[tuple[float, ...], Settings] = {}
+    combinations = [dict(zip(free, values, strict=True)) for values in product(*free.values())]
+
+    def evaluate_best(settings: Settings) -> float:
+        scores = [evaluate(settings | more) for more in combinations]
+        score = max(scores)
+        best[tuple(settings.values())] = combinations[scores.index(score)]
+        return score
+
+    found = climb(evaluate_best, axes, start, trials=trials)
+    return replace(found, settings=found.settings | best[tuple(found.settings.values())])
 
 
 def _add(place: _Place, step: _Place) -> _Place:
