@@ -11,7 +11,7 @@ from quality_search import Axes, Settings, climb_with_free
 from quality_sets import ImpressionSet, Part, Prepared, RankingSet
 
 from lora_rec.data import Impressions, Lists
-from lora_rec.metrics import coverage_at_k, ild_at_k, ndcg_at_k, recall_at_k
+from lora_rec.metrics import coverage_at_k, ild_at_k, impression_auc, ndcg_at_k, recall_at_k
 
 K = 10
 TIE_SEED = 0
@@ -154,16 +154,14 @@ def impression_values(shown: Impressions, scores: NDArray[np.generic]) -> dict[s
     if numbers.shape != shown.clicks.shape or not np.isfinite(numbers).all():
         raise ValueError(f"scores: {numbers.shape}, or not finite; give one number per shown candidate")
     draws = np.random.default_rng(TIE_SEED).random(len(numbers))
-    auc, ndcg = np.full(len(shown), np.nan), np.full(len(shown), np.nan)
     offsets = shown.candidates.offsets
+    auc, ndcg = impression_auc(numbers, shown.clicks, offsets), np.full(len(shown), np.nan)
     discounts = 1 / np.log2(np.arange(2, K + 2))
     for number in range(len(shown)):
         rows = slice(offsets[number], offsets[number + 1])
         given, clicked = numbers[rows], shown.clicks[rows]
         if clicked.all() or not clicked.any():
             continue
-        difference = given[clicked][:, None] - given[~clicked][None]
-        auc[number] = ((difference > 0) + 0.5 * (difference == 0)).mean()
         hits = clicked[np.lexsort((draws[rows], -given))][:K]
         ndcg[number] = hits @ discounts[: len(hits)] / discounts[: min(K, clicked.sum())].sum()
     return {"auc": auc, f"ndcg@{K}": ndcg}

@@ -22,7 +22,8 @@ from quality_search import Axes, Settings
 from quality_sets import ImpressionSet, Part, Prepared, RankingSet
 from quality_texts import RULER
 
-from lora_rec.data import Impressions, Lists
+from lora_rec.data import Impressions, Lists, join_impressions
+from lora_rec.pipeline.candidates import last_histories
 
 NAME = "sentence_transformers_peft"
 SCRIPT = ROOT / "benchmarks" / "peers" / "sentence_transformers_peer.py"
@@ -53,9 +54,7 @@ def pairs_of(histories: Lists, texts: Sequence[str], *, ordered: bool, seed: int
 
 def clicks_of(before: Sequence[Impressions]) -> Lists:
     """Gives the history of each user's last impression; those before it are part of that."""
-    shown = (pair for part in before for pair in zip(part.users, part.histories, strict=True))
-    last = dict(shown)
-    return Lists.from_arrays(list(last.values()))
+    return last_histories(join_impressions(before))
 
 
 def fine_tuned(

@@ -1,4 +1,4 @@
-"""Fits the ranking head: both parts, their weights, what is taken lately, and new items."""
+"""Fits the ranking head: its parts, their weights, and how new items score."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def fit_on_texts(
     seed: int = 0,
     show_progress: bool = False,
 ) -> FittedHead:
-    """Fits both parts of the head and their weight: everything is chosen on validation data.
+    """Fits the head: its parts, their weights and new items' scores, all chosen on validation data.
 
     Args:
         section: settings.
