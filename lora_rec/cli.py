@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import lora_rec
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     recommend.add_argument(
         "--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked"
+    )
+    recommend.add_argument(
+        "--explain", action="store_true", help="say under each item which items of the history carried it"
     )
     recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
     recommend.set_defaults(run=_recommend)
@@ -98,15 +102,22 @@ def _parser() -> argparse.ArgumentParser:
 def _recommend(arguments: argparse.Namespace) -> None:
     history = [part.strip() for part in arguments.history.split(",") if part.strip()]
     items = lora_rec.load(arguments.bundle).recommend(
-        history, k=arguments.k, diversity=arguments.diversity, strategy=arguments.strategy
+        history,
+        k=arguments.k,
+        diversity=arguments.diversity,
+        strategy=arguments.strategy,
+        explain=arguments.explain,
     )
     if arguments.json:
         for item in items:
-            print(json.dumps(vars(item), ensure_ascii=False))
+            row = {name: value for name, value in asdict(item).items() if value is not None}
+            print(json.dumps(row, ensure_ascii=False))
         return
     width = max((len(item.item_id) for item in items), default=0)
     for item in items:
         print(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}")
+        if item.explanation is not None:
+            print(f"{'':>{width + 5}}  {item.explanation.in_one_line()}")
 
 
 def _info(arguments: argparse.Namespace) -> None:
