@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
+from lora_rec.export.explain import MatchExplanation, explain_match
 from lora_rec.export.towers import check_adapter, check_base, load_tower, read_projection
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
-from lora_rec.text.templates import render_histories, render_items
+from lora_rec.text.labels import label_history, label_item
+from lora_rec.text.templates import find_fields, render_histories, render_items
 from lora_rec.towers.adapters import (
     add_adapter,
     add_mixed,
@@ -184,6 +186,41 @@ class LoadedTowers:
         in_history = render_items(text.history_item_template, fields)
         rows = [np.asarray(history, dtype=np.int64) for history in histories]
         return render_histories(rows, in_history, length=text.history_length, newest_first=text.newest_first)
+
+    def explain(
+        self,
+        history: Sequence[int],
+        item: int,
+        fields: Mapping[str, Sequence[str]],
+        *,
+        n_subsets: int = 200,
+    ) -> MatchExplanation:
+        """Says which words and fields of a history and of an item carry the cosine of their vectors.
+
+        Args:
+            history: rows of `fields`, oldest first.
+            item: a row of `fields`.
+            fields: as `render_histories` takes them, e.g. `Recommender.item_fields`.
+            n_subsets: texts with words taken out that each tower encodes, about; errors fall with its root.
+        """
+        user, own = (self._manifests[self._active[name]] for name in TOWERS)
+        user_text = label_history(
+            np.asarray(history, dtype=np.int64),
+            user.text.history_item_template,
+            fields,
+            length=user.text.history_length,
+            newest_first=user.text.newest_first,
+        )
+        template = own.text.item_template
+        return explain_match(
+            self.model.user_tower,
+            self.model.item_tower,
+            user_text,
+            label_item(template, {name: fields[name][item] for name in find_fields(template)}),
+            user_max_tokens=user.user_tower.max_tokens,
+            item_max_tokens=own.item_tower.max_tokens,
+            n_subsets=n_subsets,
+        )
 
     def _towers(self, only: str | None = None) -> list[tuple[str, Tower]]:
         if only is not None and only not in TOWERS:

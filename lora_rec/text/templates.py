@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from lora_rec.errors import DataError, did_you_mean
 
 UNTITLED = "untitled"
+SEPARATOR = "; "
+"""Between the items of a history."""
 _FIELD = re.compile(r"\{([^{}\[\]]+)\}")
 _SEGMENT = re.compile(r"\[([^\[\]]*)\]")
 
@@ -50,12 +52,25 @@ def find_fields(template: str) -> list[str]:
     return list(dict.fromkeys(_FIELD.findall(template)))
 
 
-def _render(template: str, values: Mapping[str, str]) -> str:
+def fill_template(template: str, values: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Gives the pieces of one item's text, each with the field that it comes from, before spaces are joined.
+
+    >>> fill_template("{title}[ ({year})][, {tag}]", {"title": "Heat", "year": "1995", "tag": ""})
+    [('Heat', 'title'), (' (', ''), ('1995', 'year'), (')', '')]
+    """
+
     def segment(match: re.Match[str]) -> str:
         inner = match.group(1)
         return inner if all(values[name].strip() for name in _FIELD.findall(inner)) else ""
 
-    text = _FIELD.sub(lambda match: values[match.group(1)], _SEGMENT.sub(segment, template))
+    # Splitting by a pattern with one group gives what stands between, then the group, by turns.
+    parts = _FIELD.split(_SEGMENT.sub(segment, template))
+    pieces = [(values[part], part) if place % 2 else (part, "") for place, part in enumerate(parts)]
+    return [piece for piece in pieces if piece[0]]
+
+
+def _render(template: str, values: Mapping[str, str]) -> str:
+    text = "".join(piece for piece, _ in fill_template(template, values))
     return " ".join(text.split()) or UNTITLED
 
 
@@ -66,7 +81,7 @@ def render_histories(
     length: int,
     newest_first: bool = True,
 ) -> list[str]:
-    """Writes one text per history: its most recent items, joined by semicolons.
+    """Writes one text per history: its most recent items, joined by `SEPARATOR`.
 
     Args:
         histories: item indices of each history, oldest first.
@@ -79,7 +94,12 @@ def render_histories(
     """
     texts = []
     for history in histories:
-        recent = history[-length:]
-        ordered = recent[::-1] if newest_first else recent
-        texts.append("; ".join(item_texts[item] for item in ordered) or UNTITLED)
+        ordered = in_text_order(history, length=length, newest_first=newest_first)
+        texts.append(SEPARATOR.join(item_texts[item] for item in ordered) or UNTITLED)
     return texts
+
+
+def in_text_order(history: NDArray[np.int64], *, length: int, newest_first: bool) -> NDArray[np.int64]:
+    """Gives the newest entries of a history as its text names them."""
+    recent = history[-length:]
+    return recent[::-1] if newest_first else recent
