@@ -152,9 +152,11 @@ def solve_and_encode(
     """Sets both projections to the best map of the towers' present states onto the teacher; applies it."""
     budget = recipe.train.token_budget
     items = shared_states(accelerator, model.item_tower, sources.items, token_budget=budget)
-    solve_projection(model.item_tower.projection, items, teacher.items)
+    solve_projection(model.item_tower.projection, items, teacher.items, where="item_tower")
     users = shared_states(accelerator, model.user_tower, sources.users, token_budget=budget)
-    solve_projection(model.user_tower.projection, users[texts.example_texts], teacher.users)
+    solve_projection(
+        model.user_tower.projection, users[texts.example_texts], teacher.users, where="user_tower"
+    )
     return Vectors(project(model.item_tower, items), project(model.user_tower, users))
 
 
