@@ -134,6 +134,9 @@ class HeadSection:
     min_id_count: int = 3
     """An item with fewer training interactions has its text vector alone."""
     temperature: float = 0.1
+    inverse_propensity: float = 0.0
+    """0 to 1, how far the sequence part's training makes up for popularity: each target counts as its number
+    of interactions to minus this power, so that lists hold rarer items; 0 is off."""
     n_neighbours: int = 128
     """Weights that the linear part keeps of each item."""
     n_fits: int = 12
@@ -153,6 +156,10 @@ class HeadSection:
             (self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive"),
             (self.temperature > 0, f"temperature: {self.temperature} is not positive"),
             (0 <= self.dropout < 1, f"dropout: {self.dropout} is not in [0, 1)"),
+            (
+                0 <= self.inverse_propensity <= 1,
+                f"inverse_propensity: {self.inverse_propensity} is not in [0, 1]",
+            ),
             (0 <= self.id_dropout < 1, f"id_dropout: {self.id_dropout} is not in [0, 1)"),
             (
                 self.n_heads < 1 or self.width % self.n_heads == 0,

@@ -194,6 +194,7 @@ def _train_sequence(
         id_dropout=section.id_dropout,
         min_id_count=section.min_id_count,
         temperature=section.temperature,
+        inverse_propensity=section.inverse_propensity,
     )
 
     def validate(arrays: dict[str, _Array]) -> float:
