@@ -48,8 +48,9 @@ class DataSection:
     """Interactions rated lower are left out; all count as positive when left out."""
     min_interactions: int = 1
     """Users, and then items, with fewer distinct pairs are left out, in one pass."""
-    split: Literal["leave_last_out", "time", "random", "last_basket"] = "leave_last_out"
-    """`random` is 8:1:1 for each user; `last_basket` keeps first purchases only, see `data.splits`."""
+    split: Literal["leave_last_out", "time", "last_day", "random", "last_basket"] = "leave_last_out"
+    """`last_day` tests on the last day, in UTC, and validates on the day before; `random` is 8:1:1 for each
+    user; `last_basket` keeps first purchases only, see `data.splits`."""
     split_seed: int = 0
     """For `random`."""
     validation_quantile: float = 0.8
