@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     cli_data.add_commands(commands)
+    cli_lists.add_commands(commands)
     return parser
 
 

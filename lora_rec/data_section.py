@@ -31,7 +31,8 @@ class DataSection:
     items: str | None = None
     """Path of the item table, one row per item."""
     friends: str | None = None
-    """Path of a table of friendships, one row per pair of users; for `text.friends_length`."""
+    """Path of a table of friendships, one row per pair of users; read by `lora-rec
+    recommend-friends`, and for the user texts where `text.friends_length` or `text.n_shared_tags` asks."""
     friends_user_column: str = "user_id"
     friends_friend_column: str = "friend_id"
     user_column: str = "user_id"
