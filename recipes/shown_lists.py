@@ -50,14 +50,15 @@ def run(recipe: Recipe) -> None:
     with stages("frozen layers"):
         sources = open_sources(recipe, model, data.texts, accelerator)
     with stages("frozen towers"):
-        solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
-        frozen = read_item_texts(recipe, model, sources, accelerator)
+        vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
+        frozen = read = read_item_texts(recipe, model, sources, accelerator)
     with stages("train adapters"):
         training = train_on_histories(recipe, model, sources, data, teacher, frozen, accelerator)
     learned = training.best_epoch > 0
-    with stages("encode"):
-        vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
-        read = read_item_texts(recipe, model, sources, accelerator)
+    if learned:
+        with stages("encode"):
+            vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
+            read = read_item_texts(recipe, model, sources, accelerator)
     if not accelerator.is_main_process:
         return
     with stages("shown lists"):

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TITLES
+from tiny import every_epoch_is_the_best
 
 import lora_rec
 from lora_rec.cli import main
 from lora_rec.config import build_config
 from lora_rec.errors import BundleError, DataError, RecipeError
+from lora_rec.rank.candidates import project
 from lora_rec.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +69,21 @@ def test_what_is_of_the_history_comes_first(shown_bundle, models, capsys):
     assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["1", "N7"]
     assert main(["info", str(shown_bundle)]) == 0
     assert "auc" in capsys.readouterr().out
+
+
+def test_adapters_that_are_kept_stand_beside_the_frozen_towers(tree, models, tmp_path):
+    with every_epoch_is_the_best():
+        # The frozen towers are as good as can be, 1.0, and so is the first epoch.
+        bundle = run(tree | {"train": tree["train"] | {"epochs": 2}}, tmp_path / "trained")
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    assert {"click_rate", "frozen_towers", "trained_towers"} <= set(metrics)
+    assert metrics["training"]["best_epoch"] == 2
+    bases = {"user_backbone": str(models["bert"]), "item_backbone": str(models["llama"])}
+    towers, rec = lora_rec.load_towers(bundle, **bases), lora_rec.load(bundle)
+    # What the trained tower reads is what the scorer was fitted on.
+    read = towers.read_items(towers.render_items(rec.item_fields))
+    scorer = rec._shown
+    np.testing.assert_allclose(project(read, scorer.text_mean, scorer.projection), scorer.items, atol=2e-3)
 
 
 def test_a_new_item_is_ordered_by_its_text(shown_bundle, models):
