@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lora_rec
-from lora_rec import cli_data
+from lora_rec import cli_data, cli_lists
 from lora_rec.errors import LoraRecError
 
 
@@ -52,6 +52,11 @@ def _parser() -> argparse.ArgumentParser:
     recommend.add_argument(
         "--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked"
     )
+    recommend.add_argument(
+        "--shown",
+        help="item ids with commas between them: order these instead, e.g. --history N1,N2 --shown N7,N9;"
+        " for a bundle of recipes/shown_lists.py; the history may be ''",
+    )
     recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
     recommend.set_defaults(run=_recommend)
 
@@ -92,10 +97,14 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     cli_data.add_commands(commands)
+    cli_lists.add_commands(commands)
     return parser
 
 
 def _recommend(arguments: argparse.Namespace) -> None:
+    if arguments.shown is not None:
+        cli_lists.print_shown(arguments)
+        return
     history = [part.strip() for part in arguments.history.split(",") if part.strip()]
     items = lora_rec.load(arguments.bundle).recommend(
         history, k=arguments.k, diversity=arguments.diversity, strategy=arguments.strategy
@@ -129,7 +138,9 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"  versions: {', '.join(f'{name} {v}' for name, v in manifest.versions.items())}")
     systems = {name: row for name, row in rec.metrics.items() if isinstance(row, dict) and "ndcg@10" in row}
     if systems:
-        print(format_table(systems, columns=["recall@10", "ndcg@10", "ild@10", "coverage@10"]))
+        columns = ["auc", "recall@10", "ndcg@10", "ild@10", "coverage@10"]
+        there = [name for name in columns if all(name in row for row in systems.values())]
+        print(format_table(systems, columns=there))
 
 
 def _merge(arguments: argparse.Namespace) -> None:

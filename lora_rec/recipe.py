@@ -214,10 +214,6 @@ class Recipe:
                     not self.text.is_social or self.data.has_friends,
                     "text.friends_length, text.n_shared_tags: the data names no friends; give data.friends",
                 ),
-                (
-                    self.text.is_social or self.data.friends is None,
-                    "data.friends: has no effect without text.friends_length or text.n_shared_tags; set one",
-                ),
             ]
         )
 

@@ -7,20 +7,16 @@ accelerate launch -q recipes/two_tower.py recipes/configs/quickstart.yaml train.
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
 import sys
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
-from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.head import fit_head
+from lora_rec.pipeline.launch import check_processes, launch
 from lora_rec.pipeline.pictures import check_pictures, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
@@ -114,40 +110,5 @@ def print_once(accelerator: Accelerator, text: object) -> None:
         print(text, flush=True)
 
 
-def check_processes(accelerator: Accelerator) -> None:
-    """Refuses processes that do not know of each other: each would train alone and write the output."""
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != asked:
-        raise TrainingError(
-            f"launch: {asked} processes were started but this one sees {accelerator.num_processes};"
-            " without a GPU set ACCELERATE_USE_CPU=true"
-        )
-
-
-def use_all_cores() -> None:
-    """Shares the cores among the processes of this machine: `accelerate launch` leaves one to each."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-
-
-def main() -> int:
-    """Parses the command line; gives 1 after an error that the user can put right."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="YAML file, see recipes/configs")
-    parser.add_argument("overrides", nargs="*", help="section.field=value, e.g. train.learning_rate=2e-4")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("lora_rec").setLevel(logging.INFO)
-    use_all_cores()
-    try:
-        run(Recipe.load(arguments.config, overrides=arguments.overrides))
-    except LoraRecError as error:
-        print(f"two_tower: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(launch(run, name="two_tower", description=__doc__))

@@ -20,6 +20,7 @@ from lora_rec.recipe import Recipe
 from lora_rec.schema import FORMAT_VERSION, Manifest, RankingManifest, TextManifest
 from lora_rec.towers.two_tower import TwoTower
 
+Arrays = Mapping[str, NDArray[np.generic]]
 PACKAGES = ("lora-rec", "torch", "transformers", "peft", "accelerate", "numpy")
 
 
@@ -30,10 +31,11 @@ def export_bundle(
     *,
     item_vectors: NDArray[np.float32],
     similarity_vectors: NDArray[np.float32],
-    head: dict[str, NDArray[np.generic]],
     metrics: dict[str, Any],
     learned: bool,
     pictures: Mapping[str, bytes],
+    head: Arrays | None = None,
+    shown: Arrays | None = None,
 ) -> Path:
     """Writes the bundle of a run to `recipe.output`, whole or not at all.
 
@@ -43,10 +45,11 @@ def export_bundle(
         dataset: its item ids and fields go in; no user does.
         item_vectors: (N, D), of the item tower; kept in half precision.
         similarity_vectors: (N, H), whose cosine says how alike two items are; in half precision too.
-        head: arrays of the ranking head.
         metrics: becomes metrics.json.
         learned: false where no epoch beat the frozen towers, so the adapters are as they were attached.
         pictures: PNG files by name; they go into `pictures/`.
+        head: arrays of the ranking head, where a catalogue is ranked.
+        shown: arrays of the scorer of shown lists, where those are ordered.
     """
 
     def describe(name: str) -> Any:
@@ -68,10 +71,10 @@ def export_bundle(
             "fields": {k: list(v) for k, v in dataset.item_fields.items()},
         }
         (folder / "items.json").write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in head.items()},
-            str(folder / "head.safetensors"),
-        )
+        for name, arrays in (("head", head), ("shown", shown)):
+            if arrays is not None:
+                plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+                save_file(plain, str(folder / f"{name}.safetensors"))
         (folder / "recipe.yaml").write_text(portable_recipe(recipe), encoding="utf-8")
         for name, content in pictures.items():
             (folder / "pictures").mkdir(exist_ok=True)
@@ -102,8 +105,10 @@ def portable_recipe(recipe: Recipe) -> str:
     tree = yaml.safe_load(recipe.to_yaml())
     cut = []
     for section, name in (
+        ("data", "root"),
         ("data", "interactions"),
         ("data", "items"),
+        ("data", "friends"),
         ("user_tower", "backbone"),
         ("item_tower", "backbone"),
     ):

@@ -16,8 +16,10 @@ from safetensors.numpy import load_file
 from lora_rec.bundle import read_manifest
 from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError, DataError, nearest_names
+from lora_rec.rank.candidates import CandidateScorer
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.rerank import rerank
+from lora_rec.rank.shown import order_shown
 from lora_rec.schema import Manifest
 
 if TYPE_CHECKING:
@@ -78,25 +80,43 @@ class Recommender:
     """(N, D), of the item tower, unit length."""
     similarity_vectors: NDArray[np.float32]
     """(N, H), item texts as the user tower reads them; their cosine says how alike two items are."""
-    head: RankingHead
+    _head: RankingHead | None
     metrics: dict[str, Any]
     """What metrics.json holds."""
+    _shown: CandidateScorer | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
         """Reads a bundle; see `bundle.read_manifest` for errors."""
         root = Path(folder)
         manifest = read_manifest(root)
-        if not (root / "head.safetensors").is_file():
+        heads = {name for name in ("head", "shown") if f"{name}.safetensors" in manifest.files}
+        if not heads:
             raise BundleError(f"{folder}: no ranking head (head.safetensors); get the bundle again")
+        arrays = {name: load_file(root / f"{name}.safetensors") for name in heads}
         items = json.loads((root / "items.json").read_text(encoding="utf-8"))
         vectors, similarity = (
             np.load(root / f"{name}_vectors.npy", allow_pickle=False).astype(np.float32)
             for name in ("item", "similarity")
         )
-        head = RankingHead.from_arrays(load_file(root / "head.safetensors"))
+        head = RankingHead.from_arrays(arrays["head"]) if "head" in heads else None
+        shown = CandidateScorer.from_arrays(arrays["shown"]) if "shown" in heads else None
         metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
-        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, similarity, head, metrics)
+        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, similarity, head, metrics, shown)
+
+    @property
+    def head(self) -> RankingHead:
+        """The ranking head.
+
+        Raises:
+            BundleError: the bundle orders shown lists and has none.
+        """
+        if self._head is None:
+            raise BundleError(
+                "bundle: it orders lists that were shown and ranks no catalogue; call rank_shown,"
+                " or lora-rec recommend with --shown"
+            )
+        return self._head
 
     @cached_property
     def titles(self) -> Sequence[str]:
@@ -144,6 +164,34 @@ class Recommender:
             strengths=None if strengths is None else {"": strengths},
         )
         return list(table.rows[0])
+
+    def rank_shown(
+        self,
+        history: Sequence[str],
+        *,
+        shown: Sequence[str],
+        new_items: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> list[Recommendation]:
+        """Orders the items of a list that is shown anyway, best first; see `rank.shown`.
+
+        Args:
+            history: item ids, oldest first; may be empty, and then what everybody clicks decides.
+            shown: item ids, each once.
+            new_items: id to vector (H,) of items that the bundle has never seen, from their texts:
+                `load_towers(bundle).read_items`. Their title is "".
+
+        Raises:
+            DataError: nothing is shown, an id is unknown or there twice, or a vector does not fit.
+            BundleError: the bundle ranks a catalogue and has not learned from shown lists.
+        """
+        ordered = order_shown(
+            self._shown, history, shown=shown, new_items=new_items or {}, find=self.find_items
+        )
+        places = self._positions
+        return [
+            Recommendation(rank, name, score, self.titles[places[name]] if name in places else "")
+            for rank, (name, score) in enumerate(ordered, start=1)
+        ]
 
     def recommend_users(
         self,
