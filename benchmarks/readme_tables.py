@@ -113,7 +113,7 @@ def adapters_table() -> str:
         lines.append(f"| `{case}` | " + " | ".join(values) + " |")
     seeds = ", ".join(map(str, header["seeds"]))
     source = f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds}."
-    picture = "![ndcg@10 of each adapter and the share of the parameters that it trains](benchmarks/results/adapters.png)"
+    picture = "![ndcg@10 of each adapter, and what it trains](benchmarks/results/adapters.png)"
     return "\n".join([*lines, "", picture, "", source])
 
 
