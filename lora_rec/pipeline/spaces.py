@@ -62,14 +62,15 @@ def halve_users(histories: Lists, *, seed: int = HALVES_SEED) -> tuple[Lists, Li
     return histories.take(np.sort(order[:middle])), histories.take(np.sort(order[middle:]))
 
 
-def make_spaces(text: _Array, split: Split) -> tuple[ItemSpaces, Rulers]:
+def make_spaces(text: _Array, split: Split, *, seed: int = HALVES_SEED) -> tuple[ItemSpaces, Rulers]:
     """Gives the spaces of re-ranking and the rulers, of the training interactions.
 
     Args:
         text: (N, H), vectors of the items' texts.
         split: its validation and test parts are not looked at.
+        seed: of the halves.
     """
-    mine, others = halve_users(split.train_histories())
+    mine, others = halve_users(split.train_histories(), seed=seed)
     n_items = split.n_items
     spaces = ItemSpaces(text, factor_vectors(mine, n_items=n_items), popularity_of(split.item_counts()))
     factors = factor_vectors(others, n_items=n_items)
