@@ -134,6 +134,43 @@ ADAPTER_COLUMNS: tuple[tuple[str, Callable[[dict[str, float]], str]], ...] = (
 )
 
 
+DIVERSITY_ROWS = (
+    ("most `ild@10` at 95 %", "most_ild_at_95"),
+    ("most coverage at 95 %", "most_coverage_at_95"),
+    ("better in both", "best_ndcg"),
+)
+DIVERSITY_COLUMNS = ("ndcg_kept", "ild_gain", "ild_text_gain", "coverage_gain", "novelty_gain")
+
+
+def diversity_table() -> str:
+    """Gives a row per set and setting, with its interval over users, and the picture of the fronts."""
+    header, *rows = json.loads((RESULTS / "diversity.json").read_text(encoding="utf-8"))
+    cells = {(row["case"], row["system"], row["metric"]): row for row in rows}
+    names = ["`ndcg@10` kept", "`ild@10`", "`ild@10` by text", "coverage", "novelty"]
+    lines = [
+        "| set | chosen for | setting | " + " | ".join(names) + " |",
+        "| :-- | :-- | :-- |" + " --: |" * 5,
+    ]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        for name, system in DIVERSITY_ROWS:
+            found = [cells[case, system, f"{metric} over users"] for metric in DIVERSITY_COLUMNS]
+            values = [_share(found[0]), *(_gain(row) for row in found[1:])]
+            setting = ", ".join(dict.fromkeys(f"`{seed[system]}`" for seed in header["chosen"][case]))
+            lines.append(f"| {case} | {name} | {setting} | " + " | ".join(values) + " |")
+    seeds = ", ".join(map(str, header["seeds"]))
+    head = "the linear part alone" if header["linear"] else "the whole head"
+    source = (
+        f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds}, {head},"
+        f" {header['candidates']} candidates."
+    )
+    picture = "![ndcg@10 against diversity on validation users](benchmarks/results/diversity.png)"
+    return "\n".join([*lines, "", picture, "", source])
+
+
+def _gain(row: dict[str, float]) -> str:
+    return f"{row['value']:+.0%} ({row['low']:+.0%} to {row['high']:+.0%})"
+
+
 def draw_adapters(file: Path) -> None:
     """Draws a line per case, by quality, with its share of trained parameters and the range of the seeds."""
     import matplotlib
@@ -161,7 +198,12 @@ def draw_adapters(file: Path) -> None:
     plt.close(figure)
 
 
-TABLES = {"quickstart_quality": quality_table, "quality": sets_table, "adapters": adapters_table}
+TABLES = {
+    "quickstart_quality": quality_table,
+    "quality": sets_table,
+    "diversity": diversity_table,
+    "adapters": adapters_table,
+}
 
 
 def fill(text: str) -> str:

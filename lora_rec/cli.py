@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lora_rec
-from lora_rec import cli_data, cli_lists
+from lora_rec import cli_data, cli_lists, cli_tune
 from lora_rec.errors import LoraRecError
+from lora_rec.schema import SPACES, STRATEGIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lora-rec",
         description="Write a recipe for your data, check data and costs before a run, look into its bundle,"
-        " recommend from it, merge it.",
+        " recommend from it, choose its trade-off, merge it.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -46,11 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     recommend.add_argument(
         "--diversity",
         type=float,
-        default=0.0,
-        help="0 keeps the relevance order, 1 is the most diverse (default: %(default)s)",
+        help="0 keeps the relevance order, 1 is the most diverse (default: the bundle's own)",
     )
     recommend.add_argument(
-        "--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked"
+        "--strategy", choices=STRATEGIES, help="how the list is re-ranked (default: the bundle's own)"
+    )
+    recommend.add_argument(
+        "--space", choices=SPACES, help="vectors that say how alike items are (default: the bundle's own)"
     )
     recommend.add_argument(
         "--shown",
@@ -98,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
     cli_data.add_commands(commands)
     cli_lists.add_commands(commands)
+    cli_tune.add_commands(commands)
     return parser
 
 
@@ -107,7 +111,11 @@ def _recommend(arguments: argparse.Namespace) -> None:
         return
     history = [part.strip() for part in arguments.history.split(",") if part.strip()]
     items = lora_rec.load(arguments.bundle).recommend(
-        history, k=arguments.k, diversity=arguments.diversity, strategy=arguments.strategy
+        history,
+        k=arguments.k,
+        diversity=arguments.diversity,
+        strategy=arguments.strategy,
+        space=arguments.space,
     )
     if arguments.json:
         for item in items:
@@ -133,6 +141,9 @@ def _info(arguments: argparse.Namespace) -> None:
             f"  {name}: {tower.base_model_id}{revision}, {tower.precision}, {tower.pooling} pooling,"
             f" adapter {tower.adapter} on {layers}"
         )
+    ranking = manifest.ranking
+    own = f"{ranking.strategy} ({ranking.space}), diversity {ranking.diversity:g}"
+    print(f"  lists: {own if ranking.diversity else 'relevance order, diversity 0'}")
     print(f"  item text:    {manifest.text.item_template}")
     print(f"  history text: the last {manifest.text.history_length} of {manifest.text.history_item_template}")
     print(f"  versions: {', '.join(f'{name} {v}' for name, v in manifest.versions.items())}")

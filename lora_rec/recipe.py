@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
+from lora_rec.schema import Space, Strategy
 from lora_rec.tower_section import TowerSection
 
 
@@ -176,9 +176,16 @@ class RankingSection:
     k: int = 10
     diversity: float = 0.3
     """Trade-off of the diverse list in the table: 0 keeps the relevance order, 1 is the most diverse."""
-    strategy: Literal["mmr", "msd", "dpp", "ssd"] = "mmr"
+    strategy: Strategy = "mmr"
+    """How the diverse list is chosen; `novel` takes off popularity, the others avoid items that are alike."""
+    space: Space = "text"
+    """Vectors that say how alike items are: their texts, who took them (`factors`), or both."""
     n_candidates: int = 100
     """Best items by relevance that re-ranking chooses from."""
+    keep: float | None = None
+    """Share of the validation `ndcg` that the bundle's own lists keep: strategy, space and diversity are then
+    chosen, the most diverse ones that keep it. None leaves the bundle at the relevance order; `lora-rec
+    tune-diversity` chooses later."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -186,6 +193,7 @@ class RankingSection:
             [
                 (self.k >= 1, f"k: {self.k} is below 1"),
                 (0 <= self.diversity <= 1, f"diversity: {self.diversity} is not in [0, 1]"),
+                (self.keep is None or 0 < self.keep <= 1, f"keep: {self.keep} is not in (0, 1]"),
                 (self.n_candidates >= self.k, f"n_candidates: {self.n_candidates} is below k {self.k}"),
             ],
         )

@@ -5,12 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lora_rec.errors import BundleError
 
 FORMAT_VERSION = 1
 TOWERS = ("user_tower", "item_tower")
+
+Strategy = Literal["mmr", "msd", "dpp", "ssd", "novel"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+"""How a list is re-ranked; here, since recipes, bundles and the command name them."""
+NOVEL = "novel"
+"""The strategy that looks at how often items were taken; the others look at vectors."""
+Space = Literal["text", "factors", "both"]
+SPACES: tuple[str, ...] = get_args(Space)
+"""The vectors that say how alike two items are, see `rank.spaces`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,10 @@ class RankingManifest:
 
     strategy: str
     n_candidates: int
+    diversity: float = 0.0
+    """0 keeps the relevance order, 1 is the most diverse."""
+    space: str = "text"
+    """One of `SPACES`."""
 
 
 @dataclass(frozen=True)

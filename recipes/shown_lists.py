@@ -28,6 +28,7 @@ from lora_rec.pipeline.shown import (
 from lora_rec.pipeline.shown_report import print_shown_report
 from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode
 from lora_rec.rank.linear import centre
+from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.recipe import Recipe
 
 
@@ -74,7 +75,7 @@ def run(recipe: Recipe) -> None:
             model,
             data.dataset,
             item_vectors=vectors.items,
-            similarity_vectors=centre(read),
+            spaces=ItemSpaces(centre(read)),
             metrics=metrics,
             learned=learned,
             pictures={},

@@ -20,6 +20,7 @@ from lora_rec.pipeline.launch import check_processes, launch
 from lora_rec.pipeline.pictures import check_pictures, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
+from lora_rec.pipeline.spaces import make_spaces
 from lora_rec.pipeline.towers import (
     build_towers,
     open_sources,
@@ -28,6 +29,7 @@ from lora_rec.pipeline.towers import (
     teach,
     train_towers,
 )
+from lora_rec.pipeline.tradeoff import measure_front, settings_of
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import Recipe
 
@@ -73,12 +75,20 @@ def run(recipe: Recipe) -> None:
             seed=recipe.train.seed,
             show_progress=True,
         )
+    with stages("trade-off"):
+        spaces, rulers = make_spaces(item_states, split)
+        k, n_candidates = recipe.ranking.k, recipe.ranking.n_candidates
+        front = measure_front(
+            fitted, split, spaces, rulers, k=k, n_candidates=n_candidates, show_progress=True
+        )
+        own, shown = settings_of(front, recipe.ranking)
+        spaces = spaces.counted_anew(split.item_counts(include_validation=True))
     with stages("compare"):
         comparison = Comparison(split, ruler=centre(frozen.items), k=recipe.ranking.k)
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted, item_states, recipe.ranking)
+        comparison.add_head(fitted, spaces, shown, n_candidates=n_candidates)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     ranks = training.ranks if training.best_epoch > 0 else {}
     with stages("write bundle"):
@@ -87,8 +97,10 @@ def run(recipe: Recipe) -> None:
             model,
             dataset,
             item_vectors=vectors.items,
-            similarity_vectors=item_states,
+            spaces=spaces,
             head=fitted.head.to_arrays(),
+            front=front,
+            setting=own,
             metrics=metrics,
             learned=training.best_epoch > 0,
             pictures={f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in ranks.items()},
@@ -99,7 +111,7 @@ def run(recipe: Recipe) -> None:
         stages,
         dataset=dataset,
         split=split,
-        diversity=recipe.ranking.diversity,
+        setting=shown,
         k=recipe.ranking.k,
     )
 

@@ -13,11 +13,12 @@ from lora_rec.data.lists import Lists
 from lora_rec.metrics import coverage_at_k, evaluate_lists
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
+from lora_rec.pipeline.tradeoff import lists_by
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
 from lora_rec.rank.linear import LinearModel, decompose
-from lora_rec.rank.ranker import rerank_lists
 from lora_rec.rank.search import top_k
-from lora_rec.recipe import RankingSection
+from lora_rec.rank.spaces import ItemSpaces
+from lora_rec.rank.tradeoff import Point
 
 _Array = NDArray[np.float32]
 REGULARISATIONS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
@@ -82,13 +83,11 @@ class Comparison:
         model = fit_linear(before, ease, n_items=split.n_items)
         self.add("ease", model.user_vectors(test), model.item_vectors())
 
-    def add_head(self, fitted: FittedHead, similarity: _Array, section: RankingSection) -> None:
+    def add_head(self, fitted: FittedHead, spaces: ItemSpaces, setting: Point, *, n_candidates: int) -> None:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
-        pool, scores = fitted.top_k(self.split.test, k=max(self.k, section.n_candidates))
+        pool, scores = fitted.top_k(self.split.test, k=max(self.k, n_candidates))
         self.lists["ranking_head"] = pool[:, : self.k]
-        self.lists["ranking_head_diverse"], _ = rerank_lists(
-            pool, scores, similarity, k=self.k, diversity=section.diversity, strategy=section.strategy
-        )
+        self.lists["ranking_head_diverse"] = lists_by(spaces, pool, scores, setting, k=self.k)
 
     def table(self) -> dict[str, dict[str, float]]:
         """Gives every metric of every system; `(rare)`: targets with at most two earlier interactions."""

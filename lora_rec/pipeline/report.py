@@ -19,6 +19,7 @@ from lora_rec.metrics import format_table
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.ranking import Comparison, LinearChoice
 from lora_rec.rank.ranker import Recommender
+from lora_rec.rank.tradeoff import Point
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.loop import TrainingResult
 
@@ -74,7 +75,7 @@ def print_report(
     *,
     dataset: Dataset,
     split: Split,
-    diversity: float,
+    setting: Point,
     k: int,
 ) -> None:
     """Prints the table, what the run cost, and ten items for one user, read back from the bundle."""
@@ -85,7 +86,7 @@ def print_report(
     say(format_table(systems, columns=[c for c in columns if all(c in row for row in systems.values())]))
     say(
         "(rare): targets, or for coverage items, with at most two interactions before the test;"
-        f" ranking_head_diverse: diversity {diversity:g}"
+        f" ranking_head_diverse: {setting.line}, diversity {setting.diversity:g}"
     )
     print_costs(folder, metrics, stages)
     _print_one_user(Recommender.load(folder), dataset, split, k=k)

@@ -18,8 +18,8 @@ from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError, DataError, nearest_names
 from lora_rec.rank.candidates import CandidateScorer
 from lora_rec.rank.head import RankingHead
-from lora_rec.rank.rerank import rerank
 from lora_rec.rank.shown import order_shown
+from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.schema import Manifest
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Recommender:
     item_fields: dict[str, list[str]]
     item_vectors: NDArray[np.float32]
     """(N, D), of the item tower, unit length."""
-    similarity_vectors: NDArray[np.float32]
-    """(N, H), item texts as the user tower reads them; their cosine says how alike two items are."""
+    spaces: ItemSpaces
+    """What re-ranking looks at: vectors whose cosine says how alike two items are."""
     _head: RankingHead | None
     metrics: dict[str, Any]
     """What metrics.json holds."""
@@ -95,14 +95,12 @@ class Recommender:
             raise BundleError(f"{folder}: no ranking head (head.safetensors); get the bundle again")
         arrays = {name: load_file(root / f"{name}.safetensors") for name in heads}
         items = json.loads((root / "items.json").read_text(encoding="utf-8"))
-        vectors, similarity = (
-            np.load(root / f"{name}_vectors.npy", allow_pickle=False).astype(np.float32)
-            for name in ("item", "similarity")
-        )
+        vectors = np.load(root / "item_vectors.npy", allow_pickle=False).astype(np.float32)
+        spaces = ItemSpaces.load(root)
         head = RankingHead.from_arrays(arrays["head"]) if "head" in heads else None
         shown = CandidateScorer.from_arrays(arrays["shown"]) if "shown" in heads else None
         metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
-        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, similarity, head, metrics, shown)
+        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, spaces, head, metrics, shown)
 
     @property
     def head(self) -> RankingHead:
@@ -132,8 +130,9 @@ class Recommender:
         history: Sequence[str],
         *,
         k: int = 10,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
+        space: str | None = None,
         n_candidates: int | None = None,
         user_embedding: NDArray[np.float32] | None = None,
         strengths: Sequence[float] | None = None,
@@ -143,8 +142,11 @@ class Recommender:
         Args:
             history: item ids, oldest first.
             k: list length.
-            diversity: 0 keeps the relevance order exactly, 1 is the most diverse.
-            strategy: `mmr`, `msd`, `dpp` or `ssd`; the bundle's own when left out.
+            diversity: 0 keeps the relevance order exactly, 1 is the most diverse; the bundle's own when left
+                out, which is 0 unless `lora-rec tune-diversity` or the recipe's `ranking.keep` chose another.
+            strategy: one of `schema.STRATEGIES`; the bundle's own when left out.
+            space: vectors that say how alike items are, one of `schema.SPACES`; the bundle's own when left
+                out.
             n_candidates: items that re-ranking chooses from; the bundle's own, at least 10 k, when left out.
             user_embedding: (D,), of the user tower (`load_towers(...).encode_users`), if there is one.
             strengths: how often each item of the history was taken (plays, purchases), if it is known.
@@ -159,6 +161,7 @@ class Recommender:
             k=k,
             diversity=diversity,
             strategy=strategy,
+            space=space,
             n_candidates=n_candidates,
             user_embeddings=embeddings,
             strengths=None if strengths is None else {"": strengths},
@@ -198,8 +201,9 @@ class Recommender:
         histories: Mapping[str, Sequence[str]],
         *,
         k: int = 10,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
+        space: str | None = None,
         n_candidates: int | None = None,
         user_embeddings: NDArray[np.float32] | None = None,
         strengths: Mapping[str, Sequence[float]] | None = None,
@@ -211,6 +215,7 @@ class Recommender:
             k: list length.
             diversity: see `recommend`.
             strategy: see `recommend`.
+            space: see `recommend`.
             n_candidates: see `recommend`.
             user_embeddings: (U, D), in the order of `histories`.
             strengths: user id to one number per item of the history.
@@ -229,6 +234,7 @@ class Recommender:
             k=k,
             diversity=diversity,
             strategy=strategy,
+            space=space,
             n_candidates=n_candidates,
             user_embeddings=user_embeddings,
         )
@@ -247,27 +253,30 @@ class Recommender:
         histories: Lists,
         *,
         k: int,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
+        space: str | None = None,
         n_candidates: int | None = None,
         user_embeddings: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Gives items (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
         if k < 1:
             raise ValueError(f"k: {k} is below 1; give the length of the list")
+        own = self.manifest.ranking
+        diversity = own.diversity if diversity is None else diversity
         if not 0 <= diversity <= 1:
             raise ValueError(f"diversity: {diversity} is not in [0, 1]")
         if diversity == 0:
             return self.head.top_k(histories, k=k, user_embeddings=user_embeddings)
-        pool = n_candidates or max(self.manifest.ranking.n_candidates, RELATIVE_CANDIDATES * k)
+        pool = n_candidates or max(own.n_candidates, RELATIVE_CANDIDATES * k)
         candidates, scores = self.head.top_k(histories, k=max(k, pool), user_embeddings=user_embeddings)
-        return rerank_lists(
+        return self.spaces.choose(
             candidates,
             scores,
-            self.similarity_vectors,
             k=k,
             diversity=diversity,
-            strategy=strategy or self.manifest.ranking.strategy,
+            strategy=strategy or own.strategy,
+            space=space or own.space,
         )
 
     def find_items(self, item_ids: Sequence[str], *, where: str = "history") -> NDArray[np.int64]:
@@ -292,24 +301,3 @@ class Recommender:
                 f" the catalogue has {len(self.item_ids):,} items, e.g. {', '.join(self.item_ids[:3])}"
             )
         return np.array([self._positions[str(i)] for i in item_ids], dtype=np.int64)
-
-
-def rerank_lists(
-    candidates: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    item_vectors: NDArray[np.float32],
-    *,
-    k: int,
-    diversity: float,
-    strategy: str,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Re-ranks candidates (U, N) of many users into lists (U, k); see `rerank.rerank`."""
-    width = min(k, candidates.shape[1])
-    items = np.full((len(candidates), width), -1, dtype=np.int64)
-    kept = np.full((len(candidates), width), -np.inf, dtype=np.float32)
-    for row in range(len(candidates)):
-        chosen, relevance = rerank(
-            candidates[row], scores[row], item_vectors, k=k, diversity=diversity, strategy=strategy
-        )
-        items[row, : len(chosen)], kept[row, : len(chosen)] = chosen, relevance
-    return items, kept

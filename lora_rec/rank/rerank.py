@@ -45,3 +45,24 @@ def rerank(
     relevance = (scores - scores.min()) / spread if spread > 0 else np.ones_like(scores)
     chosen = diversify(vectors, relevance, min(k, len(items)), strategy=strategy, diversity=diversity).indices
     return items[chosen], scores[chosen]
+
+
+def rerank_lists(
+    candidates: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    item_vectors: NDArray[np.float32],
+    *,
+    k: int,
+    diversity: float,
+    strategy: str,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Re-ranks candidates (U, N) of many users into lists (U, k); see `rerank`."""
+    width = min(k, candidates.shape[1])
+    items = np.full((len(candidates), width), -1, dtype=np.int64)
+    kept = np.full((len(candidates), width), -np.inf, dtype=np.float32)
+    for row in range(len(candidates)):
+        chosen, relevance = rerank(
+            candidates[row], scores[row], item_vectors, k=k, diversity=diversity, strategy=strategy
+        )
+        items[row, : len(chosen)], kept[row, : len(chosen)] = chosen, relevance
+    return items, kept
