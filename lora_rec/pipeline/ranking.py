@@ -100,7 +100,9 @@ class Comparison:
     ) -> dict[str, float]:
         split, k = self.split, self.k
         quality = {"item_vectors": self.ruler, "item_counts": counts, "n_users": split.n_users, "k": k}
-        row = evaluate_lists(lists, list(split.test.targets), **quality)  # type: ignore[arg-type]
+        histories = split.test.histories
+        taken = list(histories) if len(histories.values) else None  # without any, nothing compares to them
+        row = evaluate_lists(lists, list(split.test.targets), histories=taken, **quality)  # type: ignore[arg-type]
         rare_targets = [targets[rare[targets]] for targets in split.test.targets]
         chosen = np.flatnonzero([len(targets) > 0 for targets in rare_targets])
         # Coverage of the rare items is over all lists; relevance over the users who took one.
