@@ -41,7 +41,7 @@ class ItemItemModel:
         return total.astype(np.float32).reshape(n_users, n_items)
 
     def history_weights(self, histories: Lists) -> NDArray[np.float64]:
-        """Gives what each item of the histories counts, by its age and strength; 0 for one that is too old."""
+        """Gives what each item of the histories counts, by its age and strength; 0 for one too old."""
         ages = np.repeat(histories.offsets[1:], histories.counts) - 1 - np.arange(len(histories.values))
         recency = self.decay**ages
         return np.where(recency >= LEAST_WEIGHT, recency, 0) * histories.relative_strengths()

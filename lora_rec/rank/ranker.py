@@ -195,13 +195,13 @@ class Recommender:
         )
         rows = []
         for user, (row_items, row_scores) in enumerate(zip(items, scores, strict=True)):
-            chosen = row_items[row_items >= 0]
+            chosen, relevance = row_items[row_items >= 0], row_scores[row_items >= 0]
             text = None if user_embeddings is None else user_embeddings[[user]]
             why = self.explain(lists.take([user]), chosen, user_embedding=text) if explain else repeat(None)
             rows.append(
                 tuple(
                     Recommendation(rank, self.item_ids[item], float(score), self.titles[item], reason)
-                    for rank, item, score, reason in zip(count(1), chosen, row_scores, why, strict=False)
+                    for rank, item, score, reason in zip(count(1), chosen, relevance, why, strict=False)
                 )
             )
         return RecommendationTable(tuple(str(u) for u in histories), tuple(rows))

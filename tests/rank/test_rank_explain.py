@@ -7,7 +7,7 @@ import pytest
 
 import lora_rec
 from lora_rec.data.lists import Lists
-from lora_rec.rank.explain import explain_items
+from lora_rec.rank.explain import Explanation, HistoryItem, explain_items
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.new_items import find_neighbours
@@ -179,3 +179,8 @@ def test_recommend_explains_when_asked(bundle):
             assert {row.item_id for row in item.explanation.history} <= set(history)
     many = rec.recommend_users({"a": history, "b": ["i21"]}, k=3, explain=True)
     assert many.rows[1][0].explanation == rec.recommend(["i21"], k=1, explain=True)[0].explanation
+
+
+def test_an_item_without_a_title_is_named_by_its_id():
+    rows = (HistoryItem("i7", "", 1.0, 1.0, 0.0, 1.0),)
+    assert Explanation({"linear": 1.0}, {}, rows).in_one_line() == "because of: i7 100%"
