@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import lora_rec
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         "--shown",
         help="item ids with commas between them: order these instead, e.g. --history N1,N2 --shown N7,N9;"
         " for a bundle of recipes/shown_lists.py; the history may be ''",
+    )
+    recommend.add_argument(
+        "--explain", action="store_true", help="say under each item which items of the history carried it"
     )
     recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
     recommend.set_defaults(run=_recommend)
@@ -116,14 +120,18 @@ def _recommend(arguments: argparse.Namespace) -> None:
         diversity=arguments.diversity,
         strategy=arguments.strategy,
         space=arguments.space,
+        explain=arguments.explain,
     )
     if arguments.json:
         for item in items:
-            print(json.dumps(vars(item), ensure_ascii=False))
+            row = {name: value for name, value in asdict(item).items() if value is not None}
+            print(json.dumps(row, ensure_ascii=False))
         return
     width = max((len(item.item_id) for item in items), default=0)
     for item in items:
         print(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}")
+        if item.explanation is not None:
+            print(f"{'':>{width + 5}}  {item.explanation.in_one_line()}")
 
 
 def _info(arguments: argparse.Namespace) -> None:

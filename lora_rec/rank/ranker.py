@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from lora_rec.bundle import read_manifest
 from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError, DataError, nearest_names
 from lora_rec.rank.candidates import CandidateScorer
+from lora_rec.rank.explain import Explanation, explain_items
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.shown import order_shown
 from lora_rec.rank.spaces import ItemSpaces
@@ -38,6 +40,8 @@ class Recommendation:
     score: float
     """Relevance; comparable within one list."""
     title: str
+    explanation: Explanation | None = None
+    """Where it was asked for; of the relevance, not of what re-ranking made of it."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class Recommender:
         n_candidates: int | None = None,
         user_embedding: NDArray[np.float32] | None = None,
         strengths: Sequence[float] | None = None,
+        explain: bool = False,
     ) -> list[Recommendation]:
         """Gives the best items that are not in the history.
 
@@ -150,6 +155,7 @@ class Recommender:
             n_candidates: items that re-ranking chooses from; the bundle's own, at least 10 k, when left out.
             user_embedding: (D,), of the user tower (`load_towers(...).encode_users`), if there is one.
             strengths: how often each item of the history was taken (plays, purchases), if it is known.
+            explain: also say which items of the history carried each item, see `explain`; takes longer.
 
         Raises:
             DataError: the history is empty or has an unknown id, or strengths do not fit it.
@@ -165,6 +171,7 @@ class Recommender:
             n_candidates=n_candidates,
             user_embeddings=embeddings,
             strengths=None if strengths is None else {"": strengths},
+            explain=explain,
         )
         return list(table.rows[0])
 
@@ -207,6 +214,7 @@ class Recommender:
         n_candidates: int | None = None,
         user_embeddings: NDArray[np.float32] | None = None,
         strengths: Mapping[str, Sequence[float]] | None = None,
+        explain: bool = False,
     ) -> RecommendationTable:
         """Gives the lists of many users; see `recommend`.
 
@@ -219,6 +227,7 @@ class Recommender:
             n_candidates: see `recommend`.
             user_embeddings: (U, D), in the order of `histories`.
             strengths: user id to one number per item of the history.
+            explain: see `recommend`.
         """
         missing = [u for u in histories if strengths is not None and u not in strengths]
         if missing:
@@ -238,15 +247,31 @@ class Recommender:
             n_candidates=n_candidates,
             user_embeddings=user_embeddings,
         )
-        rows = tuple(
-            tuple(
-                Recommendation(place + 1, self.item_ids[item], float(score), self.titles[item])
-                for place, (item, score) in enumerate(zip(row_items, row_scores, strict=True))
-                if item >= 0
+        rows = []
+        for user, (row_items, row_scores) in enumerate(zip(items, scores, strict=True)):
+            chosen, relevance = row_items[row_items >= 0], row_scores[row_items >= 0]
+            text = None if user_embeddings is None else user_embeddings[[user]]
+            why = self.explain(lists.take([user]), chosen, user_embedding=text) if explain else repeat(None)
+            rows.append(
+                tuple(
+                    Recommendation(rank, self.item_ids[item], float(score), self.titles[item], reason)
+                    for rank, item, score, reason in zip(count(1), chosen, relevance, why, strict=False)
+                )
             )
-            for row_items, row_scores in zip(items, scores, strict=True)
+        return RecommendationTable(tuple(str(u) for u in histories), tuple(rows))
+
+    def explain(
+        self, history: Lists, items: NDArray[np.int64], *, user_embedding: NDArray[np.float32] | None = None
+    ) -> list[Explanation]:
+        """Gives the reasons for some items' scores for one history of item indices; see `explain_items`."""
+        return explain_items(
+            self.head,
+            history,
+            items,
+            item_ids=self.item_ids,
+            titles=self.titles,
+            user_embedding=user_embedding,
         )
-        return RecommendationTable(tuple(str(u) for u in histories), rows)
 
     def rank(
         self,
