@@ -276,7 +276,7 @@ def main() -> None:
 
 
 def _described(point: dict[str, Any]) -> str:
-    return f"{point['strategy']} {point['space']} {point['diversity']:.3g}".replace("  ", " ")
+    return f"{Point(**point).line}, {point['diversity']:.3g}"
 
 
 if __name__ == "__main__":

@@ -114,13 +114,13 @@ def read_front(folder: str | Path) -> Front:
     """Reads what the run of a bundle measured.
 
     Raises:
-        BundleError: the bundle is of a version that measured nothing.
+        BundleError: the bundle is of an older version, or orders shown lists.
     """
     file = Path(folder) / MEASUREMENTS
     if not file.is_file():
         raise BundleError(
-            f"{folder}: no {MEASUREMENTS}, so nothing is known of its trade-off; run its recipe again, which"
-            " measures it (a finished head has seen what the validation users took)"
+            f"{folder}: no {MEASUREMENTS}, so nothing is known of its trade-off; run its recipe again: two_tower.py"
+            " measures it, with the head as it was before it saw what the validation users took"
         )
     return Front.from_json(json.loads(file.read_text(encoding="utf-8")))
 
