@@ -119,8 +119,8 @@ def read_front(folder: str | Path) -> Front:
     file = Path(folder) / MEASUREMENTS
     if not file.is_file():
         raise BundleError(
-            f"{folder}: no {MEASUREMENTS}, so nothing is known of its trade-off; run its recipe again: two_tower.py"
-            " measures it, with the head as it was before it saw what the validation users took"
+            f"{folder}: no {MEASUREMENTS}, so nothing is known of its trade-off; run its recipe again, which"
+            " measures it with the head as it was before it saw what the validation users took"
         )
     return Front.from_json(json.loads(file.read_text(encoding="utf-8")))
 
