@@ -11,6 +11,7 @@ from pathlib import Path
 import lora_rec
 from lora_rec import cli_data
 from lora_rec.errors import LoraRecError
+from lora_rec.schema import STRATEGIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,18 +41,42 @@ def _parser() -> argparse.ArgumentParser:
     )
     recommend.add_argument("bundle", help="output folder of a run")
     recommend.add_argument(
-        "--history", required=True, help="item ids, oldest first, with commas between them"
+        "--history", required=True, type=_split, help="item ids, oldest first, with commas between them"
     )
     recommend.add_argument("-k", type=int, default=10, help="length of the list (default: %(default)s)")
     recommend.add_argument(
         "--diversity",
         type=float,
-        default=0.0,
-        help="0 keeps the relevance order, 1 is the most diverse (default: %(default)s)",
+        help="0 keeps the relevance order, 1 is the most diverse (default: the bundle's own)",
     )
     recommend.add_argument(
-        "--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked"
+        "--strategy", choices=STRATEGIES, help="how the list is re-ranked (default: the bundle's own)"
     )
+    recommend.add_argument(
+        "--exclude", type=_split, default=[], metavar="ITEMS", help="item ids to leave out, with commas"
+    )
+    recommend.add_argument(
+        "--exclude-categories",
+        type=_split,
+        default=[],
+        metavar="NAMES",
+        help="categories to leave out, with commas",
+    )
+    recommend.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        type=_quota,
+        metavar="NAME=LEAST:MOST",
+        help="items of a category in the list, e.g. Drama=2:4, Drama=2: or Drama=:4; may be repeated",
+    )
+    recommend.add_argument(
+        "--explore",
+        type=float,
+        default=0.0,
+        help="share of the list, but for its first place, drawn from further down (default: %(default)s)",
+    )
+    recommend.add_argument("--seed", type=int, default=0, help="of that draw (default: %(default)s)")
     recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
     recommend.set_defaults(run=_recommend)
 
@@ -95,10 +120,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _quota(value: str) -> tuple[str, tuple[int | None, int | None]]:
+    name, equals, limits = value.rpartition("=")
+    least, colon, most = limits.partition(":")
+    try:
+        if not (name and equals and colon):
+            raise ValueError
+        return name, (int(least) if least.strip() else None, int(most) if most.strip() else None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not NAME=LEAST:MOST, e.g. Drama=2:4") from None
+
+
 def _recommend(arguments: argparse.Namespace) -> None:
-    history = [part.strip() for part in arguments.history.split(",") if part.strip()]
     items = lora_rec.load(arguments.bundle).recommend(
-        history, k=arguments.k, diversity=arguments.diversity, strategy=arguments.strategy
+        arguments.history,
+        k=arguments.k,
+        diversity=arguments.diversity,
+        strategy=arguments.strategy,
+        exclude=arguments.exclude,
+        exclude_categories=arguments.exclude_categories,
+        quotas=dict(arguments.quota),
+        explore=arguments.explore,
+        seed=arguments.seed,
     )
     if arguments.json:
         for item in items:

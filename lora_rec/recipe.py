@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
+from lora_rec.schema import CATEGORY_STRATEGIES, Strategy
 from lora_rec.tower_section import TowerSection
 
 
@@ -169,9 +169,15 @@ class RankingSection:
     k: int = 10
     diversity: float = 0.3
     """Trade-off of the diverse list in the table: 0 keeps the relevance order, 1 is the most diverse."""
-    strategy: Literal["mmr", "msd", "dpp", "ssd"] = "mmr"
+    strategy: Strategy = "mmr"
+    """How the list is re-ranked; `xquad` and `calibrated` look at categories, the others at vectors."""
     n_candidates: int = 100
     """Best items by relevance that re-ranking chooses from."""
+    category_field: str | None = None
+    """Field of the item table with categories such as genres, for these strategies, and for quotas and
+    exclusions when lists are asked for."""
+    category_separator: str = "|"
+    """What parts the categories of one item; an item may have one, several or none."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -180,6 +186,15 @@ class RankingSection:
                 (self.k >= 1, f"k: {self.k} is below 1"),
                 (0 <= self.diversity <= 1, f"diversity: {self.diversity} is not in [0, 1]"),
                 (self.n_candidates >= self.k, f"n_candidates: {self.n_candidates} is below k {self.k}"),
+                (
+                    self.category_field is not None or self.strategy not in CATEGORY_STRATEGIES,
+                    f"strategy: {self.strategy!r} needs categories; set category_field",
+                ),
+                (
+                    self.category_field is not None or self.category_separator == "|",
+                    "category_separator: has no effect without category_field; leave it out",
+                ),
+                (bool(self.category_separator), "category_separator: empty; give what parts categories"),
             ],
         )
 

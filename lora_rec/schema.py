@@ -5,12 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lora_rec.errors import BundleError
 
 FORMAT_VERSION = 1
 TOWERS = ("user_tower", "item_tower")
+
+Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+"""How a list is re-ranked, see `rank.strategies`; here, since recipes, bundles and the command name them."""
+CATEGORY_STRATEGIES = ("xquad", "calibrated")
+"""Those that look at categories; the others look at vectors."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,12 @@ class RankingManifest:
 
     strategy: str
     n_candidates: int
+    diversity: float = 0.0
+    """0 keeps the relevance order, 1 is the most diverse."""
+    category_field: str | None = None
+    """Item field with categories, if there is one."""
+    category_separator: str = "|"
+    """What parts the categories of one item."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from lora_rec.bundle import check_output
 from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.export.bundle_writer import export_bundle
-from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.data import prepare_data, prepare_texts, read_categories
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.pictures import check_pictures, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
@@ -48,6 +48,7 @@ def run(recipe: Recipe) -> None:
     with stages("data"):
         dataset, split = prepare_data(recipe.data)
         examples, texts = prepare_texts(recipe, dataset, split)
+        categories = read_categories(recipe.ranking, dataset)
         print_once(accelerator, split.report)
     with stages("EASE"):
         ease = choose_linear(split)
@@ -82,7 +83,7 @@ def run(recipe: Recipe) -> None:
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted, item_states, recipe.ranking)
+        comparison.add_head(fitted, item_states, recipe.ranking, categories)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     ranks = training.ranks if training.best_epoch > 0 else {}
     with stages("write bundle"):

@@ -90,7 +90,12 @@ def export_bundle(
             history_length=recipe.text.history_length,
             newest_first=recipe.text.newest_first,
         ),
-        ranking=RankingManifest(strategy=recipe.ranking.strategy, n_candidates=recipe.ranking.n_candidates),
+        ranking=RankingManifest(
+            strategy=recipe.ranking.strategy,
+            n_candidates=recipe.ranking.n_candidates,
+            category_field=recipe.ranking.category_field,
+            category_separator=recipe.ranking.category_separator,
+        ),
         versions={name: _version(name) for name in PACKAGES},
         files={},
     )

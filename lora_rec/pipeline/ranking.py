@@ -14,8 +14,9 @@ from lora_rec.metrics import coverage_at_k, evaluate_lists
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
+from lora_rec.rank.categories import Categories
 from lora_rec.rank.linear import LinearModel, decompose
-from lora_rec.rank.ranker import rerank_lists
+from lora_rec.rank.rerank import rerank_lists
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import RankingSection
 
@@ -82,12 +83,21 @@ class Comparison:
         model = fit_linear(before, ease, n_items=split.n_items)
         self.add("ease", model.user_vectors(test), model.item_vectors())
 
-    def add_head(self, fitted: FittedHead, similarity: _Array, section: RankingSection) -> None:
+    def add_head(
+        self, fitted: FittedHead, similarity: _Array, section: RankingSection, categories: Categories | None
+    ) -> None:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
         pool, scores = fitted.top_k(self.split.test, k=max(self.k, section.n_candidates))
         self.lists["ranking_head"] = pool[:, : self.k]
         self.lists["ranking_head_diverse"], _ = rerank_lists(
-            pool, scores, similarity, k=self.k, diversity=section.diversity, strategy=section.strategy
+            pool,
+            scores,
+            similarity,
+            k=self.k,
+            diversity=section.diversity,
+            strategy=section.strategy,
+            category_weights=None if categories is None else categories.weights,
+            history_mix=None if categories is None else categories.mix(self.split.test.histories),
         )
 
     def table(self) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,55 +16,14 @@ from safetensors.numpy import load_file
 from lora_rec.bundle import read_manifest
 from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError, DataError, nearest_names
+from lora_rec.rank.categories import Categories
 from lora_rec.rank.head import RankingHead
-from lora_rec.rank.rerank import rerank
-from lora_rec.schema import Manifest
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lora_rec.rank.recommendation import Recommendation, RecommendationTable
+from lora_rec.rank.rerank import check_settings, rerank_lists
+from lora_rec.rank.rules import Quotas, gather_candidates
+from lora_rec.schema import CATEGORY_STRATEGIES, Manifest
 
 RELATIVE_CANDIDATES = 10  # re-ranking sees at least ten times the list
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """One item of a list."""
-
-    rank: int
-    """Place in the list, from 1."""
-    item_id: str
-    score: float
-    """Relevance; comparable within one list."""
-    title: str
-
-
-@dataclass(frozen=True)
-class RecommendationTable:
-    """The lists of many users, one row per recommended item."""
-
-    user_ids: tuple[str, ...]
-    rows: tuple[tuple[Recommendation, ...], ...]
-    """One list per user."""
-
-    def __len__(self) -> int:
-        return sum(len(row) for row in self.rows)
-
-    def to_columns(self) -> dict[str, list[Any]]:
-        """Gives the columns user_id, rank, item_id, score and title."""
-        columns: dict[str, list[Any]] = {"user_id": [], "rank": [], "item_id": [], "score": [], "title": []}
-        for user_id, row in zip(self.user_ids, self.rows, strict=True):
-            for item in row:
-                for name, value in zip(
-                    columns, (user_id, item.rank, item.item_id, item.score, item.title), strict=True
-                ):
-                    columns[name].append(value)
-        return columns
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Gives the columns as a data frame; needs pandas."""
-        import pandas as pd
-
-        return pd.DataFrame(self.to_columns())
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +63,20 @@ class Recommender:
         return self.item_fields.get("title") or next(iter(self.item_fields.values()), list(self.item_ids))
 
     @cached_property
+    def categories(self) -> Categories | None:
+        """Of the items; None where the bundle names no field for them.
+
+        Raises:
+            DataError: the items lack the field, or it has too many values for categories.
+        """
+        ranking = self.manifest.ranking
+        if ranking.category_field is None:
+            return None
+        return Categories.of_items(
+            self.item_fields, ranking.category_field, separator=ranking.category_separator
+        )
+
+    @cached_property
     def _positions(self) -> dict[str, int]:
         return {item_id: i for i, item_id in enumerate(self.item_ids)}
 
@@ -112,9 +85,14 @@ class Recommender:
         history: Sequence[str],
         *,
         k: int = 10,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
         n_candidates: int | None = None,
+        exclude: Sequence[str] = (),
+        exclude_categories: Sequence[str] = (),
+        quotas: Mapping[str, tuple[int | None, int | None]] | None = None,
+        explore: float = 0.0,
+        seed: int = 0,
         user_embedding: NDArray[np.float32] | None = None,
         strengths: Sequence[float] | None = None,
     ) -> list[Recommendation]:
@@ -123,15 +101,23 @@ class Recommender:
         Args:
             history: item ids, oldest first.
             k: list length.
-            diversity: 0 keeps the relevance order exactly, 1 is the most diverse.
-            strategy: `mmr`, `msd`, `dpp` or `ssd`; the bundle's own when left out.
+            diversity: 0 keeps the relevance order exactly, 1 is the most diverse; the bundle's own when left
+                out.
+            strategy: one of `schema.STRATEGIES`; the bundle's own when left out.
             n_candidates: items that re-ranking chooses from; the bundle's own, at least 10 k, when left out.
+            exclude: item ids that are not given.
+            exclude_categories: categories whose items are not given.
+            quotas: category to the least and most items of it in the list; None for no limit.
+            explore: share of the places that is drawn at random from the candidates below the list, never the
+                first; 0 draws nothing.
+            seed: of that draw, which differs between users.
             user_embedding: (D,), of the user tower (`load_towers(...).encode_users`), if there is one.
             strengths: how often each item of the history was taken (plays, purchases), if it is known.
 
         Raises:
-            DataError: the history is empty or has an unknown id, or strengths do not fit it.
-            ValueError: k or diversity is out of range.
+            DataError: the history is empty or has an unknown id, strengths do not fit it, categories are
+                asked for that the bundle does not have, or quotas cannot be met.
+            ValueError: k, diversity or explore is out of range, or the strategy is unknown.
         """
         embeddings = None if user_embedding is None else np.asarray(user_embedding, dtype=np.float32)[None, :]
         table = self.recommend_users(
@@ -140,6 +126,11 @@ class Recommender:
             diversity=diversity,
             strategy=strategy,
             n_candidates=n_candidates,
+            exclude=exclude,
+            exclude_categories=exclude_categories,
+            quotas=quotas,
+            explore=explore,
+            seed=seed,
             user_embeddings=embeddings,
             strengths=None if strengths is None else {"": strengths},
         )
@@ -150,9 +141,14 @@ class Recommender:
         histories: Mapping[str, Sequence[str]],
         *,
         k: int = 10,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
         n_candidates: int | None = None,
+        exclude: Sequence[str] = (),
+        exclude_categories: Sequence[str] = (),
+        quotas: Mapping[str, tuple[int | None, int | None]] | None = None,
+        explore: float = 0.0,
+        seed: int = 0,
         user_embeddings: NDArray[np.float32] | None = None,
         strengths: Mapping[str, Sequence[float]] | None = None,
     ) -> RecommendationTable:
@@ -164,6 +160,11 @@ class Recommender:
             diversity: see `recommend`.
             strategy: see `recommend`.
             n_candidates: see `recommend`.
+            exclude: see `recommend`, as for the four that follow.
+            exclude_categories: for every user.
+            quotas: hold in every list.
+            explore: of every list.
+            seed: of the draw.
             user_embeddings: (U, D), in the order of `histories`.
             strengths: user id to one number per item of the history.
         """
@@ -182,6 +183,11 @@ class Recommender:
             diversity=diversity,
             strategy=strategy,
             n_candidates=n_candidates,
+            exclude=exclude,
+            exclude_categories=exclude_categories,
+            quotas=quotas,
+            explore=explore,
+            seed=seed,
             user_embeddings=user_embeddings,
         )
         rows = tuple(
@@ -199,28 +205,65 @@ class Recommender:
         histories: Lists,
         *,
         k: int,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
         n_candidates: int | None = None,
+        exclude: Sequence[str] = (),
+        exclude_categories: Sequence[str] = (),
+        quotas: Mapping[str, tuple[int | None, int | None]] | None = None,
+        explore: float = 0.0,
+        seed: int = 0,
         user_embeddings: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Gives items (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
-        if k < 1:
-            raise ValueError(f"k: {k} is below 1; give the length of the list")
-        if not 0 <= diversity <= 1:
-            raise ValueError(f"diversity: {diversity} is not in [0, 1]")
-        if diversity == 0:
-            return self.head.top_k(histories, k=k, user_embeddings=user_embeddings)
-        pool = n_candidates or max(self.manifest.ranking.n_candidates, RELATIVE_CANDIDATES * k)
-        candidates, scores = self.head.top_k(histories, k=max(k, pool), user_embeddings=user_embeddings)
+        own = self.manifest.ranking
+        strategy, diversity = strategy or own.strategy, own.diversity if diversity is None else diversity
+        check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
+        rules = Quotas.of(quotas, self._categories_for("quotas"), k=k) if quotas else None
+        by_category = diversity > 0 and strategy in CATEGORY_STRATEGIES
+        categories = self._categories_for(f"strategy: {strategy!r}") if by_category else None
+        allowed = self._allowed(exclude, exclude_categories)
+
+        def best(n: int, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            return self.head.top_k(histories, k=n, user_embeddings=user_embeddings, allowed=mask)
+
+        if diversity == 0 and rules is None and explore == 0:
+            return best(k, allowed)
+        pool = max(k, n_candidates or max(own.n_candidates, RELATIVE_CANDIDATES * k))
+        candidates, scores = gather_candidates(best, n_candidates=pool, k=k, allowed=allowed, quotas=rules)
         return rerank_lists(
             candidates,
             scores,
             self.similarity_vectors,
             k=k,
             diversity=diversity,
-            strategy=strategy or self.manifest.ranking.strategy,
+            strategy=strategy,
+            category_weights=None if categories is None else categories.weights,
+            history_mix=None if categories is None else categories.mix(histories),
+            quotas=rules,
+            explore=explore,
+            seed=seed,
         )
+
+    def _categories_for(self, asker: str) -> Categories:
+        if self.categories is None:
+            raise DataError(
+                f"{asker}: needs categories, and this bundle names no field for them; set"
+                " ranking.category_field in the recipe"
+            )
+        return self.categories
+
+    def _allowed(self, items: Sequence[str], categories: Sequence[str]) -> NDArray[np.bool_] | None:
+        if not len(items) and not len(categories):
+            return None
+        allowed = np.ones(len(self.item_ids), dtype=bool)
+        if len(items):
+            allowed[self.find_items(items, where="exclude")] = False
+        if len(categories):
+            where = "exclude_categories"
+            known = self._categories_for(where)
+            allowed &= ~(known.weights[:, known.find(categories, where=where)] > 0).any(axis=1)
+        return allowed
 
     def find_items(self, item_ids: Sequence[str], *, where: str = "history") -> NDArray[np.int64]:
         """Gives the indices of item ids.
@@ -244,24 +287,3 @@ class Recommender:
                 f" the catalogue has {len(self.item_ids):,} items, e.g. {', '.join(self.item_ids[:3])}"
             )
         return np.array([self._positions[str(i)] for i in item_ids], dtype=np.int64)
-
-
-def rerank_lists(
-    candidates: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    item_vectors: NDArray[np.float32],
-    *,
-    k: int,
-    diversity: float,
-    strategy: str,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Re-ranks candidates (U, N) of many users into lists (U, k); see `rerank.rerank`."""
-    width = min(k, candidates.shape[1])
-    items = np.full((len(candidates), width), -1, dtype=np.int64)
-    kept = np.full((len(candidates), width), -np.inf, dtype=np.float32)
-    for row in range(len(candidates)):
-        chosen, relevance = rerank(
-            candidates[row], scores[row], item_vectors, k=k, diversity=diversity, strategy=strategy
-        )
-        items[row, : len(chosen)], kept[row, : len(chosen)] = chosen, relevance
-    return items, kept
