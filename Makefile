@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-quality \
-	benchmark-quality-env readme clean help
+	benchmark-quality-env benchmark-diversity readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
@@ -15,6 +15,7 @@ help:
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
+	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
 	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
 	@echo "make readme       put the results into README.md"
 
@@ -68,6 +69,9 @@ benchmark-quality: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/quality.py --data-root $(DATA_ROOT) \
 		$$(test ! -e $(PEERS)/.done || echo --peers-python $(PEERS)/bin/python) \
 		$$(test ! -e $(SENTENCES)/.done || echo --sentences-python $(SENTENCES)/bin/python)
+
+benchmark-diversity: $(VENV)/.quickstart
+	$(BIN)/python benchmarks/diversity.py --data-root $(DATA_ROOT)
 
 benchmark-quality-env: $(PEERS)/.done $(SENTENCES)/.done
 

@@ -12,11 +12,18 @@ from lora_rec.errors import BundleError
 FORMAT_VERSION = 1
 TOWERS = ("user_tower", "item_tower")
 
-Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated"]
+Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated", "novel"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 """How a list is re-ranked, see `rank.strategies`; here, since recipes, bundles and the command name them."""
 CATEGORY_STRATEGIES = ("xquad", "calibrated")
-"""Those that look at categories; the others look at vectors."""
+"""Those that look at categories."""
+NOVEL = "novel"
+"""The one that looks at how often items were taken."""
+VECTOR_STRATEGIES = tuple(name for name in STRATEGIES if name not in (*CATEGORY_STRATEGIES, NOVEL))
+"""Those that look at vectors, and so in one of `SPACES`."""
+Space = Literal["text", "factors", "both"]
+SPACES: tuple[str, ...] = get_args(Space)
+"""The vectors that say how alike two items are, see `rank.spaces`."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,8 @@ class RankingManifest:
     n_candidates: int
     diversity: float = 0.0
     """0 keeps the relevance order, 1 is the most diverse."""
+    space: str = "text"
+    """One of `SPACES`."""
     category_field: str | None = None
     """Item field with categories, if there is one."""
     category_separator: str = "|"

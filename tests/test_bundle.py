@@ -30,12 +30,15 @@ def copy(bundle, tmp_path):
 def test_what_a_bundle_holds(bundle):
     assert set(list_files(bundle)) == {
         "bundle.json",
+        "diversity.json",
+        "factor_vectors.npy",
         "head.safetensors",
         "item_tower/adapter_config.json",
         "item_tower/adapter_model.safetensors",
         "item_vectors.npy",
         "items.json",
         "metrics.json",
+        "popularity.npy",
         "projections.safetensors",
         "recipe.yaml",
         "similarity_vectors.npy",
@@ -51,7 +54,7 @@ def test_no_path_of_this_machine_in_any_text_file(bundle, models, tables):
     texts = {
         name: (bundle / name).read_text() for name in list_files(bundle) if name.endswith((".json", ".yaml"))
     }
-    assert len(texts) == 6
+    assert len(texts) == 7
     for name, text in texts.items():
         for folder in (models["bert"].parent, tables, bundle.parent, os.getcwd()):
             assert str(folder) not in text, name

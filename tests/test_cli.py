@@ -33,6 +33,19 @@ def test_recommend_takes_rules(bundle, tmp_path, capsys):
     assert "'love=2' is not NAME=LEAST:MOST" in capsys.readouterr().err
 
 
+def test_recommend_says_why(bundle, capsys):
+    wanted = ["recommend", str(bundle), "--history", "i3,i5", "-k", "3", "--explain"]
+    assert main(wanted) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert all(line.strip().startswith("because of: ") and "%" in line for line in lines[1::2])
+    assert main([*wanted, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for row in rows:
+        assert sum(row["explanation"]["parts"].values()) == pytest.approx(row["score"], abs=1e-4)
+        assert {item["item_id"] for item in row["explanation"]["history"]} <= {"i3", "i5"}
+
+
 def test_info_names_the_towers(bundle, capsys):
     assert main(["info", str(bundle)]) == 0
     out = capsys.readouterr().out

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.towers import check_adapter, check_base, load_tower, read_projection
+from lora_rec.rank.candidates import unit_rows
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
 from lora_rec.text.templates import render_histories, render_items
@@ -26,7 +27,7 @@ from lora_rec.towers.adapters import (
     require_lora,
     use_adapter,
 )
-from lora_rec.towers.two_tower import Projection, Tower, TwoTower, encode
+from lora_rec.towers.two_tower import Projection, Tower, TwoTower, encode, encode_states
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +172,13 @@ class LoadedTowers:
     ) -> NDArray[np.float32]:
         """Gives (n, D) unit vectors of history texts, written as `render_histories` writes them."""
         return self._encode("user_tower", texts, adapters, token_budget)
+
+    def read_items(self, texts: Sequence[str], *, token_budget: int = 4096) -> NDArray[np.float32]:
+        """Gives (n, H) unit vectors of item texts as the user tower reads them, for `rank_shown`."""
+        tower = self.model.user_tower
+        max_tokens = self._manifests[self._active["user_tower"]].user_tower.max_tokens
+        tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
+        return unit_rows(encode_states(tower, tokens, np.arange(len(tokens)), token_budget=token_budget))
 
     def render_items(self, fields: dict[str, Sequence[str]]) -> list[str]:
         """Writes items down as the item tower was trained to read them."""

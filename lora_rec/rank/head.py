@@ -54,7 +54,8 @@ class RankingHead:
             user_embeddings: (U, D), see `SequencePart.user_vectors`.
             recent: (U, N), fading counts at each user's moment; those of the end of the log when left out.
         """
-        result = _standardise(self.linear.scores(histories))
+        linear = self.linear.scores(histories)
+        result = linear / spread_of(linear)
         if self.sequence is not None and self.sequence_weight:
             result += np.float32(self.sequence_weight) * self.sequence.scores(histories, user_embeddings)
         counts = self.recent if recent is None else recent
@@ -127,7 +128,7 @@ class RankingHead:
         )
 
 
-def _standardise(scores: _Array) -> _Array:
-    """Divides each row by its standard deviation; a row of zeros stays."""
+def spread_of(scores: _Array) -> _Array:
+    """Gives the standard deviation of each row of scores (U, N) as (U, 1); 1 for a row of zeros."""
     spread = scores.std(axis=1, keepdims=True)
-    return scores / np.where(spread > 0, spread, np.float32(1))
+    return np.where(spread > 0, spread, np.float32(1))

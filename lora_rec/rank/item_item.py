@@ -31,16 +31,20 @@ class ItemItemModel:
     def scores(self, histories: Lists) -> NDArray[np.float32]:
         """Gives (U, N): for each history the sum of its items' weights, the newest counting most."""
         n_users, n_items = len(histories), len(self.neighbours)
-        ages = np.repeat(histories.offsets[1:], histories.counts) - 1 - np.arange(len(histories.values))
-        recency = self.decay**ages
-        kept = np.flatnonzero(recency >= LEAST_WEIGHT)
+        weights = self.history_weights(histories)
+        kept = np.flatnonzero(weights)
         users = np.repeat(np.arange(n_users), histories.counts)[kept]
         items = histories.values[kept]
         cells = users[:, None] * np.int64(n_items) + self.neighbours[items]
-        strengths = histories.relative_strengths()[kept]
-        values = self.weights[items] * (recency[kept] * strengths)[:, None]
+        values = self.weights[items] * weights[kept, None]
         total = np.bincount(cells.ravel(), weights=values.ravel(), minlength=n_users * n_items)
         return total.astype(np.float32).reshape(n_users, n_items)
+
+    def history_weights(self, histories: Lists) -> NDArray[np.float64]:
+        """Gives what each item of the histories counts, by its age and strength; 0 for one too old."""
+        ages = np.repeat(histories.offsets[1:], histories.counts) - 1 - np.arange(len(histories.values))
+        recency = self.decay**ages
+        return np.where(recency >= LEAST_WEIGHT, recency, 0) * histories.relative_strengths()
 
 
 def keep_strongest(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lora_rec.rank.explain import Explanation
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,6 +21,8 @@ class Recommendation:
     score: float
     """Relevance; comparable within one list."""
     title: str
+    explanation: Explanation | None = None
+    """Where it was asked for; of the relevance, not of what re-ranking made of it."""
 
 
 @dataclass(frozen=True)

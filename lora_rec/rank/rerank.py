@@ -7,9 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.rank.pool import Objective, Pool
 from lora_rec.rank.rules import QuotaCount, Quotas, explore_below
-from lora_rec.rank.strategies import OBJECTIVES, Objective, Pool, RelevanceOrder
-from lora_rec.schema import CATEGORY_STRATEGIES, STRATEGIES
+from lora_rec.rank.strategies import OBJECTIVES, RelevanceOrder
+from lora_rec.schema import CATEGORY_STRATEGIES, NOVEL, STRATEGIES, VECTOR_STRATEGIES
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -29,6 +30,8 @@ def rerank_lists(
     strategy: str = "mmr",
     category_weights: _Floats | None = None,
     history_mix: _Floats | None = None,
+    popularity: _Floats | None = None,
+    by_relevance: bool = False,
     quotas: Quotas | None = None,
     explore: float = 0.0,
     seed: int = 0,
@@ -46,6 +49,8 @@ def rerank_lists(
         strategy: one of `schema.STRATEGIES`; see `rank.strategies`.
         category_weights: (n_items, C), see `categories.Categories`; for `xquad` and `calibrated`.
         history_mix: (U, C), see `Categories.mix`; for the same.
+        popularity: (n_items,), within 0..1, see `spaces.popularity_of`; for `novel`.
+        by_relevance: put the chosen items in the order of relevance, before any are drawn.
         quotas: hold in every list.
         explore: share of the places that is drawn from the candidates below the list, never the first.
         seed: of that draw.
@@ -54,8 +59,8 @@ def rerank_lists(
         Items in list order and their relevance, (U, min(k, N)); -1 and -inf where a list ends early.
 
     Raises:
-        ValueError: a number is out of range, shapes differ, the strategy is unknown or lacks categories, or a
-            score or vector of a candidate is not finite.
+        ValueError: a number is out of range, shapes differ, the strategy is unknown or lacks categories or
+            popularity, or a score or vector of a candidate is not finite.
         DataError: quotas cannot be met.
     """
     check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
@@ -63,6 +68,8 @@ def rerank_lists(
     by_category = diversity > 0 and strategy in CATEGORY_STRATEGIES
     if by_category and (category_weights is None or history_mix is None):
         raise ValueError(f"strategy: {strategy!r} needs categories; give category_weights and history_mix")
+    if diversity > 0 and strategy == NOVEL and popularity is None:
+        raise ValueError(f"strategy: {strategy!r} needs how often items were taken; give popularity")
     if quotas is not None:
         quotas.check(candidates)
     places = np.full((len(candidates), min(k, candidates.shape[1])), -1, dtype=np.int64)
@@ -70,7 +77,7 @@ def rerank_lists(
         places[:] = np.where(candidates[:, : places.shape[1]] >= 0, np.arange(places.shape[1]), -1)
     elif places.size:
         nothing = np.zeros((len(item_vectors), 0), dtype=np.float32)
-        vectors = nothing if by_category or diversity == 0 else item_vectors
+        vectors = item_vectors if diversity > 0 and strategy in VECTOR_STRATEGIES else nothing
         weights = category_weights if by_category and category_weights is not None else nothing
         mix = history_mix if by_category and history_mix is not None else np.zeros((len(candidates), 0), "f4")
         objective = OBJECTIVES[strategy] if diversity > 0 else RelevanceOrder
@@ -83,10 +90,14 @@ def rerank_lists(
                 vectors,
                 weights,
                 mix[rows],
+                popularity if diversity > 0 and strategy == NOVEL else None,
                 k=places.shape[1],
                 diversity=diversity,
             )
             places[rows] = _choose(pool, objective, candidates[rows], quotas)
+        if by_relevance:
+            # The candidates are in this order; as an unsigned number, -1 is the last.
+            places = np.sort(places.astype(np.uint64), axis=1).astype(np.int64)
     places = explore_below(places, candidates, share=explore, seed=seed, quotas=quotas)
     empty = places < 0
     return (
@@ -132,6 +143,7 @@ def _pool(
     item_vectors: NDArray[np.floating],
     category_weights: _Floats,
     mix: _Floats,
+    popularity: _Floats | None,
     *,
     k: int,
     diversity: float,
@@ -155,7 +167,8 @@ def _pool(
         raise ValueError("item_vectors: a candidate's vector is not finite")
     vectors *= np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)[:, :, None]
     users = np.arange(len(candidates))
-    return Pool(relevance, present, k, np.float32(diversity), vectors, weights, mix, users)
+    known = np.zeros((len(users), 0), dtype=np.float32) if popularity is None else popularity[places]
+    return Pool(relevance, present, k, np.float32(diversity), vectors, weights, mix, known, users)
 
 
 def _choose(

@@ -11,59 +11,16 @@ Shapes: U users, N candidates, best first, D dimensions, C categories.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lora_rec.rank.pool import Objective, Pool
 
 _Array = NDArray[np.float32]
 SMOOTHING = np.float32(0.01)
 """Share of the history's mix in the list's, so that a category that is missing does not cost infinity."""
 _NOTHING_NEW = np.float32(1e-6)  # below this a residual is what rounding left of zero
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """What there is to choose from; a missing candidate has relevance 0, a vector of zeros, no category."""
-
-    relevance: _Array
-    """(U, N), within 0..1."""
-    present: NDArray[np.bool_]
-    """(U, N)"""
-    k: int
-    """Places that will be filled."""
-    diversity: np.float32
-    """0 is the relevance alone, 1 is diversity alone."""
-    vectors: _Array
-    """(U, N, D), of length 1, or 0 where a vector is all zeros; (U, N, 0) for category strategies."""
-    categories: _Array
-    """(U, N, C); (U, N, 0) for strategies that look at vectors."""
-    mix: _Array
-    """(U, C), of the history; sums to 1 or 0."""
-    users: NDArray[np.int64]
-    """(U,), 0..U - 1: the row of each user."""
-
-    def cosines(self, taken: NDArray[np.int64]) -> _Array:
-        """Gives the cosine of every candidate with the one taken, (U, N)."""
-        return np.matmul(self.vectors, self.vectors[self.users, taken][:, :, None])[:, :, 0]
-
-    def standard_relevance(self) -> _Array:
-        """Gives the relevance with mean 0 and deviation 1 over each user's candidates; zeros if all equal."""
-        n = np.maximum(self.present.sum(axis=1, keepdims=True), 1).astype(np.float32)
-        centred = self.relevance - self.relevance.sum(axis=1, keepdims=True) / n
-        deviation = np.sqrt(np.square(centred).sum(axis=1, keepdims=True, where=self.present) / n)
-        return centred / np.maximum(deviation, np.finfo(np.float32).eps)
-
-
-class Objective(Protocol):
-    """A strategy at work on a pool."""
-
-    def scores(self) -> _Array:
-        """Gives (U, N), higher is better; the caller may change the array."""
-
-    def take(self, taken: NDArray[np.int64]) -> None:
-        """Is told which candidate (U,) each list got."""
 
 
 class RelevanceOrder:
@@ -279,6 +236,29 @@ class Calibration:
         self._n_taken += 1
 
 
+class Novelty:
+    """(1 - d) relevance - d popularity: what few took.
+
+    >>> pool = Pool(
+    ...     relevance=np.array([[1, 0.5, 0]], "f4"), present=np.ones((1, 3), bool), k=2,
+    ...     diversity=np.float32(0.5), vectors=np.zeros((1, 3, 0)), categories=np.zeros((1, 3, 0)),
+    ...     mix=np.zeros((1, 0), "f4"), popularity=np.array([[1, 0, 0]], "f4"), users=np.arange(1),
+    ... )
+    >>> Novelty(pool).scores().tolist()
+    [[0.0, 0.25, 0.0]]
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._scores = (1 - pool.diversity) * pool.relevance - pool.diversity * pool.popularity
+
+    def scores(self) -> _Array:
+        """Relevance less popularity."""
+        return self._scores.copy()
+
+    def take(self, taken: NDArray[np.int64]) -> None:
+        """Changes nothing: what is in the list makes no item more novel."""
+
+
 OBJECTIVES: dict[str, Callable[[Pool], Objective]] = {
     "mmr": MaximalMarginalRelevance,
     "msd": MaxSumDistance,
@@ -287,4 +267,5 @@ OBJECTIVES: dict[str, Callable[[Pool], Objective]] = {
     "cover": Coverage,
     "xquad": ExplicitAspects,
     "calibrated": Calibration,
+    "novel": Novelty,
 }

@@ -6,9 +6,9 @@ from lora_rec.data.lists import Lists
 from lora_rec.metrics.diversity import ild_at_k
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.rerank import rerank_lists
-from lora_rec.schema import CATEGORY_STRATEGIES, STRATEGIES
+from lora_rec.schema import CATEGORY_STRATEGIES, STRATEGIES, VECTOR_STRATEGIES
 
-BY_VECTOR = [strategy for strategy in STRATEGIES if strategy not in CATEGORY_STRATEGIES]
+POPULARITY = np.random.default_rng(5).random(300).astype("f4")
 
 
 def two_clusters():
@@ -38,7 +38,7 @@ def many(n_users=200, n=40, width=32, seed=0):
     return candidates, scores, vectors, categories.weights, categories.mix(histories)
 
 
-@pytest.mark.parametrize("strategy", BY_VECTOR)
+@pytest.mark.parametrize("strategy", VECTOR_STRATEGIES)
 @pytest.mark.parametrize("diversity", [0.2, 0.6])
 def test_the_lists_are_those_of_pyversity(strategy, diversity):
     candidates, scores, vectors, *_ = many(n_users=40)
@@ -62,6 +62,7 @@ def test_zero_is_the_relevance_order_exactly(strategy):
         strategy=strategy,
         category_weights=weights,
         history_mix=mix,
+        popularity=POPULARITY,
     )
     assert (found == candidates[:, :8]).all()
     assert (kept == scores[:, :8]).all()
@@ -77,6 +78,8 @@ def gain(strategy, found, candidates, vectors, weights, mix):
         return np.linalg.slogdet(unit[found] @ unit[found].transpose(0, 2, 1)).logabsdet.mean()
     if strategy == "xquad":
         return (mix * (1 - np.prod(1 - weights[found], axis=1))).sum(axis=1).mean()
+    if strategy == "novel":
+        return -POPULARITY[found].mean()
     if strategy == "calibrated":
         smooth = 0.99 * weights[found].mean(axis=1) + 0.01 * mix
         return -(mix * np.log(np.where(mix > 0, mix, 1) / np.where(mix > 0, smooth, 1))).sum(axis=1).mean()
@@ -97,6 +100,7 @@ def test_more_diversity_costs_relevance_step_by_step(strategy):
             strategy=strategy,
             category_weights=weights,
             history_mix=mix,
+            popularity=POPULARITY,
         )
         relevance.append(kept.mean())
         gained.append(gain(strategy, found, candidates, vectors, weights, mix))
@@ -106,7 +110,7 @@ def test_more_diversity_costs_relevance_step_by_step(strategy):
     assert gained[-1] > gained[0]
 
 
-@pytest.mark.parametrize("strategy", BY_VECTOR)
+@pytest.mark.parametrize("strategy", VECTOR_STRATEGIES)
 def test_one_takes_from_both_clusters(strategy):
     found, _ = rerank_lists(*two_clusters(), k=2, diversity=1, strategy=strategy)
     assert sorted(found[0] // 5) == [0, 1]
@@ -162,6 +166,7 @@ def test_fewer_candidates_than_places_and_empty_slots(strategy):
         k=9,
         diversity=0.5,
         strategy=strategy,
+        popularity=POPULARITY,
         **categories | {"history_mix": mix},
     )
     assert found.shape == (3, 4)
@@ -182,6 +187,7 @@ def test_of_equal_items_the_earlier_is_taken(strategy):
         k=3,
         diversity=0.7,
         strategy=strategy,
+        popularity=np.ones(10, "f4"),
         **by_category(*["war"] * 10),
     )
     assert found.tolist() == [[4, 1, 0]]
@@ -201,7 +207,7 @@ def test_one_user_gets_what_many_get(strategy):
     candidates, scores, vectors, weights, mix = many(n_users=60)
     candidates[7, 5:], scores[7, 5:] = -1, -np.inf
     settings = {"k": 8, "diversity": 0.4, "strategy": strategy, "category_weights": weights}
-    settings |= {"explore": 0.3, "seed": 3}
+    settings |= {"popularity": POPULARITY, "explore": 0.3, "seed": 3}
     together, _ = rerank_lists(candidates, scores, vectors, history_mix=mix, **settings)
     for row in range(60):
         rows = slice(row, row + 1)
@@ -217,6 +223,7 @@ def test_bad_values_are_refused():
         ({"k": 0}, "k: 0 is below 1"),
         ({"strategy": "mrm"}, "strategy: 'mrm' is unknown; give one of mmr, msd"),
         ({"strategy": "calibrated"}, "strategy: 'calibrated' needs categories"),
+        ({"strategy": "novel"}, "strategy: 'novel' needs how often items were taken; give popularity"),
         ({"explore": 2}, r"explore: 2 is not in \[0, 1\]"),
     ):
         with pytest.raises(ValueError, match=message):
