@@ -42,7 +42,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     recommend.add_argument("bundle", help="output folder of a run")
     recommend.add_argument(
-        "--history", required=True, help="item ids, oldest first, with commas between them"
+        "--history",
+        required=True,
+        type=cli_lists.split_ids,
+        help="item ids, oldest first, with commas between them",
     )
     recommend.add_argument("-k", type=int, default=10, help="length of the list (default: %(default)s)")
     recommend.add_argument(
@@ -58,12 +61,42 @@ def _parser() -> argparse.ArgumentParser:
     )
     recommend.add_argument(
         "--shown",
+        type=cli_lists.split_ids,
         help="item ids with commas between them: order these instead, e.g. --history N1,N2 --shown N7,N9;"
         " for a bundle of recipes/shown_lists.py; the history may be ''",
     )
     recommend.add_argument(
         "--explain", action="store_true", help="say under each item which items of the history carried it"
     )
+    recommend.add_argument(
+        "--exclude",
+        type=cli_lists.split_ids,
+        default=[],
+        metavar="ITEMS",
+        help="item ids to leave out, with commas",
+    )
+    recommend.add_argument(
+        "--exclude-categories",
+        type=cli_lists.split_ids,
+        default=[],
+        metavar="NAMES",
+        help="categories to leave out, with commas",
+    )
+    recommend.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        type=_quota,
+        metavar="NAME=LEAST:MOST",
+        help="items of a category in the list, e.g. Drama=2:4, Drama=2: or Drama=:4; may be repeated",
+    )
+    recommend.add_argument(
+        "--explore",
+        type=float,
+        default=0.0,
+        help="share of the list, but for its first place, drawn from further down (default: %(default)s)",
+    )
+    recommend.add_argument("--seed", type=int, default=0, help="of that draw (default: %(default)s)")
     recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
     recommend.set_defaults(run=_recommend)
 
@@ -109,17 +142,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _quota(value: str) -> tuple[str, tuple[int | None, int | None]]:
+    name, equals, limits = value.rpartition("=")
+    least, colon, most = limits.partition(":")
+    try:
+        if not (name and equals and colon):
+            raise ValueError
+        return name, (int(least) if least.strip() else None, int(most) if most.strip() else None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not NAME=LEAST:MOST, e.g. Drama=2:4") from None
+
+
 def _recommend(arguments: argparse.Namespace) -> None:
     if arguments.shown is not None:
         cli_lists.print_shown(arguments)
         return
-    history = [part.strip() for part in arguments.history.split(",") if part.strip()]
     items = lora_rec.load(arguments.bundle).recommend(
-        history,
+        arguments.history,
         k=arguments.k,
         diversity=arguments.diversity,
         strategy=arguments.strategy,
         space=arguments.space,
+        exclude=arguments.exclude,
+        exclude_categories=arguments.exclude_categories,
+        quotas=dict(arguments.quota),
+        explore=arguments.explore,
+        seed=arguments.seed,
         explain=arguments.explain,
     )
     if arguments.json:

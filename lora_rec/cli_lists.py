@@ -80,10 +80,12 @@ def print_shown(arguments: argparse.Namespace) -> None:
     Raises:
         DataError: flags that only choose a list from a catalogue.
     """
-    if arguments.diversity or arguments.strategy:
-        raise DataError("recommend: --diversity and --strategy have no effect with --shown; leave them out")
+    flags = ("diversity", "strategy", "space", "exclude", "exclude_categories", "quota", "explore", "explain")
+    given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(arguments, flag)]
+    if given:
+        raise DataError(f"recommend: no effect with --shown: {', '.join(given)}; leave it out")
     rec = lora_rec.load(arguments.bundle)
-    items = rec.rank_shown(split_ids(arguments.history), shown=split_ids(arguments.shown))
+    items = rec.rank_shown(arguments.history, shown=arguments.shown)
     width = max(len(item.item_id) for item in items)
     for item in items:
         if arguments.json:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
-from lora_rec.schema import Space, Strategy
+from lora_rec.schema import CATEGORY_STRATEGIES, Space, Strategy
 from lora_rec.tower_section import TowerSection
 
 
@@ -177,7 +177,8 @@ class RankingSection:
     diversity: float = 0.3
     """Trade-off of the diverse list in the table: 0 keeps the relevance order, 1 is the most diverse."""
     strategy: Strategy = "mmr"
-    """How the diverse list is chosen; `novel` takes off popularity, the others avoid items that are alike."""
+    """How the diverse list is chosen; `novel` takes off popularity, `xquad` and `calibrated` look at
+    categories, the others avoid items that are alike."""
     space: Space = "text"
     """Vectors that say how alike items are: their texts, who took them (`factors`), or both."""
     n_candidates: int = 100
@@ -186,6 +187,11 @@ class RankingSection:
     """Share of the validation `ndcg` that the bundle's own lists keep: strategy, space and diversity are then
     chosen, the most diverse ones that keep it. None leaves the bundle at the relevance order; `lora-rec
     tune-diversity` chooses later."""
+    category_field: str | None = None
+    """Field of the item table with categories such as genres, for `xquad` and `calibrated`, and for quotas
+    and exclusions when lists are asked for."""
+    category_separator: str = "|"
+    """What parts the categories of one item; an item may have one, several or none."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -195,6 +201,15 @@ class RankingSection:
                 (0 <= self.diversity <= 1, f"diversity: {self.diversity} is not in [0, 1]"),
                 (self.keep is None or 0 < self.keep <= 1, f"keep: {self.keep} is not in (0, 1]"),
                 (self.n_candidates >= self.k, f"n_candidates: {self.n_candidates} is below k {self.k}"),
+                (
+                    self.category_field is not None or self.strategy not in CATEGORY_STRATEGIES,
+                    f"strategy: {self.strategy!r} needs categories; set category_field",
+                ),
+                (
+                    self.category_field is not None or self.category_separator == "|",
+                    "category_separator: has no effect without category_field; leave it out",
+                ),
+                (bool(self.category_separator), "category_separator: empty; give what parts categories"),
             ],
         )
 

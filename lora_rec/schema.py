@@ -12,11 +12,15 @@ from lora_rec.errors import BundleError
 FORMAT_VERSION = 1
 TOWERS = ("user_tower", "item_tower")
 
-Strategy = Literal["mmr", "msd", "dpp", "ssd", "novel"]
+Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated", "novel"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
-"""How a list is re-ranked; here, since recipes, bundles and the command name them."""
+"""How a list is re-ranked, see `rank.strategies`; here, since recipes, bundles and the command name them."""
+CATEGORY_STRATEGIES = ("xquad", "calibrated")
+"""Those that look at categories."""
 NOVEL = "novel"
-"""The strategy that looks at how often items were taken; the others look at vectors."""
+"""The one that looks at how often items were taken."""
+VECTOR_STRATEGIES = tuple(name for name in STRATEGIES if name not in (*CATEGORY_STRATEGIES, NOVEL))
+"""Those that look at vectors, and so in one of `SPACES`."""
 Space = Literal["text", "factors", "both"]
 SPACES: tuple[str, ...] = get_args(Space)
 """The vectors that say how alike two items are, see `rank.spaces`."""
@@ -66,6 +70,10 @@ class RankingManifest:
     """0 keeps the relevance order, 1 is the most diverse."""
     space: str = "text"
     """One of `SPACES`."""
+    category_field: str | None = None
+    """Item field with categories, if there is one."""
+    category_separator: str = "|"
+    """What parts the categories of one item."""
 
 
 @dataclass(frozen=True)

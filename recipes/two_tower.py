@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
-from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.data import prepare_data, prepare_texts, read_categories
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.launch import check_processes, launch
 from lora_rec.pipeline.pictures import check_pictures, draw_ranks
@@ -46,6 +46,7 @@ def run(recipe: Recipe) -> None:
     with stages("data"):
         dataset, split = prepare_data(recipe.data)
         examples, texts = prepare_texts(recipe, dataset, split)
+        categories = read_categories(recipe.ranking, dataset)
         print_once(accelerator, split.report)
     with stages("EASE"):
         ease = choose_linear(split)
@@ -79,7 +80,14 @@ def run(recipe: Recipe) -> None:
         spaces, rulers = make_spaces(item_states, split)
         k, n_candidates = recipe.ranking.k, recipe.ranking.n_candidates
         front = measure_front(
-            fitted, split, spaces, rulers, k=k, n_candidates=n_candidates, show_progress=True
+            fitted,
+            split,
+            spaces,
+            rulers,
+            k=k,
+            n_candidates=n_candidates,
+            categories=categories,
+            show_progress=True,
         )
         own, shown = settings_of(front, recipe.ranking)
         spaces = spaces.counted_anew(split.item_counts(include_validation=True))
@@ -88,7 +96,7 @@ def run(recipe: Recipe) -> None:
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted, spaces, shown, n_candidates=n_candidates)
+        comparison.add_head(fitted, spaces, shown, n_candidates=n_candidates, categories=categories)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     ranks = training.ranks if training.best_epoch > 0 else {}
     with stages("write bundle"):

@@ -127,6 +127,23 @@ def test_a_newer_format_and_no_bundle(copy, tmp_path):
         lora_rec.load(tmp_path / "nothing")
 
 
+def test_a_bundle_from_before_trade_offs_and_categories_loads(copy):
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["ranking"] = {"strategy": "mmr", "n_candidates": 20}
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    rec = lora_rec.load(copy)
+    assert rec.categories is None
+    assert rec.recommend(["i3"], k=5) == rec.recommend(["i3"], k=5, diversity=0)
+
+
+def test_a_run_keeps_its_categories(make_bundle):
+    ranking = {"strategy": "calibrated", "category_field": "title", "category_separator": " "}
+    rec = lora_rec.load(make_bundle("categories", ranking=ranking))
+    assert rec.manifest.ranking.strategy == "calibrated"
+    assert {"war", "love"} < set(rec.categories.names)
+    assert "ranking_head_diverse" in rec.metrics
+
+
 def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

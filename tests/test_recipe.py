@@ -150,6 +150,20 @@ def test_friends_of_tables_and_of_a_publisher_are_accepted():
         build_config(Recipe, both)
 
 
+@pytest.mark.parametrize(
+    ("ranking", "message"),
+    [
+        ({"strategy": "calibrated"}, "strategy: 'calibrated' needs categories; set category_field"),
+        ({"category_separator": ";"}, "category_separator: has no effect without category_field"),
+        ({"category_field": "genres", "category_separator": ""}, "category_separator: empty"),
+        ({"strategy": "mrm"}, "strategy: 'mrm' is not a choice"),
+    ],
+)
+def test_categories_are_named_where_they_are_used(ranking, message):
+    with pytest.raises(RecipeError, match=rf"ranking\.{message}"):
+        build_config(Recipe, MINIMAL | {"ranking": ranking})
+
+
 def test_published_sources_are_accepted():
     for data in (
         {"source": "movielens", "root": "x", "min_rating": "4", "split": "time", "test_quantile": ".95"},

@@ -94,6 +94,8 @@ def export_bundle(
         strategy=recipe.ranking.strategy,
         n_candidates=recipe.ranking.n_candidates,
         space=recipe.ranking.space,
+        category_field=recipe.ranking.category_field,
+        category_separator=recipe.ranking.category_separator,
     )
     manifest = Manifest(
         format_version=FORMAT_VERSION,

@@ -21,7 +21,8 @@ from lora_rec.data.splits import (
     split_randomly,
 )
 from lora_rec.pipeline.social import read_friendships, render_users
-from lora_rec.recipe import DataSection, Recipe
+from lora_rec.rank.categories import Categories
+from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.templates import render_items
 
 if TYPE_CHECKING:
@@ -134,6 +135,19 @@ def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examp
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     example_texts, validation_texts, test_texts = np.split(numbers, cuts)
     return examples, Texts(items, distinct, example_texts, validation_texts, test_texts)
+
+
+def read_categories(section: RankingSection, dataset: Dataset) -> Categories | None:
+    """Reads the items' categories; None where the recipe names no field for them.
+
+    Raises:
+        DataError: the item table lacks the field, or it has too many values for categories.
+    """
+    if section.category_field is None:
+        return None
+    return Categories.of_items(
+        dataset.item_fields, section.category_field, separator=section.category_separator
+    )
 
 
 def number_texts(texts: list[str]) -> tuple[list[str], NDArray[np.int64]]:

@@ -15,6 +15,7 @@ from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.pipeline.tradeoff import lists_by
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
+from lora_rec.rank.categories import Categories
 from lora_rec.rank.linear import LinearModel, decompose
 from lora_rec.rank.search import top_k
 from lora_rec.rank.spaces import ItemSpaces
@@ -83,11 +84,27 @@ class Comparison:
         model = fit_linear(before, ease, n_items=split.n_items)
         self.add("ease", model.user_vectors(test), model.item_vectors())
 
-    def add_head(self, fitted: FittedHead, spaces: ItemSpaces, setting: Point, *, n_candidates: int) -> None:
+    def add_head(
+        self,
+        fitted: FittedHead,
+        spaces: ItemSpaces,
+        setting: Point,
+        *,
+        n_candidates: int,
+        categories: Categories | None = None,
+    ) -> None:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
         pool, scores = fitted.top_k(self.split.test, k=max(self.k, n_candidates))
         self.lists["ranking_head"] = pool[:, : self.k]
-        self.lists["ranking_head_diverse"] = lists_by(spaces, pool, scores, setting, k=self.k)
+        self.lists["ranking_head_diverse"] = lists_by(
+            spaces,
+            pool,
+            scores,
+            setting,
+            k=self.k,
+            category_weights=None if categories is None else categories.weights,
+            history_mix=None if categories is None else categories.mix(self.split.test.histories),
+        )
 
     def table(self) -> dict[str, dict[str, float]]:
         """Gives every metric of every system; `(rare)`: targets with at most two earlier interactions."""

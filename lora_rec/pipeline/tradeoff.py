@@ -14,10 +14,11 @@ from lora_rec.metrics import coverage_at_k, ild_at_k, ndcg_at_k, novelty_at_k, r
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import draw_users
 from lora_rec.pipeline.spaces import Rulers
+from lora_rec.rank.categories import Categories
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import PLAIN, Front, Point
 from lora_rec.recipe import RankingSection
-from lora_rec.schema import NOVEL, STRATEGIES
+from lora_rec.schema import CATEGORY_STRATEGIES, STRATEGIES, VECTOR_STRATEGIES
 
 _Array = NDArray[np.float32]
 _Ints = NDArray[np.int64]
@@ -38,6 +39,7 @@ def measure_front(
     *,
     k: int,
     n_candidates: int,
+    categories: Categories | None = None,
     strategies: Sequence[str] = STRATEGIES,
     show_progress: bool = False,
 ) -> Front:
@@ -50,6 +52,7 @@ def measure_front(
         rulers: what its lists are judged by.
         k: list length.
         n_candidates: best items by relevance that re-ranking chooses from.
+        categories: of the items; without them the strategies that look at them are left out.
         strategies: of `schema.STRATEGIES`.
         show_progress: a bar.
     """
@@ -63,6 +66,8 @@ def measure_front(
         scores,
         measure,
         k=k,
+        category_weights=None if categories is None else categories.weights,
+        history_mix=None if categories is None else categories.mix(judged.histories),
         strategies=strategies,
         show_progress=show_progress,
     )
@@ -102,6 +107,8 @@ def sweep(
     measure: Measure,
     *,
     k: int,
+    category_weights: _Array | None = None,
+    history_mix: _Array | None = None,
     strategies: Sequence[str] = STRATEGIES,
     show_progress: bool = False,
 ) -> Front:
@@ -115,6 +122,8 @@ def sweep(
         scores: (U, N).
         measure: of lists (U, k).
         k: list length.
+        category_weights: (N, C), see `rerank_lists`; without them no strategy that looks at them is measured.
+        history_mix: (U, C), for the same.
         strategies: of `schema.STRATEGIES`.
         show_progress: a bar.
     """
@@ -128,16 +137,24 @@ def sweep(
     curves = [
         (strategy, space)
         for strategy in strategies
-        for space in (spaces.names[:1] if strategy == NOVEL else spaces.names)
+        if category_weights is not None or strategy not in CATEGORY_STRATEGIES
+        for space in (spaces.names if strategy in VECTOR_STRATEGIES else spaces.names[:1])
     ]
     points: list[Point] = []
     for strategy, space in tqdm(curves, desc="trade-off", disable=not show_progress):
 
         def point(diversity: float, strategy: str = strategy, space: str = space) -> Point:
-            lists, _ = spaces.choose(
-                candidates, scores, k=k, diversity=diversity, strategy=strategy, space=space
+            setting = Point(strategy, space, diversity, {})
+            lists = lists_by(
+                spaces,
+                candidates,
+                scores,
+                setting,
+                k=k,
+                category_weights=category_weights,
+                history_mix=history_mix,
             )
-            return Point(strategy, space, diversity, measure(lists))
+            return replace(setting, values=measure(lists))
 
         points += _curve(front, point)
     return replace(front, points=tuple(points))
@@ -171,8 +188,17 @@ def settings_of(front: Front, section: RankingSection) -> tuple[Point, Point]:
     return front.plain, Point(section.strategy, section.space, section.diversity, {})
 
 
-def lists_by(spaces: ItemSpaces, candidates: _Ints, scores: _Array, setting: Point, *, k: int) -> _Ints:
-    """Gives the lists (U, k) of a setting."""
+def lists_by(
+    spaces: ItemSpaces,
+    candidates: _Ints,
+    scores: _Array,
+    setting: Point,
+    *,
+    k: int,
+    category_weights: _Array | None = None,
+    history_mix: _Array | None = None,
+) -> _Ints:
+    """Gives the lists (U, k) of a setting; see `ItemSpaces.choose`."""
     if setting.strategy == PLAIN:
         return candidates[:, :k]
     return spaces.choose(
@@ -182,4 +208,6 @@ def lists_by(spaces: ItemSpaces, candidates: _Ints, scores: _Array, setting: Poi
         diversity=setting.diversity,
         strategy=setting.strategy,
         space=setting.space,
+        category_weights=category_weights,
+        history_mix=history_mix,
     )[0]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from lora_rec.errors import BundleError
 from lora_rec.rank.rerank import rerank_lists
-from lora_rec.schema import NOVEL, SPACES
+from lora_rec.rank.rules import Quotas
+from lora_rec.schema import NOVEL, SPACES, VECTOR_STRATEGIES
 
 _Array = NDArray[np.float32]
 _Ints = NDArray[np.int64]
@@ -95,8 +96,13 @@ class ItemSpaces:
         diversity: float,
         strategy: str,
         space: str,
+        category_weights: _Array | None = None,
+        history_mix: _Array | None = None,
+        quotas: Quotas | None = None,
+        explore: float = 0.0,
+        seed: int = 0,
     ) -> tuple[_Ints, _Array]:
-        """Chooses k of each user's candidates for relevance and diversity; the best stands first.
+        """Chooses k of each user's candidates for relevance and diversity, in the order of relevance.
 
         Diversity decides which items are in a list, relevance in which order they stand: neither variety nor
         coverage of a list depends on its order, and the same items in order of relevance have more `ndcg`
@@ -108,7 +114,13 @@ class ItemSpaces:
             k: list length.
             diversity: 0 keeps the relevance order exactly, 1 is the most diverse.
             strategy: one of `schema.STRATEGIES`.
-            space: one of `schema.SPACES`; `novel` does not look at it.
+            space: one of `schema.SPACES`, for `schema.VECTOR_STRATEGIES`; the others do not look at it.
+            category_weights: (n_items, C), for `schema.CATEGORY_STRATEGIES`; see `rerank_lists`.
+            history_mix: (U, C), for the same.
+            quotas: hold in every list.
+            explore: share of the places, never the first, that is drawn from the candidates below the list;
+                what is drawn stands where it was drawn to.
+            seed: of that draw.
 
         Returns:
             Items and their relevance, (U, min(k, N)); -1 and -inf where a list ends early.
@@ -116,18 +128,26 @@ class ItemSpaces:
         Raises:
             BundleError: there is nothing to look at; see `vectors`.
             ValueError: see `rerank_lists`.
+            DataError: quotas cannot be met.
         """
-        if strategy == NOVEL:
-            if self.popularity is None:
-                raise BundleError(f"strategy: this bundle cannot tell {NOVEL!r} items; run its recipe again")
-            items, kept = choose_novel(candidates, scores, self.popularity, k=k, diversity=diversity)
-        else:
-            vectors = self.vectors(space)
-            items, kept = rerank_lists(
-                candidates, scores, vectors, k=k, diversity=diversity, strategy=strategy
-            )
-        order = np.argsort(-kept, axis=1, kind="stable")
-        return np.take_along_axis(items, order, axis=1), np.take_along_axis(kept, order, axis=1)
+        if diversity > 0 and strategy == NOVEL and self.popularity is None:
+            raise BundleError(f"strategy: this bundle cannot tell {NOVEL!r} items; run its recipe again")
+        seen = diversity > 0 and strategy in VECTOR_STRATEGIES
+        return rerank_lists(
+            candidates,
+            scores,
+            self.vectors(space) if seen else self.text,
+            k=k,
+            diversity=diversity,
+            strategy=strategy,
+            category_weights=category_weights,
+            history_mix=history_mix,
+            popularity=self.popularity,
+            by_relevance=True,
+            quotas=quotas,
+            explore=explore,
+            seed=seed,
+        )
 
 
 def popularity_of(counts: NDArray[np.int64]) -> _Array:
@@ -138,42 +158,3 @@ def popularity_of(counts: NDArray[np.int64]) -> _Array:
     """
     logs = np.log1p(counts)
     return (logs / max(float(logs.max(initial=0.0)), 1e-12)).astype(np.float32)
-
-
-def choose_novel(
-    candidates: _Ints, scores: _Array, popularity: _Array, *, k: int, diversity: float
-) -> tuple[_Ints, _Array]:
-    """Chooses the k candidates with the largest (1 - d) relevance - d popularity.
-
-    Args:
-        candidates: (U, N), items by relevance, best first; -1 for empty slots at the end.
-        scores: (U, N), their relevance; scaled to 0..1 over the candidates.
-        popularity: (n_items,), within 0..1.
-        k: list length.
-        diversity: d.
-
-    Returns:
-        Items and their relevance, (U, min(k, N)), best first by that; -1 and -inf where a list ends early.
-
-    Raises:
-        ValueError: diversity is outside 0..1.
-
-    >>> items, _ = choose_novel(
-    ...     np.array([[0, 1, 2]]), np.array([[9, 8, 1]], "f4"), np.array([1, 0, 0], "f4"), k=2, diversity=0.5
-    ... )
-    >>> items.tolist()
-    [[1, 0]]
-    """
-    if not 0 <= diversity <= 1:
-        raise ValueError(f"diversity: {diversity} is not in [0, 1]")
-    present = candidates >= 0
-    high = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=present)
-    low = np.min(scores, axis=1, keepdims=True, initial=np.inf, where=present)
-    spread = np.where(high > low, high - low, 1)
-    relevance = np.where(present, (scores - low) / spread, 0)
-    traded = (1 - diversity) * relevance - diversity * popularity[np.maximum(candidates, 0)]
-    traded[~present] = -np.inf
-    places = np.argsort(-traded, axis=1, kind="stable")[:, :k]
-    items = np.take_along_axis(candidates, places, axis=1)
-    kept = np.take_along_axis(scores, places, axis=1)
-    return items, np.where(items >= 0, kept, np.float32(-np.inf))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lora_rec.errors import BundleError
-from lora_rec.schema import RankingManifest
+from lora_rec.schema import VECTOR_STRATEGIES, RankingManifest
 
 MEASUREMENTS = "diversity.json"
 MEASURES = ("ild", "ild_text", "coverage", "novelty")
@@ -30,7 +30,7 @@ class Point:
     @property
     def line(self) -> str:
         """What changes along one curve of the front, as text."""
-        return self.strategy if self.strategy in (PLAIN, "novel") else f"{self.strategy}, {self.space}"
+        return f"{self.strategy}, {self.space}" if self.strategy in VECTOR_STRATEGIES else self.strategy
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ N_USERS, N_ITEMS = 40, 20
 CLUSTERS = np.repeat(np.eye(2, dtype="f4"), N_ITEMS // 2, axis=0)
 
 
-def front_of(targets, strategies=("msd",)):
+def front_of(targets, strategies=("msd",), **categories):
     """Everybody's candidates are the first cluster, then the second."""
     candidates = np.tile(np.arange(N_ITEMS), (N_USERS, 1))
     scores = np.tile(np.linspace(1, 0, N_ITEMS, dtype="f4"), (N_USERS, 1))
@@ -27,7 +27,7 @@ def front_of(targets, strategies=("msd",)):
     counts = np.arange(N_ITEMS, 0, -1)
     measure = measure_of(judged, Rulers(CLUSTERS, CLUSTERS), counts, n_users=N_USERS, k=4)
     spaces = ItemSpaces(CLUSTERS, CLUSTERS, popularity_of(counts))
-    return sweep(spaces, candidates, scores, measure, k=4, strategies=strategies)
+    return sweep(spaces, candidates, scores, measure, k=4, strategies=strategies, **categories)
 
 
 def test_variety_that_everybody_wants_costs_nothing():
@@ -63,6 +63,17 @@ def test_novel_is_measured_once_and_covers_more():
     front = front_of([[0, 19]] * N_USERS, strategies=("novel",))
     assert {p.line for p in front.points} == {"novel"}
     assert max(p.values["novelty"] for p in front.points) > front.plain.values["novelty"]
+
+
+def test_strategies_of_categories_are_measured_where_there_are_any():
+    alone = front_of([[0, 10]] * N_USERS, strategies=("calibrated",))
+    assert alone.points == ()
+    mix = np.full((N_USERS, 2), 0.5, "f4")
+    front = front_of(
+        [[0, 10]] * N_USERS, strategies=("calibrated",), category_weights=CLUSTERS, history_mix=mix
+    )
+    assert {p.line for p in front.points} == {"calibrated"}
+    assert front.most_diverse(keep=1.0).values["ild"] == pytest.approx(2 / 3)
 
 
 def test_without_keep_the_bundle_keeps_the_relevance_order():
