@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-quality \
+.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-quality \
 	benchmark-quality-env benchmark-diversity readme clean help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test-gpu     the same tests on a CUDA device, and a 1B-class model in bf16, 8 and 4 bit"
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
+	@echo "make benchmark-lists   time of re-ranking, beside pyversity's"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
 	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
 	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
@@ -61,6 +62,9 @@ benchmark: $(VENV)/.quickstart
 DATA_ROOT ?= ../shared/data
 benchmark-adapters: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/adapters.py --data-root $(DATA_ROOT)
+
+benchmark-lists: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerank_speed.py
 
 # Without the peers' environments their rows stay as they were.
 PEERS := .venv-peers

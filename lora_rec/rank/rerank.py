@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from lora_rec.rank.pool import Objective, Pool
 from lora_rec.rank.rules import QuotaCount, Quotas, explore_below
-from lora_rec.rank.strategies import OBJECTIVES, RelevanceOrder
+from lora_rec.rank.strategies import CEILINGS, OBJECTIVES, RelevanceOrder
 from lora_rec.schema import CATEGORY_STRATEGIES, NOVEL, STRATEGIES, VECTOR_STRATEGIES
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
 _FLOATS_PER_STEP = 2**19
 """Users are taken together as long as what is read at every place stays in a core's cache (2 MB)."""
+_FOREMOST = 4
+"""Candidates for each place that are looked at first, where a strategy can tell if they settle the list."""
 _TIE = np.float32(1e-6)
 """Scores that differ by less are equal: rounding would else choose among copies of one item."""
 
@@ -60,7 +62,7 @@ def rerank_lists(
 
     Raises:
         ValueError: a number is out of range, shapes differ, the strategy is unknown or lacks categories or
-            popularity, or a score or vector of a candidate is not finite.
+            popularity, or a candidate's score, or a vector that is looked at, is not finite.
         DataError: quotas cannot be met.
     """
     check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
@@ -83,18 +85,22 @@ def rerank_lists(
         objective = OBJECTIVES[strategy] if diversity > 0 else RelevanceOrder
         width = vectors.shape[1] + weights.shape[1] + k
         width += candidates.shape[1] if strategy == "cover" else 0
-        for rows in _steps(len(candidates), size=_FLOATS_PER_STEP // (candidates.shape[1] * width)):
-            pool = _pool(
-                candidates[rows],
-                scores[rows],
+
+        def gather(users: _Ints, n: int) -> Pool:
+            return _pool(
+                candidates[users],
+                scores[users],
                 vectors,
                 weights,
-                mix[rows],
+                mix[users],
                 popularity if diversity > 0 and strategy == NOVEL else None,
+                n=n,
                 k=places.shape[1],
                 diversity=diversity,
             )
-            places[rows] = _choose(pool, objective, candidates[rows], quotas)
+
+        ceiling = CEILINGS.get(strategy) if diversity > 0 and quotas is None else None
+        _fill(places, candidates, gather, objective, ceiling, quotas, floats=width)
         if by_relevance:
             # The candidates are in this order; as an unsigned number, -1 is the last.
             places = np.sort(places.astype(np.uint64), axis=1).astype(np.int64)
@@ -133,8 +139,45 @@ def _check(candidates: _Ints, scores: _Floats, item_vectors: NDArray[np.floating
         raise ValueError("scores: a candidate's score is not finite")
 
 
-def _steps(n: int, *, size: int) -> list[slice]:
-    return [slice(start, start + max(1, size)) for start in range(0, n, max(1, size))]
+def _fill(
+    places: _Ints,
+    candidates: _Ints,
+    gather: Callable[[_Ints, int], Pool],
+    objective: Callable[[Pool], Objective],
+    ceiling: Callable[[Pool], _Floats] | None,
+    quotas: Quotas | None,
+    *,
+    floats: int,
+) -> None:
+    """Fills in which candidate is at which place, (U, K); -1 stays where a list ends early.
+
+    Where a strategy knows a ceiling, the foremost candidates are looked at alone first, and the lists which
+    these cannot settle are chosen among all.
+
+    Args:
+        places: (U, K), all -1.
+        candidates: (U, N).
+        gather: gives the first so many candidates of some users.
+        objective: of the strategy.
+        ceiling: of the strategy, if it has one.
+        quotas: of every list.
+        floats: what is read of a candidate at every place.
+    """
+    n, foremost = candidates.shape[1], _FOREMOST * places.shape[1]
+    users = np.arange(len(candidates))
+    for size in (n,) if ceiling is None or 2 * foremost > n else (foremost, n):
+        step = max(1, _FLOATS_PER_STEP // (size * floats))
+        unsettled = [users[:0]]
+        for rows in (users[start : start + step] for start in range(0, len(users), step)):
+            pool = gather(rows, size)
+            if quotas is not None:
+                places[rows] = _within_quotas(pool, objective, candidates[rows], quotas)
+                continue
+            floor = None if ceiling is None or size == n else ceiling(pool)
+            places[rows], gains = _greedy(pool, objective(pool), None, floor=floor)
+            if floor is not None:
+                unsettled.append(rows[gains.min(axis=1) < floor])
+        users = np.concatenate(unsettled)
 
 
 def _pool(
@@ -145,13 +188,14 @@ def _pool(
     mix: _Floats,
     popularity: _Floats | None,
     *,
+    n: int,
     k: int,
     diversity: float,
 ) -> Pool:
-    """Gathers what the strategies look at; checks vectors by their norms, which are needed anyway."""
+    """Gathers what the strategies look at in the first n candidates; checks vectors by their norms."""
     present = candidates >= 0
-    missing = ~present
-    places = np.maximum(candidates, 0)
+    missing = ~present[:, :n]
+    places = np.maximum(candidates[:, :n], 0)
     high = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=present)
     low = np.min(scores, axis=1, keepdims=True, initial=np.inf, where=present)
     spread = np.where(high > low, high - low, 1)
@@ -171,25 +215,29 @@ def _pool(
     return Pool(relevance, present, k, np.float32(diversity), vectors, weights, mix, known, users)
 
 
-def _choose(
-    pool: Pool, objective: Callable[[Pool], Objective], candidates: _Ints, quotas: Quotas | None
+def _within_quotas(
+    pool: Pool, objective: Callable[[Pool], Objective], candidates: _Ints, quotas: Quotas
 ) -> _Ints:
-    """Gives which candidate is at which place, (U, K); -1 where a list ends early."""
-    if quotas is None:
-        return _greedy(pool, objective(pool), None)
     count = QuotaCount(quotas, candidates, least_first=np.zeros(len(candidates), dtype=bool))
-    places = _greedy(pool, objective(pool), count)
+    places, _ = _greedy(pool, objective(pool), count)
     failed: NDArray[np.bool_] = np.any(count.missing, axis=1)  # type: ignore[assignment]
     if failed.any():
         # Items of two categories filled one of them up before the other had enough.
         count = QuotaCount(quotas, candidates, least_first=failed)
-        places = _greedy(pool, objective(pool), count)
+        places, _ = _greedy(pool, objective(pool), count)
         count.check()
     return places
 
 
-def _greedy(pool: Pool, objective: Objective, quotas: QuotaCount | None) -> _Ints:
-    places = np.full((len(pool.relevance), pool.k), -1, dtype=np.int64)
+def _greedy(
+    pool: Pool, objective: Objective, quotas: QuotaCount | None, *, floor: _Floats | None = None
+) -> tuple[_Ints, _Floats]:
+    """Gives which candidate is at which place, and the score that it had there, both (U, K).
+
+    Once all scores are below their floor (U,), the rest of the lists is of no use and left out.
+    """
+    places = np.empty((len(pool.users), pool.k), dtype=np.int64)
+    gains = np.full((len(pool.users), pool.k), -np.inf, dtype=np.float32)
     # Added to the scores: taken and missing candidates are out of the question.
     barred = np.where(pool.present, 0, -np.inf).astype(np.float32)
     n_places = np.minimum(pool.present.sum(axis=1), pool.k)
@@ -198,15 +246,15 @@ def _greedy(pool: Pool, objective: Objective, quotas: QuotaCount | None) -> _Int
         scores += barred
         if quotas is not None:
             scores[quotas.blocked(places_left=n_places - place)] = -np.inf
-        best = scores.max(axis=1, keepdims=True)
-        taken = (scores >= best - _TIE * np.maximum(1, np.abs(best))).argmax(axis=1)
-        found = best[:, 0] > -np.inf
-        if not found.any():
+        gains[:, place] = best = np.maximum.reduce(scores, axis=1)
+        if floor is not None and (best < floor).all():
             break
-        places[:, place] = np.where(found, taken, -1)
+        tied = best - _TIE * np.maximum(1, np.abs(best))
+        places[:, place] = taken = (scores >= tied[:, None]).argmax(axis=1)
         barred[pool.users, taken] = -np.inf
         if quotas is not None:
-            quotas.take(taken, found)
+            quotas.take(taken, best > -np.inf)
         if place + 1 < pool.k:
             objective.take(taken)
-    return places
+    places[np.isneginf(gains)] = -1  # nothing was left to take
+    return places, gains

@@ -52,7 +52,9 @@ class MaximalMarginalRelevance:
 
     def scores(self) -> _Array:
         """Relevance less the nearest of the list."""
-        return self._relevance - self._pool.diversity * self._nearest
+        scores = self._nearest * -self._pool.diversity
+        scores += self._relevance
+        return scores
 
     def take(self, taken: NDArray[np.int64]) -> None:
         """Updates the nearest."""
@@ -76,7 +78,9 @@ class MaxSumDistance:
 
     def take(self, taken: NDArray[np.int64]) -> None:
         """Adds the distances to one more item."""
-        self._scores += self._pool.diversity * (1 - self._pool.cosines(taken))
+        distances = 1 - self._pool.cosines(taken)
+        distances *= self._pool.diversity
+        self._scores += distances
 
 
 class _Residuals:
@@ -93,16 +97,17 @@ class _Residuals:
         self._n_taken = 0
 
     def take(self, taken: NDArray[np.int64], products: _Array) -> None:
-        """Projects out one more item, given its dot products (U, N) with all."""
+        """Projects out one more item, given its dot products (U, N) with all, which are changed."""
         users, n = np.arange(len(taken)), self._n_taken
         if n:
             known = self._factor[:, :n]
-            products = products - np.matmul(known[users, :, taken][:, None, :], known)[:, 0]
+            products -= np.matmul(known[users, :, taken][:, None, :], known)[:, 0]
         left = self.squared[users, taken][:, None]
-        new = np.where(left > _NOTHING_NEW, products / np.sqrt(np.maximum(left, _NOTHING_NEW)), 0)
-        self._factor[:, n] = new
+        # What adds nothing new is not divided by next to nothing.
+        scale = np.where(left > _NOTHING_NEW, 1 / np.sqrt(np.maximum(left, _NOTHING_NEW)), 0)
+        new = np.multiply(products, scale, out=self._factor[:, n])
         self._n_taken += 1
-        self.squared -= np.square(new)
+        self.squared -= new * new
         np.maximum(self.squared, 0, out=self.squared)
 
 
@@ -116,12 +121,15 @@ class DeterminantalPointProcess:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._log_weights = 2 * (1 - pool.diversity) * pool.standard_relevance()
+        self._log_weights = 2 * (1 - pool.diversity) * pool.standard_relevance()[:, : pool.relevance.shape[1]]
         self._residuals = _Residuals(np.ones_like(pool.relevance), k=pool.k)
 
     def scores(self) -> _Array:
         """Log of the gain; items that add nothing new go by relevance."""
-        return self._log_weights + np.log(np.maximum(self._residuals.squared, _NOTHING_NEW))
+        gains = np.maximum(self._residuals.squared, _NOTHING_NEW)
+        np.log(gains, out=gains)
+        gains += self._log_weights
+        return gains
 
     def take(self, taken: NDArray[np.int64]) -> None:
         """Projects the item out."""
@@ -240,7 +248,7 @@ class Novelty:
     """(1 - d) relevance - d popularity: what few took.
 
     >>> pool = Pool(
-    ...     relevance=np.array([[1, 0.5, 0]], "f4"), present=np.ones((1, 3), bool), k=2,
+    ...     every_relevance=np.array([[1, 0.5, 0]], "f4"), every_present=np.ones((1, 3), bool), k=2,
     ...     diversity=np.float32(0.5), vectors=np.zeros((1, 3, 0)), categories=np.zeros((1, 3, 0)),
     ...     mix=np.zeros((1, 0), "f4"), popularity=np.array([[1, 0, 0]], "f4"), users=np.arange(1),
     ... )
@@ -258,6 +266,18 @@ class Novelty:
     def take(self, taken: NDArray[np.int64]) -> None:
         """Changes nothing: what is in the list makes no item more novel."""
 
+
+def _mmr_ceiling(pool: Pool) -> _Array:
+    return (1 - pool.diversity) * pool.highest_beyond(pool.every_relevance)
+
+
+def _dpp_ceiling(pool: Pool) -> _Array:
+    return 2 * (1 - pool.diversity) * pool.highest_beyond(pool.standard_relevance())
+
+
+CEILINGS: dict[str, Callable[[Pool], _Array]] = {"mmr": _mmr_ceiling, "dpp": _dpp_ceiling}
+"""What no candidate beyond the pool scores more than, (U,), where scores only fall as the list grows: a list
+that stays above it is what all candidates would give."""
 
 OBJECTIVES: dict[str, Callable[[Pool], Objective]] = {
     "mmr": MaximalMarginalRelevance,
