@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-quality \
-	benchmark-quality-env readme clean help
+.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-quality \
+	benchmark-quality-env benchmark-diversity readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
@@ -14,7 +14,9 @@ help:
 	@echo "make test-gpu     the same tests on a CUDA device, and a 1B-class model in bf16, 8 and 4 bit"
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
+	@echo "make benchmark-lists   time of re-ranking, beside pyversity's"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
+	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
 	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
 	@echo "make readme       put the results into README.md"
 
@@ -61,6 +63,9 @@ DATA_ROOT ?= ../shared/data
 benchmark-adapters: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/adapters.py --data-root $(DATA_ROOT)
 
+benchmark-lists: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerank_speed.py
+
 # Without the peers' environments their rows stay as they were.
 PEERS := .venv-peers
 SENTENCES := .venv-sentences
@@ -68,6 +73,9 @@ benchmark-quality: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/quality.py --data-root $(DATA_ROOT) \
 		$$(test ! -e $(PEERS)/.done || echo --peers-python $(PEERS)/bin/python) \
 		$$(test ! -e $(SENTENCES)/.done || echo --sentences-python $(SENTENCES)/bin/python)
+
+benchmark-diversity: $(VENV)/.quickstart
+	$(BIN)/python benchmarks/diversity.py --data-root $(DATA_ROOT)
 
 benchmark-quality-env: $(PEERS)/.done $(SENTENCES)/.done
 

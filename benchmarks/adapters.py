@@ -265,11 +265,13 @@ def rows_of(case: str, runs: Runs, others: dict[str, Runs], *, planned: float) -
         ("share_of_frozen", "none"),
     ):
         if reference in others:
-            ratios = [a["ndcg@10"] / b["ndcg@10"] for a, b in zip(runs, others[reference], strict=True)]
-            means = [statistics.mean(run["ndcg@10"] for run in part) for part in (runs, others[reference])]
+            beside = others[reference][: len(runs)]  # a case may have run with the first seed alone
+            ratios = [a["ndcg@10"] / b["ndcg@10"] for a, b in zip(runs, beside, strict=True)]
+            means = [statistics.mean(run["ndcg@10"] for run in part) for part in (runs, beside)]
             rows.append(row("adapters", case, "lora_rec", name, ratios, value=means[0] / means[1]))
     if "lora" in others:
-        ratios = [a["step_seconds"] / b["step_seconds"] for a, b in zip(runs, others["lora"], strict=True)]
+        beside = others["lora"][: len(runs)]
+        ratios = [a["step_seconds"] / b["step_seconds"] for a, b in zip(runs, beside, strict=True)]
         rows.append(
             row("adapters", case, "lora_rec", "step_time_over_lora", ratios, value=statistics.median(ratios))
         )
@@ -286,6 +288,13 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument(
+        "--first-seed-only",
+        nargs="+",
+        choices=list(CASES),
+        default=[],
+        help="cases that run once, to save time",
+    )
     parser.add_argument(
         "--runs", type=Path, default=ROOT / "runs" / "adapters", help="what is done is kept here"
     )
@@ -312,12 +321,15 @@ def main() -> None:
     of_family = dict(zip(families, chosen, strict=True))
     rates = {case: of_family[family_of(case)] for case in arguments.cases}
     runs: dict[str, Runs] = {case: [] for case in arguments.cases}
-    for seed in arguments.seeds:
-        done = pool.map(lambda c, s=seed: run_apart(c, s, folder, learning_rate=rates[c]), arguments.cases)
-        for case, numbers in zip(arguments.cases, done, strict=True):
+    for place, seed in enumerate(arguments.seeds):
+        cases = [c for c in arguments.cases if place == 0 or c not in arguments.first_seed_only]
+        done = pool.map(lambda c, s=seed: run_apart(c, s, folder, learning_rate=rates[c]), cases)
+        for case, numbers in zip(cases, done, strict=True):
             runs[case].append(numbers)
             print(f"{case}, seed {seed}: ndcg@10 {numbers['ndcg@10']:.4f}", flush=True)
     command = "python benchmarks/adapters.py --data-root DATA --seeds " + " ".join(map(str, arguments.seeds))
+    if arguments.first_seed_only:
+        command += " --first-seed-only " + " ".join(arguments.first_seed_only)
     header = header_of("adapters", command) | {"seeds": arguments.seeds, "learning_rates": rates}
     rows = [r for case in runs for r in rows_of(case, runs[case], runs, planned=planned_gb(case, folder))]
     write_rows("adapters", header, rows)

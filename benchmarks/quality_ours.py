@@ -55,7 +55,7 @@ def run_candidates(prepared: Prepared, seed: int, trials: int) -> Answer:
 
 
 @lru_cache(maxsize=1)
-def _linear(prepared: RankingSet, n_fits: int) -> ChosenLinear:
+def choose_linear_part(prepared: RankingSet, n_fits: int) -> ChosenLinear:
     """Chooses the linear part, which draws no numbers, once for all seeds."""
     n_neighbours, text = HeadSection.n_neighbours, centre(prepared.item_vectors)
     return choose_item_item(prepared.split, text_vectors=text, n_neighbours=n_neighbours, n_fits=n_fits)
@@ -63,7 +63,7 @@ def _linear(prepared: RankingSet, n_fits: int) -> ChosenLinear:
 
 def _run(prepared: Prepared, section: HeadSection, seed: int) -> Answer:
     assert isinstance(prepared, RankingSet)  # see `_needs_lists`
-    linear = _linear(prepared, section.n_fits)
+    linear = choose_linear_part(prepared, section.n_fits)
     text = centre(prepared.item_vectors)
     fitted = fit_on_texts(section, text, prepared.split, linear=linear, seed=seed)
     return _answer(prepared, fitted, section.n_fits)

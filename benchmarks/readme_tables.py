@@ -113,12 +113,13 @@ def adapters_table() -> str:
         lines.append(f"| `{case}` | " + " | ".join(values) + " |")
     seeds = ", ".join(map(str, header["seeds"]))
     source = f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds}."
-    picture = "![ndcg@10 against the share of trained parameters](benchmarks/results/adapters.png)"
+    picture = "![ndcg@10 of each adapter, and what it trains](benchmarks/results/adapters.png)"
     return "\n".join([*lines, "", picture, "", source])
 
 
 def _share(row: dict[str, float]) -> str:
-    return f"{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+    spread = f" ({row['low']:.3f}–{row['high']:.3f})" if row["n"] > 1 else ""
+    return f"{row['value']:.3f}{spread}"
 
 
 ADAPTER_COLUMNS: tuple[tuple[str, Callable[[dict[str, float]], str]], ...] = (
@@ -133,8 +134,45 @@ ADAPTER_COLUMNS: tuple[tuple[str, Callable[[dict[str, float]], str]], ...] = (
 )
 
 
+DIVERSITY_ROWS = (
+    ("most `ild@10` at 95 %", "most_ild_at_95"),
+    ("most coverage at 95 %", "most_coverage_at_95"),
+    ("better in both", "best_ndcg"),
+)
+DIVERSITY_COLUMNS = ("ndcg_kept", "ild_gain", "ild_text_gain", "coverage_gain", "novelty_gain")
+
+
+def diversity_table() -> str:
+    """Gives a row per set and setting, with its interval over users, and the picture of the fronts."""
+    header, *rows = json.loads((RESULTS / "diversity.json").read_text(encoding="utf-8"))
+    cells = {(row["case"], row["system"], row["metric"]): row for row in rows}
+    names = ["`ndcg@10` kept", "`ild@10`", "`ild@10` by text", "coverage", "novelty"]
+    lines = [
+        "| set | chosen for | setting | " + " | ".join(names) + " |",
+        "| :-- | :-- | :-- |" + " --: |" * 5,
+    ]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        for name, system in DIVERSITY_ROWS:
+            found = [cells[case, system, f"{metric} over users"] for metric in DIVERSITY_COLUMNS]
+            values = [_share(found[0]), *(_gain(row) for row in found[1:])]
+            setting = ", ".join(dict.fromkeys(f"`{seed[system]}`" for seed in header["chosen"][case]))
+            lines.append(f"| {case} | {name} | {setting} | " + " | ".join(values) + " |")
+    seeds = ", ".join(map(str, header["seeds"]))
+    head = "the linear part alone" if header["linear"] else "the whole head"
+    source = (
+        f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds}, {head},"
+        f" {header['candidates']} candidates."
+    )
+    picture = "![ndcg@10 against diversity on validation users](benchmarks/results/diversity.png)"
+    return "\n".join([*lines, "", picture, "", source])
+
+
+def _gain(row: dict[str, float]) -> str:
+    return f"{row['value']:+.0%} ({row['low']:+.0%} to {row['high']:+.0%})"
+
+
 def draw_adapters(file: Path) -> None:
-    """Draws quality against the share of trained parameters, the range of the seeds as bars."""
+    """Draws a line per case, by quality, with its share of trained parameters and the range of the seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -142,26 +180,30 @@ def draw_adapters(file: Path) -> None:
 
     _, *rows = json.loads((RESULTS / "adapters.json").read_text(encoding="utf-8"))
     cells = {(row["case"], row["metric"]): row for row in rows}
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
-    for case in dict.fromkeys(row["case"] for row in rows):
-        quality, share = cells[case, "ndcg@10"], cells[case, "trainable_share"]["value"]
-        if case == "none":
-            axes.axhspan(quality["low"], quality["high"], color="0.9")
-            axes.axhline(quality["value"], color="0.5", linestyle="--")
-            axes.annotate("frozen", (0.01, quality["value"]), xycoords=("axes fraction", "data"), va="bottom")
-            continue
+    cases = sorted(dict.fromkeys(row["case"] for row in rows), key=lambda c: cells[c, "ndcg@10"]["value"])
+    figure, axes = plt.subplots(figsize=(9, 0.6 + 0.3 * len(cases)), layout="constrained")
+    for place, case in enumerate(cases):
+        quality = cells[case, "ndcg@10"]
         bars = [[quality["value"] - quality["low"]], [quality["high"] - quality["value"]]]
-        color = "tab:red" if case == "full" else "tab:green" if "bit" in case else "tab:blue"
-        axes.errorbar(share, quality["value"], yerr=bars, fmt="o", color=color, alpha=0.8)
-        axes.annotate(case, (share, quality["value"]), xytext=(4, 3), textcoords="offset points", fontsize=8)
-    axes.set_xscale("log")
-    axes.set_xlabel("share of the parameters that are trained")
-    axes.set_ylabel("ndcg@10 of the trained towers")
+        controls = {"none": "0.4", "full": "tab:red"}
+        color = controls.get(case, "tab:green" if "bit" in case else "tab:blue")
+        axes.errorbar(quality["value"], place, xerr=bars, fmt="o", color=color, alpha=0.8)
+        if case in controls:
+            axes.axvline(quality["value"], color=color, linestyle="--", linewidth=0.8)
+    shares = [f"{case}  ({cells[case, 'trainable_share']['value']:.3%})" for case in cases]
+    axes.set_yticks(range(len(cases)), shares)
+    axes.set_xlabel("ndcg@10 of the trained towers; bars: lowest to highest seed, a point without: one seed")
+    axes.set_title("adapter (share of the parameters that are trained)", fontsize=10)
     figure.savefig(file, dpi=110, metadata={"Software": ""})
     plt.close(figure)
 
 
-TABLES = {"quickstart_quality": quality_table, "quality": sets_table, "adapters": adapters_table}
+TABLES = {
+    "quickstart_quality": quality_table,
+    "quality": sets_table,
+    "diversity": diversity_table,
+    "adapters": adapters_table,
+}
 
 
 def fill(text: str) -> str:

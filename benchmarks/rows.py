@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy", "pyversity")
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "bitsandbytes", "numpy")
 
 
 def header_of(benchmark: str, command: str) -> dict[str, Any]:

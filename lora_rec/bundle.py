@@ -78,6 +78,38 @@ def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], 
     return target
 
 
+def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
+    """Replaces bundle.json alone, in one step: whoever reads it sees the old or the new one, never a part."""
+    root = Path(folder)
+    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n"
+    replace_file(root / MANIFEST, text.encode("utf-8"))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file beside its place and moves it there when it is whole.
+
+    Raises:
+        BundleError: it cannot be written.
+    """
+    try:
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
+    except OSError as error:
+        raise BundleError(
+            f"{path}: cannot be written ({error.strerror}); copy the bundle elsewhere"
+        ) from error
+    scratch = Path(name)
+    try:
+        with os.fdopen(number, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.chmod(0o644)
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """Reads bundle.json and checks every file that it names.
 

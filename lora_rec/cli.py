@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import lora_rec
-from lora_rec import cli_data
+from lora_rec import cli_data, cli_lists, cli_tune
 from lora_rec.errors import LoraRecError
+from lora_rec.schema import SPACES, STRATEGIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lora-rec",
         description="Write a recipe for your data, check data and costs before a run, look into its bundle,"
-        " recommend from it, merge it.",
+        " recommend from it, choose its trade-off, merge it.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -41,21 +42,61 @@ def _parser() -> argparse.ArgumentParser:
     )
     recommend.add_argument("bundle", help="output folder of a run")
     recommend.add_argument(
-        "--history", required=True, help="item ids, oldest first, with commas between them"
+        "--history",
+        required=True,
+        type=cli_lists.split_ids,
+        help="item ids, oldest first, with commas between them",
     )
     recommend.add_argument("-k", type=int, default=10, help="length of the list (default: %(default)s)")
     recommend.add_argument(
         "--diversity",
         type=float,
-        default=0.0,
-        help="0 keeps the relevance order, 1 is the most diverse (default: %(default)s)",
+        help="0 keeps the relevance order, 1 is the most diverse (default: the bundle's own)",
     )
     recommend.add_argument(
-        "--strategy", choices=["mmr", "msd", "dpp", "ssd"], help="how the list is re-ranked"
+        "--strategy", choices=STRATEGIES, help="how the list is re-ranked (default: the bundle's own)"
+    )
+    recommend.add_argument(
+        "--space", choices=SPACES, help="vectors that say how alike items are (default: the bundle's own)"
+    )
+    recommend.add_argument(
+        "--shown",
+        type=cli_lists.split_ids,
+        help="item ids with commas between them: order these instead, e.g. --history N1,N2 --shown N7,N9;"
+        " for a bundle of recipes/shown_lists.py; the history may be ''",
     )
     recommend.add_argument(
         "--explain", action="store_true", help="say under each item which items of the history carried it"
     )
+    recommend.add_argument(
+        "--exclude",
+        type=cli_lists.split_ids,
+        default=[],
+        metavar="ITEMS",
+        help="item ids to leave out, with commas",
+    )
+    recommend.add_argument(
+        "--exclude-categories",
+        type=cli_lists.split_ids,
+        default=[],
+        metavar="NAMES",
+        help="categories to leave out, with commas",
+    )
+    recommend.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        type=_quota,
+        metavar="NAME=LEAST:MOST",
+        help="items of a category in the list, e.g. Drama=2:4, Drama=2: or Drama=:4; may be repeated",
+    )
+    recommend.add_argument(
+        "--explore",
+        type=float,
+        default=0.0,
+        help="share of the list, but for its first place, drawn from further down (default: %(default)s)",
+    )
+    recommend.add_argument("--seed", type=int, default=0, help="of that draw (default: %(default)s)")
     recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
     recommend.set_defaults(run=_recommend)
 
@@ -96,16 +137,37 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     cli_data.add_commands(commands)
+    cli_lists.add_commands(commands)
+    cli_tune.add_commands(commands)
     return parser
 
 
+def _quota(value: str) -> tuple[str, tuple[int | None, int | None]]:
+    name, equals, limits = value.rpartition("=")
+    least, colon, most = limits.partition(":")
+    try:
+        if not (name and equals and colon):
+            raise ValueError
+        return name, (int(least) if least.strip() else None, int(most) if most.strip() else None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not NAME=LEAST:MOST, e.g. Drama=2:4") from None
+
+
 def _recommend(arguments: argparse.Namespace) -> None:
-    history = [part.strip() for part in arguments.history.split(",") if part.strip()]
+    if arguments.shown is not None:
+        cli_lists.print_shown(arguments)
+        return
     items = lora_rec.load(arguments.bundle).recommend(
-        history,
+        arguments.history,
         k=arguments.k,
         diversity=arguments.diversity,
         strategy=arguments.strategy,
+        space=arguments.space,
+        exclude=arguments.exclude,
+        exclude_categories=arguments.exclude_categories,
+        quotas=dict(arguments.quota),
+        explore=arguments.explore,
+        seed=arguments.seed,
         explain=arguments.explain,
     )
     if arguments.json:
@@ -135,12 +197,17 @@ def _info(arguments: argparse.Namespace) -> None:
             f"  {name}: {tower.base_model_id}{revision}, {tower.precision}, {tower.pooling} pooling,"
             f" adapter {tower.adapter} on {layers}"
         )
+    ranking = manifest.ranking
+    own = f"{ranking.strategy} ({ranking.space}), diversity {ranking.diversity:g}"
+    print(f"  lists: {own if ranking.diversity else 'relevance order, diversity 0'}")
     print(f"  item text:    {manifest.text.item_template}")
     print(f"  history text: the last {manifest.text.history_length} of {manifest.text.history_item_template}")
     print(f"  versions: {', '.join(f'{name} {v}' for name, v in manifest.versions.items())}")
     systems = {name: row for name, row in rec.metrics.items() if isinstance(row, dict) and "ndcg@10" in row}
     if systems:
-        print(format_table(systems, columns=["recall@10", "ndcg@10", "ild@10", "coverage@10"]))
+        columns = ["auc", "recall@10", "ndcg@10", "ild@10", "coverage@10"]
+        there = [name for name in columns if all(name in row for row in systems.values())]
+        print(format_table(systems, columns=there))
 
 
 def _merge(arguments: argparse.Namespace) -> None:

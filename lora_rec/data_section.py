@@ -31,7 +31,8 @@ class DataSection:
     items: str | None = None
     """Path of the item table, one row per item."""
     friends: str | None = None
-    """Path of a table of friendships, one row per pair of users; for `text.friends_length`."""
+    """Path of a table of friendships, one row per pair of users; read by `lora-rec
+    recommend-friends`, and for the user texts where `text.friends_length` or `text.n_shared_tags` asks."""
     friends_user_column: str = "user_id"
     friends_friend_column: str = "friend_id"
     user_column: str = "user_id"
@@ -48,8 +49,9 @@ class DataSection:
     """Interactions rated lower are left out; all count as positive when left out."""
     min_interactions: int = 1
     """Users, and then items, with fewer distinct pairs are left out, in one pass."""
-    split: Literal["leave_last_out", "time", "random", "last_basket"] = "leave_last_out"
-    """`random` is 8:1:1 for each user; `last_basket` keeps first purchases only, see `data.splits`."""
+    split: Literal["leave_last_out", "time", "last_day", "random", "last_basket"] = "leave_last_out"
+    """`last_day` tests on the last day, in UTC, and validates on the day before; `random` is 8:1:1 for each
+    user; `last_basket` keeps first purchases only, see `data.splits`."""
     split_seed: int = 0
     """For `random`."""
     validation_quantile: float = 0.8

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
+from lora_rec.schema import CATEGORY_STRATEGIES, Space, Strategy
 from lora_rec.tower_section import TowerSection
 
 
@@ -134,6 +134,9 @@ class HeadSection:
     min_id_count: int = 3
     """An item with fewer training interactions has its text vector alone."""
     temperature: float = 0.1
+    inverse_propensity: float = 0.0
+    """0 to 1, how far the sequence part's training makes up for popularity: each target counts as its number
+    of interactions to minus this power, so that lists hold rarer items; 0 is off."""
     n_neighbours: int = 128
     """Weights that the linear part keeps of each item."""
     n_fits: int = 12
@@ -153,6 +156,10 @@ class HeadSection:
             (self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not positive"),
             (self.temperature > 0, f"temperature: {self.temperature} is not positive"),
             (0 <= self.dropout < 1, f"dropout: {self.dropout} is not in [0, 1)"),
+            (
+                0 <= self.inverse_propensity <= 1,
+                f"inverse_propensity: {self.inverse_propensity} is not in [0, 1]",
+            ),
             (0 <= self.id_dropout < 1, f"id_dropout: {self.id_dropout} is not in [0, 1)"),
             (
                 self.n_heads < 1 or self.width % self.n_heads == 0,
@@ -169,9 +176,22 @@ class RankingSection:
     k: int = 10
     diversity: float = 0.3
     """Trade-off of the diverse list in the table: 0 keeps the relevance order, 1 is the most diverse."""
-    strategy: Literal["mmr", "msd", "dpp", "ssd"] = "mmr"
+    strategy: Strategy = "mmr"
+    """How the diverse list is chosen; `novel` takes off popularity, `xquad` and `calibrated` look at
+    categories, the others avoid items that are alike."""
+    space: Space = "text"
+    """Vectors that say how alike items are: their texts, who took them (`factors`), or both."""
     n_candidates: int = 100
     """Best items by relevance that re-ranking chooses from."""
+    keep: float | None = None
+    """Share of the validation `ndcg` that the bundle's own lists keep: strategy, space and diversity are then
+    chosen, the most diverse ones that keep it. None leaves the bundle at the relevance order; `lora-rec
+    tune-diversity` chooses later."""
+    category_field: str | None = None
+    """Field of the item table with categories such as genres, for `xquad` and `calibrated`, and for quotas
+    and exclusions when lists are asked for."""
+    category_separator: str = "|"
+    """What parts the categories of one item; an item may have one, several or none."""
 
     def __post_init__(self) -> None:
         """Checks ranges."""
@@ -179,7 +199,17 @@ class RankingSection:
             [
                 (self.k >= 1, f"k: {self.k} is below 1"),
                 (0 <= self.diversity <= 1, f"diversity: {self.diversity} is not in [0, 1]"),
+                (self.keep is None or 0 < self.keep <= 1, f"keep: {self.keep} is not in (0, 1]"),
                 (self.n_candidates >= self.k, f"n_candidates: {self.n_candidates} is below k {self.k}"),
+                (
+                    self.category_field is not None or self.strategy not in CATEGORY_STRATEGIES,
+                    f"strategy: {self.strategy!r} needs categories; set category_field",
+                ),
+                (
+                    self.category_field is not None or self.category_separator == "|",
+                    "category_separator: has no effect without category_field; leave it out",
+                ),
+                (bool(self.category_separator), "category_separator: empty; give what parts categories"),
             ],
         )
 
@@ -206,10 +236,6 @@ class Recipe:
                 (
                     not self.text.is_social or self.data.has_friends,
                     "text.friends_length, text.n_shared_tags: the data names no friends; give data.friends",
-                ),
-                (
-                    self.text.is_social or self.data.friends is None,
-                    "data.friends: has no effect without text.friends_length or text.n_shared_tags; set one",
                 ),
             ]
         )

@@ -5,12 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lora_rec.errors import BundleError
 
 FORMAT_VERSION = 1
 TOWERS = ("user_tower", "item_tower")
+
+Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated", "novel"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+"""How a list is re-ranked, see `rank.strategies`; here, since recipes, bundles and the command name them."""
+CATEGORY_STRATEGIES = ("xquad", "calibrated")
+"""Those that look at categories."""
+NOVEL = "novel"
+"""The one that looks at how often items were taken."""
+VECTOR_STRATEGIES = tuple(name for name in STRATEGIES if name not in (*CATEGORY_STRATEGIES, NOVEL))
+"""Those that look at vectors, and so in one of `SPACES`."""
+Space = Literal["text", "factors", "both"]
+SPACES: tuple[str, ...] = get_args(Space)
+"""The vectors that say how alike two items are, see `rank.spaces`."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,14 @@ class RankingManifest:
 
     strategy: str
     n_candidates: int
+    diversity: float = 0.0
+    """0 keeps the relevance order, 1 is the most diverse."""
+    space: str = "text"
+    """One of `SPACES`."""
+    category_field: str | None = None
+    """Item field with categories, if there is one."""
+    category_separator: str = "|"
+    """What parts the categories of one item."""
 
 
 @dataclass(frozen=True)

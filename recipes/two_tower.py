@@ -7,23 +7,20 @@ accelerate launch -q recipes/two_tower.py recipes/configs/quickstart.yaml train.
 
 from __future__ import annotations
 
-import argparse
-import logging
-import os
 import sys
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
-from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.export.bundle_writer import export_bundle
-from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.data import prepare_data, prepare_texts, read_categories
 from lora_rec.pipeline.head import fit_head
+from lora_rec.pipeline.launch import check_processes, launch
 from lora_rec.pipeline.pictures import check_pictures, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
+from lora_rec.pipeline.spaces import make_spaces
 from lora_rec.pipeline.towers import (
     build_towers,
     open_sources,
@@ -32,6 +29,7 @@ from lora_rec.pipeline.towers import (
     teach,
     train_towers,
 )
+from lora_rec.pipeline.tradeoff import measure_front, settings_of
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import Recipe
 
@@ -48,6 +46,7 @@ def run(recipe: Recipe) -> None:
     with stages("data"):
         dataset, split = prepare_data(recipe.data)
         examples, texts = prepare_texts(recipe, dataset, split)
+        categories = read_categories(recipe.ranking, dataset)
         print_once(accelerator, split.report)
     with stages("EASE"):
         ease = choose_linear(split)
@@ -77,12 +76,27 @@ def run(recipe: Recipe) -> None:
             seed=recipe.train.seed,
             show_progress=True,
         )
+    with stages("trade-off"):
+        spaces, rulers = make_spaces(item_states, split)
+        k, n_candidates = recipe.ranking.k, recipe.ranking.n_candidates
+        front = measure_front(
+            fitted,
+            split,
+            spaces,
+            rulers,
+            k=k,
+            n_candidates=n_candidates,
+            categories=categories,
+            show_progress=True,
+        )
+        own, shown = settings_of(front, recipe.ranking)
+        spaces = spaces.counted_anew(split.item_counts(include_validation=True))
     with stages("compare"):
         comparison = Comparison(split, ruler=centre(frozen.items), k=recipe.ranking.k)
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted, item_states, recipe.ranking)
+        comparison.add_head(fitted, spaces, shown, n_candidates=n_candidates, categories=categories)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     ranks = training.ranks if training.best_epoch > 0 else {}
     with stages("write bundle"):
@@ -91,8 +105,10 @@ def run(recipe: Recipe) -> None:
             model,
             dataset,
             item_vectors=vectors.items,
-            similarity_vectors=item_states,
+            spaces=spaces,
             head=fitted.head.to_arrays(),
+            front=front,
+            setting=own,
             metrics=metrics,
             learned=training.best_epoch > 0,
             pictures={f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in ranks.items()},
@@ -103,7 +119,7 @@ def run(recipe: Recipe) -> None:
         stages,
         dataset=dataset,
         split=split,
-        diversity=recipe.ranking.diversity,
+        setting=shown,
         k=recipe.ranking.k,
     )
 
@@ -114,40 +130,5 @@ def print_once(accelerator: Accelerator, text: object) -> None:
         print(text, flush=True)
 
 
-def check_processes(accelerator: Accelerator) -> None:
-    """Refuses processes that do not know of each other: each would train alone and write the output."""
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes != asked:
-        raise TrainingError(
-            f"launch: {asked} processes were started but this one sees {accelerator.num_processes};"
-            " without a GPU set ACCELERATE_USE_CPU=true"
-        )
-
-
-def use_all_cores() -> None:
-    """Shares the cores among the processes of this machine: `accelerate launch` leaves one to each."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
-
-
-def main() -> int:
-    """Parses the command line; gives 1 after an error that the user can put right."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", help="YAML file, see recipes/configs")
-    parser.add_argument("overrides", nargs="*", help="section.field=value, e.g. train.learning_rate=2e-4")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("lora_rec").setLevel(logging.INFO)
-    use_all_cores()
-    try:
-        run(Recipe.load(arguments.config, overrides=arguments.overrides))
-    except LoraRecError as error:
-        print(f"two_tower: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(launch(run, name="two_tower", description=__doc__))

@@ -11,7 +11,9 @@ from lora_rec.data.friends import withhold_friends
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import quality
-import quality_friends as bench
+
+from lora_rec.errors import DataError
+from lora_rec.pipeline import judge_friends as bench
 
 N = 60
 FRIENDS = np.array([[a, b] for a in range(N) for b in range(a + 1, N) if (a + b) % 9 == 0])
@@ -22,18 +24,20 @@ def test_strangers_are_distinct_and_never_friends():
     assert len({tuple(pair) for pair in pairs}) == 300
     assert (pairs[:, 0] < pairs[:, 1]).all()
     assert ((pairs.sum(axis=1)) % 9 > 0).all()
-    with pytest.raises(ValueError, match="too many users are friends"):
+    with pytest.raises(DataError, match="too many users are friends"):
         bench.draw_strangers(FRIENDS, n_users=N, n_pairs=5000, seed=0)
 
 
 def test_the_truth_has_the_best_values_and_a_constant_half():
     truth = np.zeros((N, N), np.float32)
     truth[FRIENDS[:, 0], FRIENDS[:, 1]] = truth[FRIENDS[:, 1], FRIENDS[:, 0]] = 1
-    found = bench.judge(lambda users: truth[users].copy(), FRIENDS, n_users=N, seed=0)
+    found = bench.judge_friends(lambda users: truth[users].copy(), FRIENDS, n_users=N, seed=0)
     _, withheld = withhold_friends(FRIENDS, share=0.1, seed=0)
     assert found["auc"].tolist() == [1.0] * len(withheld)
     assert found["ndcg@10"].tolist() == [1.0] * len(np.unique(withheld))
-    constant = bench.judge(lambda users: np.zeros((len(users), N), np.float32), FRIENDS, n_users=N, seed=0)
+    constant = bench.judge_friends(
+        lambda users: np.zeros((len(users), N), np.float32), FRIENDS, n_users=N, seed=0
+    )
     assert set(constant["auc"]) == {0.5}
     assert constant["ndcg@10"].mean() < 0.4
 

@@ -30,12 +30,15 @@ def copy(bundle, tmp_path):
 def test_what_a_bundle_holds(bundle):
     assert set(list_files(bundle)) == {
         "bundle.json",
+        "diversity.json",
+        "factor_vectors.npy",
         "head.safetensors",
         "item_tower/adapter_config.json",
         "item_tower/adapter_model.safetensors",
         "item_vectors.npy",
         "items.json",
         "metrics.json",
+        "popularity.npy",
         "projections.safetensors",
         "recipe.yaml",
         "similarity_vectors.npy",
@@ -51,7 +54,7 @@ def test_no_path_of_this_machine_in_any_text_file(bundle, models, tables):
     texts = {
         name: (bundle / name).read_text() for name in list_files(bundle) if name.endswith((".json", ".yaml"))
     }
-    assert len(texts) == 6
+    assert len(texts) == 7
     for name, text in texts.items():
         for folder in (models["bert"].parent, tables, bundle.parent, os.getcwd()):
             assert str(folder) not in text, name
@@ -122,6 +125,23 @@ def test_a_newer_format_and_no_bundle(copy, tmp_path):
         lora_rec.load(copy)
     with pytest.raises(BundleError, match="no bundle here"):
         lora_rec.load(tmp_path / "nothing")
+
+
+def test_a_bundle_from_before_trade_offs_and_categories_loads(copy):
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["ranking"] = {"strategy": "mmr", "n_candidates": 20}
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    rec = lora_rec.load(copy)
+    assert rec.categories is None
+    assert rec.recommend(["i3"], k=5) == rec.recommend(["i3"], k=5, diversity=0)
+
+
+def test_a_run_keeps_its_categories(make_bundle):
+    ranking = {"strategy": "calibrated", "category_field": "title", "category_separator": " "}
+    rec = lora_rec.load(make_bundle("categories", ranking=ranking))
+    assert rec.manifest.ranking.strategy == "calibrated"
+    assert {"war", "love"} < set(rec.categories.names)
+    assert "ranking_head_diverse" in rec.metrics
 
 
 def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -11,6 +12,25 @@ def test_recommend_prints_a_list(bundle, capsys):
     assert [line.split()[0] for line in lines] == ["1", "2", "3", "4"]
     assert main(["recommend", str(bundle), "--history", "i3", "-k", "2", "--json"]) == 0
     assert [json.loads(line)["rank"] for line in capsys.readouterr().out.splitlines()] == [1, 2]
+
+
+def test_recommend_takes_rules(bundle, tmp_path, capsys):
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    manifest = json.loads((copy / "bundle.json").read_text())
+    manifest["ranking"] |= {"category_field": "title", "category_separator": " "}
+    (copy / "bundle.json").write_text(json.dumps(manifest))
+    command = ["recommend", str(copy), "--history", "i3", "-k", "5", "--json"]
+    rules = ["--quota", "love=2:2", "--quota", "war=:3", "--exclude", "i7,i9", "--exclude-categories", "war5"]
+    options = ["--strategy", "calibrated", "--diversity", "0.4", "--explore", "0.2", "--seed", "3"]
+    assert main([*command, *rules, *options]) == 0
+    items = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [item["title"].startswith("love") for item in items].count(True) == 2
+    assert not {"i7", "i9", "i5"} & {item["item_id"] for item in items}
+    assert main([*command, "--quota", "love=6:"]) == 1
+    assert "6 of 'love' are 6 in all, and the list has 5 places" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--quota", "love=2"])
+    assert "'love=2' is not NAME=LEAST:MOST" in capsys.readouterr().err
 
 
 def test_recommend_says_why(bundle, capsys):

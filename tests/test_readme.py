@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lora_rec.cli import main
 from lora_rec.data import load_dataset
 from lora_rec.data.publishers.published import Published
 
@@ -110,3 +111,19 @@ def test_the_map_names_every_part():
     assert len(parts) > 10
     for part in parts:
         assert part.name in README, part.name
+
+
+def test_the_command_with_rules_runs(bundle, tmp_path, monkeypatch, capsys):
+    (command,) = re.findall(r"lora-rec (recommend runs/quickstart [^`]*?--explore .*)", README)
+    shutil.copytree(bundle, tmp_path / "runs" / "quickstart")
+    manifest = tmp_path / "runs" / "quickstart" / "bundle.json"
+    tree = json.loads(manifest.read_text())
+    tree["ranking"] |= {"category_field": "title", "category_separator": " "}
+    manifest.write_text(json.dumps(tree))
+    monkeypatch.chdir(tmp_path)
+    for wanted, there in {"318,296": "i3,i5", "593,50": "i7,i9", "Horror,War": "war4,war6"}.items():
+        command = command.replace(wanted, there)
+    assert main(command.replace("\\\n", "").replace("Comedy", "love").split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert sum("love" in line for line in lines) in (2, 3)

@@ -121,7 +121,6 @@ def test_a_published_source_refuses_what_would_have_no_effect(data, message):
     [
         ({}, {"friends_length": "3"}, r"text\.friends_length, .* names no friends; give data\.friends"),
         ({}, {"n_shared_tags": "3"}, r"text\.n_shared_tags: the data names no friends"),
-        ({"friends": "f.csv"}, {}, r"data\.friends: has no effect without text\.friends_length or"),
         ({}, {"friends_length": "-1"}, r"friends_length: -1 is below 0"),
         ({}, {"tags_field": "genres"}, r"tags_field: has no effect without n_shared_tags"),
         (
@@ -144,9 +143,25 @@ def test_friends_of_tables_and_of_a_publisher_are_accepted():
     for data in (files, lastfm):
         recipe = build_config(Recipe, {"output": "x", "data": data, "text": {"friends_length": "3"}})
         assert recipe.text.is_social
+    # `lora-rec recommend-friends` reads the table, whatever the texts say.
+    assert not build_config(Recipe, {"output": "x", "data": files}).text.is_social
     both = {"output": "x", "data": lastfm | {"friends": "f"}, "text": {"friends_length": "3"}}
     with pytest.raises(RecipeError, match="friends: source 'lastfm' brings its own"):
         build_config(Recipe, both)
+
+
+@pytest.mark.parametrize(
+    ("ranking", "message"),
+    [
+        ({"strategy": "calibrated"}, "strategy: 'calibrated' needs categories; set category_field"),
+        ({"category_separator": ";"}, "category_separator: has no effect without category_field"),
+        ({"category_field": "genres", "category_separator": ""}, "category_separator: empty"),
+        ({"strategy": "mrm"}, "strategy: 'mrm' is not a choice"),
+    ],
+)
+def test_categories_are_named_where_they_are_used(ranking, message):
+    with pytest.raises(RecipeError, match=rf"ranking\.{message}"):
+        build_config(Recipe, MINIMAL | {"ranking": ranking})
 
 
 def test_published_sources_are_accepted():

@@ -11,6 +11,7 @@ from lora_rec.data.sources import load_dataset, load_movielens_small, read_table
 from lora_rec.data.splits import (
     leave_last_basket_out,
     leave_last_out,
+    split_at_last_day,
     split_at_quantiles,
     split_at_time,
     split_randomly,
@@ -38,6 +39,7 @@ __all__ = [
     "load_dataset",
     "load_movielens_small",
     "read_table",
+    "split_at_last_day",
     "split_at_quantiles",
     "split_at_time",
     "split_impressions",

@@ -12,6 +12,7 @@ from lora_rec.data.dataset import Dataset, Split
 from lora_rec.errors import DataError
 
 _Ints = NDArray[np.int64]
+DAY = 86_400
 
 
 def leave_last_out(dataset: Dataset, *, min_interactions: int = 3, ordered: bool = False) -> Split:
@@ -93,20 +94,52 @@ def split_at_quantiles(dataset: Dataset, *, validation: float = 0.8, test: float
     Raises:
         DataError: shares out of order, there are no times, or a part would be empty.
     """
-    times = np.sort(_times(dataset, "split_at_quantiles"))
+    start, end = find_quantiles(_times(dataset, "split_at_quantiles"), validation=validation, test=test)
+    return split_at_time(dataset, validation_from=start, test_from=end)
+
+
+def split_at_last_day(dataset: Dataset) -> Split:
+    """Predicts the last day of the log, in UTC, and chooses on the day before; see `split_at_time`.
+
+    Raises:
+        DataError: there are no times, or a part would be empty.
+    """
+    start, end = find_last_day(_times(dataset, "split_at_last_day"))
+    return split_at_time(dataset, validation_from=start, test_from=end)
+
+
+def find_quantiles(times: _Ints, *, validation: float, test: float) -> tuple[int, int]:
+    """Gives the moments by which two shares of all that happened lie in the past; see `split_at_quantiles`.
+
+    >>> find_quantiles(np.array([5, 9, 7, 6]), validation=0.5, test=0.75)
+    (7, 9)
+    """
     if not 0 < validation < test < 1:
         raise DataError(
             f"split_at_quantiles: validation={validation} and test={test}; give 0 < validation < test < 1"
         )
     if not times.size:
         raise DataError("split_at_quantiles: the data has no interactions; give some")
-    start, end = (int(times[int(share * len(times))]) for share in (validation, test))
-    if start == end or start == times[0]:
+    ordered = np.sort(times)
+    start, end = (int(ordered[int(share * len(ordered))]) for share in (validation, test))
+    if start == end or start == ordered[0]:
         raise DataError(
             f"split_at_quantiles: a part is empty, because many interactions have the time {start}; "
             "choose other shares, or leave_last_out"
         )
-    return split_at_time(dataset, validation_from=start, test_from=end)
+    return start, end
+
+
+def find_last_day(times: _Ints) -> tuple[int, int]:
+    """Gives the beginnings of the last day but one and of the last day, in UTC.
+
+    >>> find_last_day(np.array([3 * 86_400 + 5, 86_400]))
+    (172800, 259200)
+    """
+    if not times.size:
+        raise DataError("split_at_last_day: the data has no interactions; give some")
+    last = int(times.max()) // DAY * DAY
+    return last - DAY, last
 
 
 def split_randomly(dataset: Dataset, *, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Split:

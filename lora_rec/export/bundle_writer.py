@@ -16,10 +16,13 @@ from safetensors.numpy import save_file
 from lora_rec.bundle import write_bundle
 from lora_rec.data.dataset import Dataset
 from lora_rec.export.towers import describe_tower, save_towers
+from lora_rec.rank.spaces import ItemSpaces
+from lora_rec.rank.tradeoff import MEASUREMENTS, Front, Point, store_setting
 from lora_rec.recipe import Recipe
 from lora_rec.schema import FORMAT_VERSION, Manifest, RankingManifest, TextManifest
 from lora_rec.towers.two_tower import TwoTower
 
+Arrays = Mapping[str, NDArray[np.generic]]
 PACKAGES = ("lora-rec", "torch", "transformers", "peft", "accelerate", "numpy")
 
 
@@ -29,11 +32,14 @@ def export_bundle(
     dataset: Dataset,
     *,
     item_vectors: NDArray[np.float32],
-    similarity_vectors: NDArray[np.float32],
-    head: dict[str, NDArray[np.generic]],
+    spaces: ItemSpaces,
     metrics: dict[str, Any],
     learned: bool,
     pictures: Mapping[str, bytes],
+    head: Arrays | None = None,
+    shown: Arrays | None = None,
+    front: Front | None = None,
+    setting: Point | None = None,
 ) -> Path:
     """Writes the bundle of a run to `recipe.output`, whole or not at all.
 
@@ -42,11 +48,14 @@ def export_bundle(
         model: trained towers.
         dataset: its item ids and fields go in; no user does.
         item_vectors: (N, D), of the item tower; kept in half precision.
-        similarity_vectors: (N, H), whose cosine says how alike two items are; in half precision too.
-        head: arrays of the ranking head.
+        spaces: what re-ranking looks at; in half precision too.
         metrics: becomes metrics.json.
         learned: false where no epoch beat the frozen towers, so the adapters are as they were attached.
         pictures: PNG files by name; they go into `pictures/`.
+        head: arrays of the ranking head, where a catalogue is ranked.
+        shown: arrays of the scorer of shown lists, where those are ordered.
+        front: what re-ranking gave on validation users, where a catalogue is ranked; means alone, no user.
+        setting: of re-ranking, the bundle's own; the relevance order when left out.
     """
 
     def describe(name: str) -> Any:
@@ -62,22 +71,32 @@ def export_bundle(
     def fill(folder: Path) -> None:
         save_towers(model, folder, manifest=manifest)
         np.save(folder / "item_vectors.npy", item_vectors.astype(np.float16), allow_pickle=False)
-        np.save(folder / "similarity_vectors.npy", similarity_vectors.astype(np.float16), allow_pickle=False)
+        spaces.save(folder)
+        if front is not None:
+            measured = json.dumps(front.to_json(), indent=1)
+            (folder / MEASUREMENTS).write_text(measured + "\n", encoding="utf-8")
         items = {
             "ids": dataset.item_ids.tolist(),
             "fields": {k: list(v) for k, v in dataset.item_fields.items()},
         }
         (folder / "items.json").write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
-        save_file(
-            {name: np.ascontiguousarray(array) for name, array in head.items()},
-            str(folder / "head.safetensors"),
-        )
+        for name, arrays in (("head", head), ("shown", shown)):
+            if arrays is not None:
+                plain = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+                save_file(plain, str(folder / f"{name}.safetensors"))
         (folder / "recipe.yaml").write_text(portable_recipe(recipe), encoding="utf-8")
         for name, content in pictures.items():
             (folder / "pictures").mkdir(exist_ok=True)
             (folder / "pictures" / name).write_bytes(content)
         (folder / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
 
+    ranking = RankingManifest(
+        strategy=recipe.ranking.strategy,
+        n_candidates=recipe.ranking.n_candidates,
+        space=recipe.ranking.space,
+        category_field=recipe.ranking.category_field,
+        category_separator=recipe.ranking.category_separator,
+    )
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         width=recipe.train.width,
@@ -90,7 +109,7 @@ def export_bundle(
             history_length=recipe.text.history_length,
             newest_first=recipe.text.newest_first,
         ),
-        ranking=RankingManifest(strategy=recipe.ranking.strategy, n_candidates=recipe.ranking.n_candidates),
+        ranking=ranking if setting is None else store_setting(ranking, setting),
         versions={name: _version(name) for name in PACKAGES},
         files={},
     )
@@ -102,8 +121,10 @@ def portable_recipe(recipe: Recipe) -> str:
     tree = yaml.safe_load(recipe.to_yaml())
     cut = []
     for section, name in (
+        ("data", "root"),
         ("data", "interactions"),
         ("data", "items"),
+        ("data", "friends"),
         ("user_tower", "backbone"),
         ("item_tower", "backbone"),
     ):

@@ -14,6 +14,7 @@ from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.explain import MatchExplanation, explain_match
 from lora_rec.export.towers import check_adapter, check_base, load_tower, read_projection
+from lora_rec.rank.candidates import unit_rows
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
 from lora_rec.text.labels import label_history, label_item
@@ -28,7 +29,7 @@ from lora_rec.towers.adapters import (
     require_lora,
     use_adapter,
 )
-from lora_rec.towers.two_tower import Projection, Tower, TwoTower, encode
+from lora_rec.towers.two_tower import Projection, Tower, TwoTower, encode, encode_states
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +175,13 @@ class LoadedTowers:
         """Gives (n, D) unit vectors of history texts, written as `render_histories` writes them."""
         return self._encode("user_tower", texts, adapters, token_budget)
 
+    def read_items(self, texts: Sequence[str], *, token_budget: int = 4096) -> NDArray[np.float32]:
+        """Gives (n, H) unit vectors of item texts as the user tower reads them, for `rank_shown`."""
+        tower = self.model.user_tower
+        max_tokens = self._manifests[self._active["user_tower"]].user_tower.max_tokens
+        tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
+        return unit_rows(encode_states(tower, tokens, np.arange(len(tokens)), token_budget=token_budget))
+
     def render_items(self, fields: dict[str, Sequence[str]]) -> list[str]:
         """Writes items down as the item tower was trained to read them."""
         return render_items(self.manifest.text.item_template, fields)
@@ -188,12 +196,7 @@ class LoadedTowers:
         return render_histories(rows, in_history, length=text.history_length, newest_first=text.newest_first)
 
     def explain(
-        self,
-        history: Sequence[int],
-        item: int,
-        fields: Mapping[str, Sequence[str]],
-        *,
-        n_subsets: int = 200,
+        self, history: Sequence[int], item: int, fields: Mapping[str, Sequence[str]], *, n_subsets: int = 200
     ) -> MatchExplanation:
         """Says which words and fields of a history and of an item carry the cosine of their vectors.
 

@@ -1,4 +1,4 @@
-"""Recommended lists as one integer array: how they are padded and checked, for every metric."""
+"""Recommended lists as one integer array: how they are padded, checked and averaged, for every metric."""
 
 from __future__ import annotations
 
@@ -58,6 +58,24 @@ def flatten_lists(lists: Sequence[ArrayLike], *, name: str) -> tuple[NDArray[np.
     return lengths, flat.astype(np.int64, copy=False)
 
 
+def flatten_per_list(
+    given: Sequence[ArrayLike], *, n_lists: int, name: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Flattens what is given beside the lists, such as the histories of their users.
+
+    Raises:
+        ValueError: as in `flatten_lists`, another number of entries than lists, or an index below 0.
+    """
+    if len(given) != n_lists:
+        raise ValueError(
+            f"{name}: {len(given)} users, but recommended has {n_lists}; give one entry per list"
+        )
+    lengths, items = flatten_lists(given, name=name)
+    if np.any(items < 0):
+        raise ValueError(f"{name}: {items.min()} is below 0; give item indices from 0")
+    return lengths, items
+
+
 def lists_at_k(recommended: NDArray[np.integer[Any]], *, k: int) -> NDArray[np.int64]:
     """Checks the lists and cuts them at `k`.
 
@@ -91,6 +109,65 @@ def lists_at_k(recommended: NDArray[np.integer[Any]], *, k: int) -> NDArray[np.i
     repeated = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != EMPTY)
     _refuse(np.any(repeated, axis=1), "an item twice; recommend each item once")
     return lists[:, :k]
+
+
+def check_items(items: NDArray[np.int64], *, n_items: int, where: str, used: str = "recommended") -> None:
+    """Refuses an item that the input called `where`, with `n_items` entries, says nothing about.
+
+    Raises:
+        ValueError: an index from `n_items`; an empty slot is let through.
+    """
+    highest = int(items.max(initial=EMPTY))
+    if highest >= n_items:
+        raise ValueError(
+            f"{where}: item {highest} is {used}, but there are {n_items} items; give all of them"
+        )
+
+
+def check_counts(
+    item_counts: NDArray[np.integer[Any]], *, top: NDArray[np.int64], n_users: int | None = None
+) -> NDArray[Any]:
+    """Gives the counts of users as an array, (n_items,).
+
+    Raises:
+        ValueError: not one number per item, a listed item without one, or one outside 0..n_users; without
+            `n_users`, one that is negative or not finite.
+    """
+    counts = np.asarray(item_counts)
+    if counts.ndim != 1:
+        raise ValueError(f"item_counts: shape {counts.shape} is not (n_items,); give one count per item")
+    check_items(top, n_items=len(counts), where="item_counts")
+    highest = np.finfo(np.float64).max if n_users is None else n_users
+    bad = ~((counts >= 0) & (counts <= highest))
+    if bad.any():
+        item = int(np.argmax(bad))
+        allowed = "0 or more" if n_users is None else f"within 0..{n_users}, the number of users"
+        raise ValueError(
+            f"item_counts: {counts[item]} of item {item} is not {allowed}; count each user once per item"
+        )
+    return counts
+
+
+def mean_of_listed(top: NDArray[np.int64], item_values: NDArray[Any]) -> NDArray[np.float64]:
+    """Gives the mean of a value per item over each list, (U,); NaN for an empty list.
+
+    >>> mean_of_listed(np.array([[2, 0], [1, -1], [-1, -1]]), np.array([1.0, 5.0, 2.0]))
+    array([1.5, 5. , nan])
+    """
+    listed = top != EMPTY
+    # An empty slot points at the last item, whose value is masked out.
+    values = np.where(listed, item_values[top], 0.0) if len(item_values) else np.zeros(top.shape)
+    return divide(values.sum(axis=1), listed.sum(axis=1))
+
+
+def divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
+    """Divides, giving NaN where the denominator is not above 0.
+
+    >>> divide(np.array([1, 1]), np.array([4, 0]))
+    array([0.25,  nan])
+    """
+    out = np.full(len(denominator), np.nan)
+    return np.divide(numerator, denominator, out=out, where=denominator > 0)
 
 
 def _refuse(bad_rows: NDArray[np.bool_], reason: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lora_rec.metrics.lists import flatten_lists, lists_at_k
+from lora_rec.metrics.lists import divide, flatten_per_list, lists_at_k
 
 
 def recall_at_k(
@@ -36,8 +36,8 @@ def recall_at_k(
     >>> recall_at_k(np.array([[4, 2, 7]]), [[2, 9]], k=3)
     array([0.5])
     """
-    hits, n_relevant = _hits(recommended, relevant, k=k)
-    return _divide(hits.sum(axis=1), n_relevant)
+    hits, n_relevant = find_hits(recommended, relevant, k=k)
+    return divide(hits.sum(axis=1), n_relevant)
 
 
 def ndcg_at_k(
@@ -59,10 +59,10 @@ def ndcg_at_k(
     >>> bool(ndcg_at_k(np.array([[4, 2, 7]]), [[2]], k=3)[0] == 1 / np.log2(3))
     True
     """
-    hits, n_relevant = _hits(recommended, relevant, k=k)
+    hits, n_relevant = find_hits(recommended, relevant, k=k)
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = np.concatenate([[0.0], np.cumsum(discounts)])
-    return _divide(hits @ discounts, ideal[np.minimum(n_relevant, k)])
+    return divide(hits @ discounts, ideal[np.minimum(n_relevant, k)])
 
 
 def mrr_at_k(
@@ -78,7 +78,7 @@ def mrr_at_k(
     >>> mrr_at_k(np.array([[4, 2, 7]]), [[7, 2]], k=3)
     array([0.5])
     """
-    hits, n_relevant = _hits(recommended, relevant, k=k)
+    hits, n_relevant = find_hits(recommended, relevant, k=k)
     reciprocal = np.where(hits.any(axis=1), 1.0 / (hits.argmax(axis=1) + 1), 0.0)
     return np.where(n_relevant > 0, reciprocal, np.nan)
 
@@ -96,23 +96,20 @@ def hit_rate_at_k(
     >>> hit_rate_at_k(np.array([[4, 2, 7], [4, 2, 7]]), [[7], [8]], k=3)
     array([1., 0.])
     """
-    hits, n_relevant = _hits(recommended, relevant, k=k)
+    hits, n_relevant = find_hits(recommended, relevant, k=k)
     return np.where(n_relevant > 0, hits.any(axis=1).astype(np.float64), np.nan)
 
 
-def _hits(
+def find_hits(
     recommended: NDArray[np.integer[Any]], relevant: Sequence[ArrayLike], *, k: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
-    """Gives which slots hold a relevant item, (U, k), and the number of distinct relevant items, (U,)."""
+    """Gives which slots hold a relevant item, (U, k), and the number of distinct relevant items, (U,).
+
+    Arguments and errors are those of `recall_at_k`.
+    """
     top = lists_at_k(recommended, k=k)
     n_users = len(top)
-    if len(relevant) != n_users:
-        raise ValueError(
-            f"relevant: {len(relevant)} users, but recommended has {n_users}; give one entry per list"
-        )
-    lengths, items = flatten_lists(relevant, name="relevant")
-    if np.any(items < 0):
-        raise ValueError(f"relevant: {items.min()} is below 0; give item indices from 0")
+    lengths, items = flatten_per_list(relevant, n_lists=n_users, name="relevant")
     n_items = 1 + max(int(items.max(initial=0)), int(top.max(initial=0)))
     if n_users * n_items > np.iinfo(np.int64).max:
         raise ValueError(f"relevant: item {n_items - 1} is too large; number the items from 0 first")
@@ -124,9 +121,3 @@ def _hits(
     wanted = users[:, None] * n_items + top
     found = np.append(pairs, -1)[np.searchsorted(pairs, wanted)] == wanted
     return found & (top >= 0), np.bincount(pairs // n_items, minlength=n_users)
-
-
-def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
-    """Divides, giving NaN where the denominator is 0."""
-    out = np.full(len(denominator), np.nan)
-    return np.divide(numerator, denominator, out=out, where=denominator > 0)

@@ -16,11 +16,13 @@ from lora_rec.data.sources import load_dataset, load_movielens_small
 from lora_rec.data.splits import (
     leave_last_basket_out,
     leave_last_out,
+    split_at_last_day,
     split_at_quantiles,
     split_randomly,
 )
 from lora_rec.pipeline.social import read_friendships, render_users
-from lora_rec.recipe import DataSection, Recipe
+from lora_rec.rank.categories import Categories
+from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.templates import render_items
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ def split_data(section: DataSection, dataset: Dataset) -> Split:
     if section.split == "time":
         quantiles = {"validation": section.validation_quantile, "test": section.test_quantile}
         return split_at_quantiles(dataset, **quantiles)
+    if section.split == "last_day":
+        return split_at_last_day(dataset)
     if section.split == "random":
         return split_randomly(dataset, seed=section.split_seed)
     if section.split == "last_basket":
@@ -127,7 +131,30 @@ def prepare_texts(recipe: Recipe, dataset: Dataset, split: Split) -> tuple[Examp
             friend_histories=known,
         )
     ]
-    distinct, numbers = np.unique(np.array(users, dtype=object), return_inverse=True)
+    distinct, numbers = number_texts(users)
     cuts = np.cumsum([len(part) for part in parts])[:-1]
     example_texts, validation_texts, test_texts = np.split(numbers, cuts)
-    return examples, Texts(items, distinct.tolist(), example_texts, validation_texts, test_texts)
+    return examples, Texts(items, distinct, example_texts, validation_texts, test_texts)
+
+
+def read_categories(section: RankingSection, dataset: Dataset) -> Categories | None:
+    """Reads the items' categories; None where the recipe names no field for them.
+
+    Raises:
+        DataError: the item table lacks the field, or it has too many values for categories.
+    """
+    if section.category_field is None:
+        return None
+    return Categories.of_items(
+        dataset.item_fields, section.category_field, separator=section.category_separator
+    )
+
+
+def number_texts(texts: list[str]) -> tuple[list[str], NDArray[np.int64]]:
+    """Gives the distinct texts, and which of them each is.
+
+    >>> number_texts(["b", "a", "b"])[0]
+    ['a', 'b']
+    """
+    distinct, numbers = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    return distinct.tolist(), numbers

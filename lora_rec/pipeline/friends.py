@@ -156,11 +156,11 @@ def recommend_friends(
     if (user is None) == (not history and not friends):
         raise DataError("recommend_friends: give either a user, or the history or friends of somebody new")
     if user is not None:
-        (number,) = _numbers([user], dataset.user_ids, what="user")
+        (number,) = find_numbers([user], dataset.user_ids, what="user")
         found, scores = (values[0] for values in model.top_k(np.array([number]), k=k))
     else:
-        known = _numbers(friends, dataset.user_ids, what="user")
-        values = model.newcomer_scores(_numbers(history, dataset.item_ids, what="item"), friends=known)
+        known = find_numbers(friends, dataset.user_ids, what="user")
+        values = model.newcomer_scores(find_numbers(history, dataset.item_ids, what="item"), friends=known)
         values[known] = -np.inf
         found = np.argsort(-values, kind="stable")[:k]
         scores = values[found]
@@ -171,7 +171,12 @@ def recommend_friends(
     ]
 
 
-def _numbers(names: Sequence[str], ids: NDArray[np.str_], *, what: str) -> NDArray[np.int64]:
+def find_numbers(names: Sequence[str], ids: NDArray[np.str_], *, what: str) -> NDArray[np.int64]:
+    """Gives the internal numbers of external ids.
+
+    Raises:
+        DataError: an id is not there.
+    """
     places = {str(name): number for number, name in enumerate(ids)}
     for name in names:
         if name not in places:

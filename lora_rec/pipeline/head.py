@@ -50,6 +50,8 @@ class FittedHead:
     """Of all that lies before the test."""
     new_items: NewItemChoice | None
     """None where every item was taken."""
+    before_refit: FittedHead | None = None
+    """The same parts as learned from training alone: what is chosen on validation users is judged with it."""
 
     def top_k(self, wanted: EvaluationSet, *, k: int) -> tuple[NDArray[np.int64], _Array]:
         """Gives the lists as they would have been served at each user's moment, (U, K), and their scores."""
@@ -152,6 +154,7 @@ def fit_on_texts(
     if recent is not None and head.sequence is not None:
         head = choose_sequence_weight(head, judged, recent=recent)
     validation = mean_ndcg(rank_judged(head, judged, recent=recent), judged)
+    unrefitted = head
     fit = prepare_fit(split.refit_histories(), n_items=split.n_items, text_vectors=text)
     refitted = ItemItemModel(*fit.table(choice.settings, n_neighbours=n_neighbours), choice.decay)
     known = split.item_counts(include_validation=True)
@@ -160,13 +163,15 @@ def fit_on_texts(
         chosen = choose_new_items(
             head, text, split.item_counts(), judged, recent=recent, cost=section.new_item_cost
         )
+        unrefitted = replace(head, new_items=new_items_of(chosen, text, split.item_counts()))
         head = replace(head, new_items=new_items_of(chosen, text, known))
     later = None
     if half_life is not None:
         later = RecentCounts.from_log(split.refit_log, n_items=split.n_items)
         assert later is not None  # the training log has times
         head = replace(head, recent=later.now(half_life=half_life))
-    return FittedHead(replace(head, linear=refitted), choice, validation, half_life, later, chosen)
+    before = FittedHead(unrefitted, choice, validation, half_life, counts, chosen)
+    return FittedHead(replace(head, linear=refitted), choice, validation, half_life, later, chosen, before)
 
 
 def _train_sequence(
@@ -194,6 +199,7 @@ def _train_sequence(
         id_dropout=section.id_dropout,
         min_id_count=section.min_id_count,
         temperature=section.temperature,
+        inverse_propensity=section.inverse_propensity,
     )
 
     def validate(arrays: dict[str, _Array]) -> float:

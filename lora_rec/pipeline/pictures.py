@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib.util
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lora_rec.errors import missing_extra
-from lora_rec.train.adalora import rank_grid
+from lora_rec.rank.tradeoff import Front, Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Ranks = Mapping[str, int]
 
@@ -24,8 +29,11 @@ def draw_ranks(tower: str, steps: Sequence[tuple[int, Ranks]]) -> bytes:
     Returns:
         A PNG file.
     """
-    layers, modules, grid = rank_grid(steps[-1][1])
     from matplotlib.figure import Figure  # not pyplot, which would change the caller's settings
+
+    from lora_rec.train.adalora import rank_grid  # not above, since it brings torch
+
+    layers, modules, grid = rank_grid(steps[-1][1])
 
     size = (3.2 + 1.1 * len(modules) + 3.5, 1.6 + 0.35 * max(4, len(layers)))
     figure = Figure(figsize=size, layout="constrained")
@@ -51,6 +59,50 @@ def draw_ranks(tower: str, steps: Sequence[tuple[int, Ranks]]) -> bytes:
     right.set_ylabel("sum of the ranks")
     right.set_title("budget")
     figure.suptitle(f"AdaLoRA, {tower.replace('_', ' ')}")
+    return _png(figure)
+
+
+def draw_front(front: Front, chosen: Point, *, measure: str = "ild") -> bytes:
+    """Draws relevance against diversity, a line per strategy and space, and what was chosen.
+
+    Args:
+        front: what was measured.
+        chosen: one of its settings.
+        measure: one of `tradeoff.MEASURES`, the horizontal axis.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    draw_lines(axes, front, chosen, measure=measure)
+    axes.set_title(f"{front.n_users:,} validation users")
+    axes.legend(fontsize=7)
+    return _png(figure)
+
+
+def draw_lines(axes: Axes, front: Front, chosen: Point, *, measure: str = "ild") -> None:
+    """Draws a front's lines, each from the relevance order on, and the chosen point into given axes."""
+    lines: dict[str, list[Point]] = {}
+    for point in front.points:
+        lines.setdefault(point.line, [front.plain]).append(point)
+    colors: dict[str, str] = {}
+    for line, points in lines.items():
+        color = colors.setdefault(points[-1].strategy, f"C{len(colors)}")
+        style = {"text": "-", "factors": "--", "both": ":"}[points[-1].space]
+        values = [[p.values[name] for p in points] for name in (measure, "ndcg")]
+        axes.plot(*values, style, color=color, marker=".", markersize=4, linewidth=1, label=line)
+    axes.plot(front.plain.values[measure], front.plain.values["ndcg"], "o", color="black", label="plain")
+    label = f"chosen: {chosen.line}, {chosen.diversity:.3g}"
+    place = chosen.values[measure], chosen.values["ndcg"]
+    axes.plot(*place, "*", color="black", markersize=14, zorder=4, label=label)
+    axes.set_xlabel(f"{measure}@{front.k}")
+    axes.set_ylabel(f"ndcg@{front.k}")
+
+
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

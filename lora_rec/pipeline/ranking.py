@@ -13,11 +13,13 @@ from lora_rec.data.lists import Lists
 from lora_rec.metrics import coverage_at_k, evaluate_lists
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
+from lora_rec.pipeline.tradeoff import lists_by
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
+from lora_rec.rank.categories import Categories
 from lora_rec.rank.linear import LinearModel, decompose
-from lora_rec.rank.ranker import rerank_lists
 from lora_rec.rank.search import top_k
-from lora_rec.recipe import RankingSection
+from lora_rec.rank.spaces import ItemSpaces
+from lora_rec.rank.tradeoff import Point
 
 _Array = NDArray[np.float32]
 REGULARISATIONS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
@@ -82,12 +84,26 @@ class Comparison:
         model = fit_linear(before, ease, n_items=split.n_items)
         self.add("ease", model.user_vectors(test), model.item_vectors())
 
-    def add_head(self, fitted: FittedHead, similarity: _Array, section: RankingSection) -> None:
+    def add_head(
+        self,
+        fitted: FittedHead,
+        spaces: ItemSpaces,
+        setting: Point,
+        *,
+        n_candidates: int,
+        categories: Categories | None = None,
+    ) -> None:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
-        pool, scores = fitted.top_k(self.split.test, k=max(self.k, section.n_candidates))
+        pool, scores = fitted.top_k(self.split.test, k=max(self.k, n_candidates))
         self.lists["ranking_head"] = pool[:, : self.k]
-        self.lists["ranking_head_diverse"], _ = rerank_lists(
-            pool, scores, similarity, k=self.k, diversity=section.diversity, strategy=section.strategy
+        self.lists["ranking_head_diverse"] = lists_by(
+            spaces,
+            pool,
+            scores,
+            setting,
+            k=self.k,
+            category_weights=None if categories is None else categories.weights,
+            history_mix=None if categories is None else categories.mix(self.split.test.histories),
         )
 
     def table(self) -> dict[str, dict[str, float]]:
@@ -101,7 +117,9 @@ class Comparison:
     ) -> dict[str, float]:
         split, k = self.split, self.k
         quality = {"item_vectors": self.ruler, "item_counts": counts, "n_users": split.n_users, "k": k}
-        row = evaluate_lists(lists, list(split.test.targets), **quality)  # type: ignore[arg-type]
+        histories = split.test.histories
+        taken = list(histories) if len(histories.values) else None  # without any, nothing compares to them
+        row = evaluate_lists(lists, list(split.test.targets), histories=taken, **quality)  # type: ignore[arg-type]
         rare_targets = [targets[rare[targets]] for targets in split.test.targets]
         chosen = np.flatnonzero([len(targets) > 0 for targets in rare_targets])
         # Coverage of the rare items is over all lists; relevance over the users who took one.

@@ -19,6 +19,7 @@ from lora_rec.metrics import format_table
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.ranking import Comparison, LinearChoice
 from lora_rec.rank.ranker import Recommender
+from lora_rec.rank.tradeoff import Point
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.loop import TrainingResult
 
@@ -47,14 +48,21 @@ def collect_metrics(
     comparison: Comparison, model: TwoTower, training: TrainingResult, ease: LinearChoice, fitted: FittedHead
 ) -> dict[str, Any]:
     """Gives what metrics.json holds: a row per system, then how they were chosen and trained."""
-    towers = {name: asdict(getattr(model, name).count_parameters()) for name in ("user_tower", "item_tower")}
-    trained, total = (sum(t[key] for t in towers.values()) for key in ("trained", "total"))
     return {
         **comparison.table(),
         "chosen": {
             "ease": asdict(ease),
             "ranking_head": fitted.numbers(),
         },
+        **collect_training(model, training),
+    }
+
+
+def collect_training(model: TwoTower, training: TrainingResult) -> dict[str, Any]:
+    """Gives how the towers were trained, and how much of them was."""
+    towers = {name: asdict(getattr(model, name).count_parameters()) for name in ("user_tower", "item_tower")}
+    trained, total = (sum(t[key] for t in towers.values()) for key in ("trained", "total"))
+    return {
         "training": asdict(training),
         "parameters": {**towers, "trained_share": trained / total},
     }
@@ -67,7 +75,7 @@ def print_report(
     *,
     dataset: Dataset,
     split: Split,
-    diversity: float,
+    setting: Point,
     k: int,
 ) -> None:
     """Prints the table, what the run cost, and ten items for one user, read back from the bundle."""
@@ -78,8 +86,14 @@ def print_report(
     say(format_table(systems, columns=[c for c in columns if all(c in row for row in systems.values())]))
     say(
         "(rare): targets, or for coverage items, with at most two interactions before the test;"
-        f" ranking_head_diverse: diversity {diversity:g}"
+        f" ranking_head_diverse: {setting.line}, diversity {setting.diversity:g}"
     )
+    print_costs(folder, metrics, stages)
+    _print_one_user(Recommender.load(folder), dataset, split, k=k)
+
+
+def print_costs(folder: Path, metrics: dict[str, Any], stages: Stages) -> None:
+    """Prints what was learned, and what the run and its bundle took."""
     parameters = metrics["parameters"]
     for name in ("user_tower", "item_tower"):
         part = parameters[name]
@@ -96,7 +110,6 @@ def print_report(
     say(
         f"bundle: {folder}, {size / 1e6:.1f} MB; parameters learned in all: {parameters['trained_share']:.2%}"
     )
-    _print_one_user(Recommender.load(folder), dataset, split, k=k)
 
 
 def _print_one_user(rec: Recommender, dataset: Dataset, split: Split, *, k: int) -> None:

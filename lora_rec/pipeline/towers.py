@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from lora_rec.adapter_settings import FULL_PRECISION_ONLY
 from lora_rec.cache import cache_folder
 from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
+from lora_rec.data.lists import Lists
 from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.rank.linear import LinearModel, centre
@@ -152,9 +153,11 @@ def solve_and_encode(
     """Sets both projections to the best map of the towers' present states onto the teacher; applies it."""
     budget = recipe.train.token_budget
     items = shared_states(accelerator, model.item_tower, sources.items, token_budget=budget)
-    solve_projection(model.item_tower.projection, items, teacher.items)
+    solve_projection(model.item_tower.projection, items, teacher.items, where="item_tower")
     users = shared_states(accelerator, model.user_tower, sources.users, token_budget=budget)
-    solve_projection(model.user_tower.projection, users[texts.example_texts], teacher.users)
+    solve_projection(
+        model.user_tower.projection, users[texts.example_texts], teacher.users, where="user_tower"
+    )
     return Vectors(project(model.item_tower, items), project(model.user_tower, users))
 
 
@@ -166,10 +169,15 @@ def read_items(
     Encoders know better than decoders how alike two texts are, and this one has read the titles in its
     histories.
     """
+    return centre(read_states(recipe, model, sources, accelerator))
+
+
+def read_states(
+    recipe: Recipe, model: TwoTower, sources: Sources, accelerator: Accelerator
+) -> NDArray[np.float32]:
+    """Gives (N, H), what the user tower's encoder makes of item texts, as it is."""
     budget = recipe.train.token_budget
-    return centre(
-        shared_states(accelerator, model.user_tower, sources.items_for_user_tower, token_budget=budget)
-    )
+    return shared_states(accelerator, model.user_tower, sources.items_for_user_tower, token_budget=budget)
 
 
 def train_towers(
@@ -184,13 +192,54 @@ def train_towers(
     accelerator: Accelerator,
 ) -> TrainingResult:
     """Trains the adapters from the state that gave `frozen`; the model ends at the best `ndcg@10`."""
-    section = recipe.train
 
     def score(vectors: Vectors) -> float:
         users = vectors.users[texts.validation_texts]
         lists, _ = top_k(users, vectors.items, k=JUDGED_K, exclude=split.validation.histories)
         return mean_ndcg(lists, split.validation)
 
+    return train_adapters(
+        recipe,
+        model,
+        sources,
+        texts,
+        examples,
+        teacher,
+        accelerator,
+        known=split.train_histories(),
+        start_validation=score(frozen),
+        validate=lambda: score(solve_and_encode(recipe, model, sources, texts, teacher, accelerator)),
+    )
+
+
+def train_adapters(
+    recipe: Recipe,
+    model: TwoTower,
+    sources: Sources,
+    texts: Texts,
+    examples: Examples,
+    teacher: Teacher,
+    accelerator: Accelerator,
+    *,
+    known: Lists,
+    start_validation: float,
+    validate: Callable[[], float],
+) -> TrainingResult:
+    """Trains the adapters; the model ends in the state for which `validate` gave the most.
+
+    Args:
+        recipe: its section `train` is read.
+        model: both towers.
+        sources: their texts.
+        texts: which of the users' texts is that of each example.
+        examples: users are rows of `known`.
+        teacher: see `teach`.
+        accelerator: of accelerate.
+        known: what each user took in training.
+        start_validation: score of the model as it is given.
+        validate: solves the projections anew and gives a score, the same in every process.
+    """
+    section = recipe.train
     return train_two_tower(
         model,
         accelerator,
@@ -198,11 +247,11 @@ def train_towers(
         user_texts=texts.example_texts,
         item_source=sources.items,
         examples=examples,
-        known=split.train_histories(),
-        item_counts=split.item_counts(),
+        known=known,
+        item_counts=np.bincount(known.values, minlength=len(texts.items)),
         teacher=teacher,
-        start_validation=score(frozen),
-        validate=lambda: score(solve_and_encode(recipe, model, sources, texts, teacher, accelerator)),
+        start_validation=start_validation,
+        validate=validate,
         epochs=section.epochs,
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,

@@ -107,8 +107,9 @@ class CandidateScorer:
         )
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Gives every array by name, for a safetensors file."""
+        """Gives every array by name, for a safetensors file; the items in half precision."""
         arrays: dict[str, NDArray[np.generic]] = {name: getattr(self, name) for name in ARRAYS}
+        arrays["items"] = self.items.astype(np.float16)
         return arrays | {"numbers": np.array([getattr(self, name) for name in NUMBERS], dtype=np.float64)}
 
     @classmethod

@@ -65,15 +65,27 @@ class RankingHead:
         return result
 
     def top_k(
-        self, histories: Lists, *, k: int, user_embeddings: _Array | None = None
+        self,
+        histories: Lists,
+        *,
+        k: int,
+        user_embeddings: _Array | None = None,
+        allowed: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], _Array]:
-        """Gives the best items (U, K) outside each history, and their scores (U, K)."""
+        """Gives the best allowed items (U, K) outside each history, and their scores (U, K)."""
 
         def score(rows: NDArray[np.int64]) -> _Array:
             embeddings = None if user_embeddings is None else user_embeddings[rows]
             return self.scores(histories.take(rows), embeddings)
 
-        return top_k_of(score, n_users=len(histories), n_items=self.n_items, k=k, exclude=histories)
+        return top_k_of(
+            score,
+            n_users=len(histories),
+            n_items=self.n_items,
+            k=k,
+            exclude=histories,
+            allowed=allowed,
+        )
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Gives every array by name, for a safetensors file; the linear part's weights in half precision."""

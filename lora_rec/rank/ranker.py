@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count, repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,109 +15,79 @@ from safetensors.numpy import load_file
 
 from lora_rec.bundle import read_manifest
 from lora_rec.data.lists import Lists
-from lora_rec.errors import BundleError, DataError, nearest_names
+from lora_rec.errors import BundleError
+from lora_rec.rank.candidates import CandidateScorer
+from lora_rec.rank.catalogue import Catalogue
 from lora_rec.rank.explain import Explanation, explain_items
 from lora_rec.rank.head import RankingHead
-from lora_rec.rank.rerank import rerank
-from lora_rec.schema import Manifest
-
-if TYPE_CHECKING:
-    import pandas as pd
+from lora_rec.rank.recommendation import Recommendation, RecommendationTable
+from lora_rec.rank.rerank import check_settings
+from lora_rec.rank.rules import Quotas, gather_candidates
+from lora_rec.rank.shown import order_shown
+from lora_rec.rank.spaces import ItemSpaces
+from lora_rec.schema import CATEGORY_STRATEGIES
 
 RELATIVE_CANDIDATES = 10  # re-ranking sees at least ten times the list
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """One item of a list."""
-
-    rank: int
-    """Place in the list, from 1."""
-    item_id: str
-    score: float
-    """Relevance; comparable within one list."""
-    title: str
-    explanation: Explanation | None = None
-    """Where it was asked for; of the relevance, not of what re-ranking made of it."""
-
-
-@dataclass(frozen=True)
-class RecommendationTable:
-    """The lists of many users, one row per recommended item."""
-
-    user_ids: tuple[str, ...]
-    rows: tuple[tuple[Recommendation, ...], ...]
-    """One list per user."""
-
-    def __len__(self) -> int:
-        return sum(len(row) for row in self.rows)
-
-    def to_columns(self) -> dict[str, list[Any]]:
-        """Gives the columns user_id, rank, item_id, score and title."""
-        columns: dict[str, list[Any]] = {"user_id": [], "rank": [], "item_id": [], "score": [], "title": []}
-        for user_id, row in zip(self.user_ids, self.rows, strict=True):
-            for item in row:
-                for name, value in zip(
-                    columns, (user_id, item.rank, item.item_id, item.score, item.title), strict=True
-                ):
-                    columns[name].append(value)
-        return columns
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Gives the columns as a data frame; needs pandas."""
-        import pandas as pd
-
-        return pd.DataFrame(self.to_columns())
-
-
 @dataclass(frozen=True, eq=False)
-class Recommender:
+class Recommender(Catalogue):
     """The light half of a bundle: item vectors, ids, texts and the ranking head."""
 
-    manifest: Manifest
-    item_ids: tuple[str, ...]
-    item_fields: dict[str, list[str]]
     item_vectors: NDArray[np.float32]
     """(N, D), of the item tower, unit length."""
-    similarity_vectors: NDArray[np.float32]
-    """(N, H), item texts as the user tower reads them; their cosine says how alike two items are."""
-    head: RankingHead
+    spaces: ItemSpaces
+    """What re-ranking looks at: vectors whose cosine says how alike two items are."""
+    _head: RankingHead | None
     metrics: dict[str, Any]
     """What metrics.json holds."""
+    _shown: CandidateScorer | None = None
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
         """Reads a bundle; see `bundle.read_manifest` for errors."""
         root = Path(folder)
         manifest = read_manifest(root)
-        if not (root / "head.safetensors").is_file():
+        heads = {name for name in ("head", "shown") if f"{name}.safetensors" in manifest.files}
+        if not heads:
             raise BundleError(f"{folder}: no ranking head (head.safetensors); get the bundle again")
+        arrays = {name: load_file(root / f"{name}.safetensors") for name in heads}
         items = json.loads((root / "items.json").read_text(encoding="utf-8"))
-        vectors, similarity = (
-            np.load(root / f"{name}_vectors.npy", allow_pickle=False).astype(np.float32)
-            for name in ("item", "similarity")
-        )
-        head = RankingHead.from_arrays(load_file(root / "head.safetensors"))
+        vectors = np.load(root / "item_vectors.npy", allow_pickle=False).astype(np.float32)
+        spaces = ItemSpaces.load(root)
+        head = RankingHead.from_arrays(arrays["head"]) if "head" in heads else None
+        shown = CandidateScorer.from_arrays(arrays["shown"]) if "shown" in heads else None
         metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
-        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, similarity, head, metrics)
+        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, spaces, head, metrics, shown)
 
-    @cached_property
-    def titles(self) -> Sequence[str]:
-        """The field `title`, or the first field, of each item."""
-        return self.item_fields.get("title") or next(iter(self.item_fields.values()), list(self.item_ids))
+    @property
+    def head(self) -> RankingHead:
+        """The ranking head.
 
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {item_id: i for i, item_id in enumerate(self.item_ids)}
+        Raises:
+            BundleError: the bundle orders shown lists and has none.
+        """
+        if self._head is None:
+            raise BundleError(
+                "bundle: it orders lists that were shown and ranks no catalogue; call rank_shown,"
+                " or lora-rec recommend with --shown"
+            )
+        return self._head
 
     def recommend(
         self,
         history: Sequence[str],
         *,
         k: int = 10,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
+        space: str | None = None,
         n_candidates: int | None = None,
+        exclude: Sequence[str] = (),
+        exclude_categories: Sequence[str] = (),
+        quotas: Mapping[str, tuple[int | None, int | None]] | None = None,
+        explore: float = 0.0,
+        seed: int = 0,
         user_embedding: NDArray[np.float32] | None = None,
         strengths: Sequence[float] | None = None,
         explain: bool = False,
@@ -128,16 +97,26 @@ class Recommender:
         Args:
             history: item ids, oldest first.
             k: list length.
-            diversity: 0 keeps the relevance order exactly, 1 is the most diverse.
-            strategy: `mmr`, `msd`, `dpp` or `ssd`; the bundle's own when left out.
+            diversity: 0 keeps the relevance order exactly, 1 is the most diverse; the bundle's own when left
+                out, which is 0 unless `lora-rec tune-diversity` or the recipe's `ranking.keep` chose another.
+            strategy: one of `schema.STRATEGIES`; the bundle's own when left out.
+            space: vectors that say how alike items are, one of `schema.SPACES`; the bundle's own when left
+                out.
             n_candidates: items that re-ranking chooses from; the bundle's own, at least 10 k, when left out.
+            exclude: item ids that are not given.
+            exclude_categories: categories whose items are not given.
+            quotas: category to the least and most items of it in the list; None for no limit.
+            explore: share of the places that is drawn at random from the candidates below the list, never the
+                first; 0 draws nothing.
+            seed: of that draw, which differs between users.
             user_embedding: (D,), of the user tower (`load_towers(...).encode_users`), if there is one.
             strengths: how often each item of the history was taken (plays, purchases), if it is known.
             explain: also say which items of the history carried each item, see `explain`; takes longer.
 
         Raises:
-            DataError: the history is empty or has an unknown id, or strengths do not fit it.
-            ValueError: k or diversity is out of range.
+            DataError: the history is empty or has an unknown id, strengths do not fit it, categories are
+                asked for that the bundle does not have, or quotas cannot be met.
+            ValueError: k, diversity or explore is out of range, or the strategy is unknown.
         """
         embeddings = None if user_embedding is None else np.asarray(user_embedding, dtype=np.float32)[None, :]
         table = self.recommend_users(
@@ -145,21 +124,61 @@ class Recommender:
             k=k,
             diversity=diversity,
             strategy=strategy,
+            space=space,
             n_candidates=n_candidates,
+            exclude=exclude,
+            exclude_categories=exclude_categories,
+            quotas=quotas,
+            explore=explore,
+            seed=seed,
             user_embeddings=embeddings,
             strengths=None if strengths is None else {"": strengths},
             explain=explain,
         )
         return list(table.rows[0])
 
+    def rank_shown(
+        self,
+        history: Sequence[str],
+        *,
+        shown: Sequence[str],
+        new_items: Mapping[str, NDArray[np.float32]] | None = None,
+    ) -> list[Recommendation]:
+        """Orders the items of a list that is shown anyway, best first; see `rank.shown`.
+
+        Args:
+            history: item ids, oldest first; may be empty, and then what everybody clicks decides.
+            shown: item ids, each once.
+            new_items: id to vector (H,) of items that the bundle has never seen, from their texts:
+                `load_towers(bundle).read_items`. Their title is "".
+
+        Raises:
+            DataError: nothing is shown, an id is unknown or there twice, or a vector does not fit.
+            BundleError: the bundle ranks a catalogue and has not learned from shown lists.
+        """
+        ordered = order_shown(
+            self._shown, history, shown=shown, new_items=new_items or {}, find=self.find_items
+        )
+        places = self.positions
+        return [
+            Recommendation(rank, name, score, self.titles[places[name]] if name in places else "")
+            for rank, (name, score) in enumerate(ordered, start=1)
+        ]
+
     def recommend_users(
         self,
         histories: Mapping[str, Sequence[str]],
         *,
         k: int = 10,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
+        space: str | None = None,
         n_candidates: int | None = None,
+        exclude: Sequence[str] = (),
+        exclude_categories: Sequence[str] = (),
+        quotas: Mapping[str, tuple[int | None, int | None]] | None = None,
+        explore: float = 0.0,
+        seed: int = 0,
         user_embeddings: NDArray[np.float32] | None = None,
         strengths: Mapping[str, Sequence[float]] | None = None,
         explain: bool = False,
@@ -171,26 +190,30 @@ class Recommender:
             k: list length.
             diversity: see `recommend`.
             strategy: see `recommend`.
+            space: see `recommend`.
             n_candidates: see `recommend`.
+            exclude: see `recommend`, as for the four that follow.
+            exclude_categories: for every user.
+            quotas: hold in every list.
+            explore: of every list.
+            seed: of the draw.
             user_embeddings: (U, D), in the order of `histories`.
             strengths: user id to one number per item of the history.
             explain: see `recommend`.
         """
-        missing = [u for u in histories if strengths is not None and u not in strengths]
-        if missing:
-            raise DataError(
-                f"strengths: user {missing[0]!r} is missing; give one number per item of the history"
-            )
-        lists = Lists.from_arrays(
-            (self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items()),
-            None if strengths is None else [strengths[u] for u in histories],
-        )
+        lists = self.find_histories(histories, strengths)
         items, scores = self.rank(
             lists,
             k=k,
             diversity=diversity,
             strategy=strategy,
+            space=space,
             n_candidates=n_candidates,
+            exclude=exclude,
+            exclude_categories=exclude_categories,
+            quotas=quotas,
+            explore=explore,
+            seed=seed,
             user_embeddings=user_embeddings,
         )
         rows = []
@@ -224,69 +247,45 @@ class Recommender:
         histories: Lists,
         *,
         k: int,
-        diversity: float = 0.0,
+        diversity: float | None = None,
         strategy: str | None = None,
+        space: str | None = None,
         n_candidates: int | None = None,
+        exclude: Sequence[str] = (),
+        exclude_categories: Sequence[str] = (),
+        quotas: Mapping[str, tuple[int | None, int | None]] | None = None,
+        explore: float = 0.0,
+        seed: int = 0,
         user_embeddings: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Gives items (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
-        if k < 1:
-            raise ValueError(f"k: {k} is below 1; give the length of the list")
-        if not 0 <= diversity <= 1:
-            raise ValueError(f"diversity: {diversity} is not in [0, 1]")
-        if diversity == 0:
-            return self.head.top_k(histories, k=k, user_embeddings=user_embeddings)
-        pool = n_candidates or max(self.manifest.ranking.n_candidates, RELATIVE_CANDIDATES * k)
-        candidates, scores = self.head.top_k(histories, k=max(k, pool), user_embeddings=user_embeddings)
-        return rerank_lists(
+        own = self.manifest.ranking
+        strategy, diversity = strategy or own.strategy, own.diversity if diversity is None else diversity
+        check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
+        rules = Quotas.of(quotas, self.categories_for("quotas"), k=k) if quotas else None
+        weights = mix = None
+        if diversity > 0 and strategy in CATEGORY_STRATEGIES:
+            categories = self.categories_for(f"strategy: {strategy!r}")
+            weights, mix = categories.weights, categories.mix(histories)
+        allowed = self.allowed(exclude, exclude_categories)
+
+        def best(n: int, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            return self.head.top_k(histories, k=n, user_embeddings=user_embeddings, allowed=mask)
+
+        if diversity == 0 and rules is None and explore == 0:
+            return best(k, allowed)
+        pool = max(k, n_candidates or max(own.n_candidates, RELATIVE_CANDIDATES * k))
+        candidates, scores = gather_candidates(best, n_candidates=pool, k=k, allowed=allowed, quotas=rules)
+        return self.spaces.choose(
             candidates,
             scores,
-            self.similarity_vectors,
             k=k,
             diversity=diversity,
-            strategy=strategy or self.manifest.ranking.strategy,
+            strategy=strategy,
+            space=space or own.space,
+            category_weights=weights,
+            history_mix=mix,
+            quotas=rules,
+            explore=explore,
+            seed=seed,
         )
-
-    def find_items(self, item_ids: Sequence[str], *, where: str = "history") -> NDArray[np.int64]:
-        """Gives the indices of item ids.
-
-        Raises:
-            DataError: there are none, or some are unknown; each is named with the nearest known ones.
-        """
-        if isinstance(item_ids, str):
-            raise DataError(f"{where}: {item_ids!r} is one string; give a list of item ids")
-        if len(item_ids) == 0:
-            raise DataError(f"{where}: empty; give at least one item id, oldest first")
-        unknown = [str(i) for i in item_ids if str(i) not in self._positions]
-        if unknown:
-            hints = []
-            for name in unknown[:3]:
-                near = nearest_names(name, self.item_ids)
-                hints.append(f"{name!r}" + (f" (nearest: {', '.join(near)})" if near else ""))
-            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-            raise DataError(
-                f"{where}: unknown item id {', '.join(hints)}{more};"
-                f" the catalogue has {len(self.item_ids):,} items, e.g. {', '.join(self.item_ids[:3])}"
-            )
-        return np.array([self._positions[str(i)] for i in item_ids], dtype=np.int64)
-
-
-def rerank_lists(
-    candidates: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    item_vectors: NDArray[np.float32],
-    *,
-    k: int,
-    diversity: float,
-    strategy: str,
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Re-ranks candidates (U, N) of many users into lists (U, k); see `rerank.rerank`."""
-    width = min(k, candidates.shape[1])
-    items = np.full((len(candidates), width), -1, dtype=np.int64)
-    kept = np.full((len(candidates), width), -np.inf, dtype=np.float32)
-    for row in range(len(candidates)):
-        chosen, relevance = rerank(
-            candidates[row], scores[row], item_vectors, k=k, diversity=diversity, strategy=strategy
-        )
-        items[row, : len(chosen)], kept[row, : len(chosen)] = chosen, relevance
-    return items, kept

@@ -44,6 +44,7 @@ def top_k_of(
     n_items: int,
     k: int,
     exclude: Lists | None = None,
+    allowed: NDArray[np.bool_] | None = None,
     block: int = 256,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Gives the best items of each user by any score.
@@ -54,6 +55,7 @@ def top_k_of(
         n_items: N.
         k: list length; at most N are given.
         exclude: U lists of items that are left out, e.g. those already seen.
+        allowed: (N,), the items that may be given to anybody; all when left out.
         block: users scored at a time.
 
     Returns:
@@ -69,12 +71,16 @@ def top_k_of(
     for start in range(0, n_users, block):
         rows = np.arange(start, min(start + block, n_users))
         lists = None if exclude is None else exclude.take(rows)
-        items[rows], scores[rows] = best_of(score(rows), k=k, exclude=lists)
+        items[rows], scores[rows] = best_of(score(rows), k=k, exclude=lists, allowed=allowed)
     return items, scores
 
 
 def best_of(
-    scores: NDArray[np.float32], *, k: int, exclude: Lists | None = None
+    scores: NDArray[np.float32],
+    *,
+    k: int,
+    exclude: Lists | None = None,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Gives the best items of each row of scores (U, N), which are changed where items are left out.
 
@@ -88,6 +94,8 @@ def best_of(
     k = min(k, n_items)
     if not np.isfinite(scores).all():  # the scores tell, and they are far fewer than the vectors' values
         raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
+    if allowed is not None:
+        scores[:, ~allowed] = -np.inf
     if exclude is not None:
         scores[np.repeat(np.arange(n_users), exclude.counts), exclude.values] = -np.inf
     items = np.empty((n_users, k), dtype=np.int64)

@@ -78,7 +78,7 @@ def alignment_loss(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Ten
 
 
 class _CatalogueLoss(torch.autograd.Function):
-    """The sum of -log softmax at the targets; gradients are taken along the way, block by block.
+    """The weighted sum of -log softmax at the targets; gradients are taken along the way, block by block.
 
     The logits of a block are in the processor's cache while they are used, and never all in memory: on a CPU
     this takes half the time of `cross_entropy`.
@@ -91,6 +91,7 @@ class _CatalogueLoss(torch.autograd.Function):
         items: torch.Tensor,
         bias: torch.Tensor,
         targets: torch.Tensor,
+        target_weights: torch.Tensor,
     ) -> torch.Tensor:
         user_gradient, item_gradient = torch.empty_like(users), torch.zeros_like(items)
         bias_gradient = torch.zeros_like(bias)
@@ -102,9 +103,10 @@ class _CatalogueLoss(torch.autograd.Function):
             shifted = logits.gather(1, targets[rows, None])
             weights = logits.exp_()
             total = weights.sum(dim=1, keepdim=True)
-            loss += (total.log() - shifted).sum()
-            weights /= total
-            weights.scatter_add_(1, targets[rows, None], torch.full_like(shifted, -1.0))
+            weight = target_weights[rows, None]
+            loss += (weight * (total.log() - shifted)).sum()
+            weights *= weight / total
+            weights.scatter_add_(1, targets[rows, None], -weight)
             torch.mm(weights, items, out=user_gradient[rows])
             item_gradient.addmm_(weights.T, users[rows])
             bias_gradient += weights.sum(dim=0)
@@ -114,13 +116,18 @@ class _CatalogueLoss(torch.autograd.Function):
     @staticmethod
     def backward(  # type: ignore[override]
         ctx: torch.autograd.function.FunctionCtx, gradient: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None, None]:
         users, items, bias = ctx.saved_tensors  # type: ignore[attr-defined]
-        return users * gradient, items * gradient, bias * gradient, None
+        return users * gradient, items * gradient, bias * gradient, None, None
 
 
 def catalogue_softmax_loss(
-    users: torch.Tensor, items: torch.Tensor, bias: torch.Tensor, targets: torch.Tensor
+    users: torch.Tensor,
+    items: torch.Tensor,
+    bias: torch.Tensor,
+    targets: torch.Tensor,
+    *,
+    item_weights: torch.Tensor,
 ) -> torch.Tensor:
     """Cross-entropy of each target against the whole catalogue.
 
@@ -129,11 +136,14 @@ def catalogue_softmax_loss(
         items: (N, W); the logits are users @ items.T + bias.
         bias: (N,)
         targets: (P,), the item that comes next.
+        item_weights: (N,), how much a target counts; see `propensity_weights`.
 
     Source: Klenitskiy and Vasilev 2023, "Turning dross into gold loss: is BERT4Rec really better than
     SASRec?", arXiv 2309.07602: with this loss SASRec is the better of the two.
     """
-    loss: torch.Tensor = _CatalogueLoss.apply(users, items, bias, targets)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _CatalogueLoss.apply(  # type: ignore[no-untyped-call]
+        users, items, bias, targets, item_weights[targets]
+    )
     return loss / len(users)
 
 
@@ -143,6 +153,7 @@ def sampled_softmax_loss(
     bias: torch.Tensor,
     targets: torch.Tensor,
     *,
+    item_weights: torch.Tensor,
     sampled: torch.Tensor,
     log_probabilities: torch.Tensor,
 ) -> torch.Tensor:
@@ -156,6 +167,7 @@ def sampled_softmax_loss(
         items: (N, W)
         bias: (N,)
         targets: (P,)
+        item_weights: (N,)
         sampled: (M,), negatives drawn with replacement, for all positions alike.
         log_probabilities: (N,), log of each item's chance q in one draw.
 
@@ -166,4 +178,24 @@ def sampled_softmax_loss(
     logits = users @ items[sampled].T + (bias[sampled] - correction)
     logits = logits.masked_fill(sampled[None, :] == targets[:, None], -torch.inf)
     positives = (users * items[targets]).sum(dim=1) + bias[targets]
-    return (torch.logaddexp(positives, torch.logsumexp(logits, dim=1)) - positives).mean()
+    losses = torch.logaddexp(positives, torch.logsumexp(logits, dim=1)) - positives
+    return (item_weights[targets] * losses).mean()
+
+
+def propensity_weights(item_counts: torch.Tensor, *, power: float) -> torch.Tensor:
+    """Gives how much each item counts as a target, (N,): its count to the power of -`power`.
+
+    Popular items were seen by more people, so that more took them; with 1 each item counts as much as any
+    other, with 0 each interaction. The mean over the interactions is 1, so a learning rate stays right.
+
+    Args:
+        item_counts: (N,), training interactions.
+        power: 0 to 1.
+
+    Source: Schnabel et al. 2016, "Recommendations as treatments", arXiv 1602.05352, with popularity for the
+    propensity, as in Yang et al. 2018, "Unbiased offline recommender evaluation for missing-not-at-random
+    implicit feedback".
+    """
+    counts = item_counts.double().clamp(min=1)
+    weights = counts**-power
+    return (weights * (item_counts.sum() / (weights * item_counts).sum().clamp(min=1e-12))).float()

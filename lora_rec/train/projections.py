@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lora_rec.errors import TrainingError
 from lora_rec.towers.two_tower import Projection
 
 
@@ -43,8 +44,7 @@ def build_teacher(
         width: D; one axis is the lift.
 
     Source: Bachrach et al. 2014, "Speeding up the Xbox recommender system using a Euclidean transformation
-    for
-        inner-product spaces", section 3.
+    for inner-product spaces", section 3.
     """
     values, axes = np.linalg.eigh((item_vectors.T @ item_vectors).astype(np.float64))
     leading = axes[:, np.argsort(values)[::-1][: width - 1]].astype(np.float32)
@@ -84,9 +84,18 @@ def ridge(
 
 
 def solve_projection(
-    projection: Projection, states: NDArray[np.float32], targets: NDArray[np.float32]
+    projection: Projection, states: NDArray[np.float32], targets: NDArray[np.float32], *, where: str
 ) -> None:
-    """Sets the standardisation from states (M, H) and the map to their regression onto targets (M, D)."""
+    """Sets the standardisation from states (M, H) and the map to their regression onto targets (M, D).
+
+    Raises:
+        TrainingError: all states are the same; `where` says whose.
+    """
+    if (states == states[0]).all():
+        raise TrainingError(
+            f"{where}: all {len(states):,} texts have the same vector, so they tell nothing apart;"
+            " look at the template and at what `lora-rec check` says of the texts"
+        )
     mean, deviation = states.mean(axis=0), states.std(axis=0)
     scale = 1 / np.maximum(deviation, 1e-6 * max(float(deviation.max()), 1e-12))
     weight, bias = ridge((states - mean) * scale, targets)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from lora_rec.data.lists import Lists
-from lora_rec.train.losses import catalogue_softmax_loss, sampled_softmax_loss
+from lora_rec.train.losses import catalogue_softmax_loss, propensity_weights, sampled_softmax_loss
 
 _Arrays = dict[str, NDArray[np.float32]]
 FULL_SOFTMAX_ITEMS = 10_000
@@ -67,6 +67,7 @@ class SequenceHead(nn.Module):
         id_dropout: float,
         min_id_count: int,
         temperature: float,
+        inverse_propensity: float = 0.0,
     ) -> None:
         """Prepares the inputs.
 
@@ -82,12 +83,14 @@ class SequenceHead(nn.Module):
             id_dropout: chance that an item goes without its residual in a step.
             min_id_count: items with fewer interactions have no residual.
             temperature: of the softmax; folded into the exported arrays.
+            inverse_propensity: power of `losses.propensity_weights`.
         """
         super().__init__()
         self.text: torch.Tensor
         self.has_id: torch.Tensor
         self.popularity: torch.Tensor
         self.log_probabilities: torch.Tensor
+        self.target_weights: torch.Tensor
         whitened = whiten(item_vectors, width=WHITENED_WIDTH)
         self.register_buffer("text", torch.from_numpy(whitened))
         self.register_buffer("has_id", torch.from_numpy(item_counts >= min_id_count).float()[:, None])
@@ -96,6 +99,8 @@ class SequenceHead(nn.Module):
         # Popular items are drawn more often, but not in proportion: rare ones are most of the catalogue.
         chances = torch.from_numpy(np.sqrt(item_counts + 1.0))
         self.register_buffer("log_probabilities", (chances / chances.sum()).log().float())
+        weights = propensity_weights(torch.from_numpy(item_counts), power=inverse_propensity)
+        self.register_buffer("target_weights", weights)
         self.id_dropout, self.temperature, self.history_length = id_dropout, temperature, history_length
         self.user_width = user_width
         self.text_projection = nn.Linear(whitened.shape[1], width, bias=False)
@@ -147,10 +152,16 @@ class SequenceHead(nn.Module):
         """Gives the mean cross-entropy of targets (P,) for user vectors (P, W)."""
         bias = self.popularity_weight * self.popularity
         if len(items) <= FULL_SOFTMAX_ITEMS:
-            return catalogue_softmax_loss(users, items, bias, targets)
+            return catalogue_softmax_loss(users, items, bias, targets, item_weights=self.target_weights)
         drawn = torch.multinomial(self.log_probabilities.exp(), N_SAMPLED, replacement=True)
         return sampled_softmax_loss(
-            users, items, bias, targets, sampled=drawn, log_probabilities=self.log_probabilities
+            users,
+            items,
+            bias,
+            targets,
+            item_weights=self.target_weights,
+            sampled=drawn,
+            log_probabilities=self.log_probabilities,
         )
 
     @torch.no_grad()

@@ -8,11 +8,12 @@ one micro-batch at a time, so the batch size does not set the memory (gradient c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
@@ -75,6 +76,13 @@ def shared_states(
     part = np.zeros((-(-n // accelerator.num_processes), tower.hidden_size), dtype=np.float32)
     part[: len(mine)] = encode_states(tower, source, mine, token_budget=token_budget)
     return _join(accelerator, torch.from_numpy(part).to(accelerator.device), n).cpu().numpy()
+
+
+def same_everywhere(accelerator: Accelerator, compute: Callable[[], float]) -> float:
+    """Computes a number in the main process and gives it to all: sums depend on threads in the last bits."""
+    found = [compute() if accelerator.is_main_process else 0.0]
+    broadcast_object_list(found)
+    return found[0]
 
 
 def _share(accelerator: Accelerator, n: int) -> NDArray[np.int64]:

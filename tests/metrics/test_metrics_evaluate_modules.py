@@ -18,6 +18,8 @@ EXPECTED = evaluate_lists(
     item_vectors=np.eye(6),
     item_counts=np.array([3, 0, 1, 0, 0, 0]),
     n_users=3,
+    item_categories=np.array([[1, 0], [1, 1], [0, 0], [0, 1], [0, 0], [0, 0]]),
+    histories=[[0], [0, 3], [2]],
     k=2,
 )
 
@@ -28,12 +30,33 @@ import evaluate
 from lora_rec.metrics import evaluate_module
 
 lists, relevant = [[0, 1, 2], [2, 0], [1]], [[1, 3], [2], []]
-need = {
-    "ild_at_k": {"item_vectors": [[float(i == j) for j in range(6)] for i in range(6)]},
-    "coverage_at_k": {"n_items": 6},
-    "novelty_at_k": {"item_counts": [3, 0, 1, 0, 0, 0], "n_users": 3},
+everything = {
+    "item_vectors": [[float(i == j) for j in range(6)] for i in range(6)],
+    "item_counts": [3, 0, 1, 0, 0, 0],
+    "item_categories": [[1, 0], [1, 1], [0, 0], [0, 1], [0, 0], [0, 0]],
+    "histories": [[0], [0, 3], [2]],
+    "n_items": 6,
+    "n_users": 3,
 }
-everything = {key: value for settings in need.values() for key, value in settings.items()}
+# What a metric takes, so that none works only because it is handed everything.
+takes = {
+    "ild_at_k": "item_vectors",
+    "ild_min_at_k": "item_vectors",
+    "category_ild_at_k": "item_categories",
+    "category_entropy_at_k": "item_categories",
+    "category_coverage_at_k": "item_categories",
+    "calibration_error_at_k": "item_categories histories",
+    "coverage_at_k": "n_items",
+    "gini_at_k": "n_items",
+    "exposure_entropy_at_k": "n_items",
+    "personalization_at_k": "",
+    "novelty_at_k": "item_counts n_users",
+    "popularity_at_k": "item_counts",
+    "popularity_lift_at_k": "item_counts histories",
+    "new_items_at_k": "item_counts",
+    "serendipity_at_k": "references item_counts",
+    **dict.fromkeys(["recall_at_k", "ndcg_at_k", "mrr_at_k", "hit_rate_at_k"], "references"),
+}
 
 def error(function, **arguments):
     try:
@@ -46,14 +69,16 @@ names = sys.argv[1:]
 metrics = {name: evaluate.load(evaluate_module(name)) for name in names}
 for name, metric in metrics.items():
     out["class_names"][name] = metric.name
-    data = {"predictions": lists} if name in need else {"predictions": lists, "references": relevant}
-    out["single"].update(metric.compute(**data, k=2, **need.get(name, {})))
-    out["missing"][name] = error(evaluate.load(evaluate_module(name)).compute, predictions=lists)
+    given = {"references": relevant, **everything}
+    given = {key: given[key] for key in takes[name].split()}
+    out["single"].update(metric.compute(predictions=lists, k=2, **given))
 ndcg = metrics["ndcg_at_k"]
 out["default"] = list(ndcg.compute(predictions=lists, references=relevant))
 for one, other in zip(lists, relevant):
     ndcg.add(prediction=one, reference=other)
 out["streamed"] = ndcg.compute(k=2)
+for name in ("ild_at_k", "novelty_at_k", "calibration_error_at_k"):
+    out["missing"][name] = error(evaluate.load(evaluate_module(name)).compute, predictions=lists)
 combined = evaluate.combine([evaluate_module(name) for name in names])
 out["combined"] = combined.compute(predictions=lists, references=relevant, k=2, **everything)
 out["unknown"] = error(
@@ -79,13 +104,13 @@ def through_evaluate(tmp_path_factory):
 def test_every_metric_has_a_module():
     folder = Path(lora_rec.metrics.__file__).parent / "evaluate_modules"
     assert sorted(path.parent.name for path in folder.glob("*/*.py")) == NAMES
-    assert len(NAMES) == 7
+    assert len(NAMES) == 19
     assert all(Path(evaluate_module(name)).is_file() for name in NAMES)
 
 
 def test_an_unknown_module_names_the_nearest():
     with pytest.raises(
-        ValueError, match=r"no metric 'ncdg_at_k'; did you mean 'ndcg_at_k'.*\(known: coverage"
+        ValueError, match=r"no metric 'ncdg_at_k'; did you mean 'ndcg_at_k'.*\(known: calibration_error"
     ):
         evaluate_module("ncdg_at_k")
     with pytest.raises(ValueError, match="no metric 'bleu'; choose a known one"):
@@ -112,4 +137,5 @@ def test_missing_and_unknown_settings_are_refused(through_evaluate):
     assert (
         missing["novelty_at_k"] == "ValueError: novelty_at_k: no item_counts, n_users; pass it to compute()"
     )
+    assert missing["calibration_error_at_k"].endswith("no item_categories, histories; pass it to compute()")
     assert "unexpected keyword argument 'topk'" in through_evaluate["unknown"]

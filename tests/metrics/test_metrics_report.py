@@ -6,13 +6,7 @@ import numpy as np
 import pytest
 
 import lora_rec.metrics
-from lora_rec.metrics import (
-    bootstrap_interval,
-    evaluate_lists,
-    format_table,
-    mean_over_users,
-    paired_difference,
-)
+from lora_rec.metrics import evaluate_lists, format_table
 
 
 def test_evaluate_lists_by_hand():
@@ -22,6 +16,8 @@ def test_evaluate_lists_by_hand():
         item_vectors=np.eye(6),
         item_counts=np.array([3, 0, 1, 0, 0, 0]),
         n_users=3,
+        item_categories=np.array([[1, 0], [1, 0], [0, 0], [0, 1], [0, 0], [0, 0]]),
+        histories=[[0], [0, 3, 3], []],
         k=2,
     )
     assert scores == pytest.approx(
@@ -33,9 +29,45 @@ def test_evaluate_lists_by_hand():
             "ild@2": 1 / 3 * (1 + 1 + 0),
             "coverage@2": 3 / 6,
             "novelty@2": 1 / 3 * ((0 + 2) / 2 + (1 + 0) / 2 + 2),
+            "ild_min@2": 1 / 3 * (1 + 1 + 0),
+            "category_ild@2": 1 / 3 * (0 + 1 + 0),
+            "category_entropy@2": 0,  # of the two lists that have a category
+            "category_coverage@2": 1 / 3 * (1 / 2 + 1 / 2 + 1 / 2),
+            "calibration_error@2": 1 / 2 * (1 / 3 * log2(1 / 3 / (0.99 + 0.01 / 3)) + 2 / 3 * log2(1 / 0.01)),
+            "gini@2": (-5 * 0 - 3 * 0 - 1 * 0 + 1 * 1 + 3 * 2 + 5 * 2) / (5 * 5),
+            "exposure_entropy@2": 2 * 2 / 5 * log2(5 / 2) + 1 / 5 * log2(5),
+            "personalization@2": 1 - 1 / 3 * (1 / 2 + 1 / sqrt(2) + 0),
+            "popularity@2": 1 / 3 * ((3 + 0) / 2 + (1 + 3) / 2 + 0),
+            "popularity_lift@2": 1 / 2 * ((3 / 2 / 3 - 1) + (2 / 1 - 1)),
+            "new_items@2": 1 / 3 * (1 / 2 + 0 + 1),
+            "serendipity@2": 1 / 2 * ((5 / 6 - 0) / 2 + ((6 - 5) / 6) / 2),
         }
     )
     assert all(type(value) is float for value in scores.values())
+
+
+def test_evaluate_lists_leaves_out_what_it_cannot_know():
+    lists, relevant = np.array([[0, 1], [2, 0]]), [[1], [2]]
+    always = {"recall", "ndcg", "mrr", "hit_rate", "personalization"}
+    whole = always | {"coverage", "gini", "exposure_entropy"}
+    counted = whole | {"popularity", "new_items", "serendipity"}
+    counts, categories, histories = np.ones(3), np.eye(3), [[0], [1]]
+    by_category = whole | {"category_ild", "category_entropy", "category_coverage"}
+    for inputs, names in (
+        ({"n_users": 3, "histories": histories}, always),
+        ({"item_vectors": np.eye(3)}, whole | {"ild", "ild_min"}),
+        ({"item_counts": counts}, counted),
+        ({"item_counts": counts, "n_users": 3}, counted | {"novelty"}),
+        ({"item_counts": counts, "histories": histories}, counted | {"popularity_lift"}),
+        ({"item_categories": categories}, by_category),
+        ({"item_categories": categories, "histories": histories}, by_category | {"calibration_error"}),
+    ):
+        assert set(evaluate_lists(lists, relevant, k=2, **inputs)) == {f"{name}@2" for name in names}
+
+
+def test_evaluate_lists_refuses_inputs_about_different_catalogues():
+    with pytest.raises(ValueError, match="numbers of items: {'item_vectors': 3, 'item_counts': 2} differ"):
+        evaluate_lists(np.array([[0]]), [[0]], item_vectors=np.eye(3), item_counts=np.ones(2), k=1)
 
 
 def test_evaluate_lists_says_which_metric_has_no_value():
@@ -45,53 +77,6 @@ def test_evaluate_lists_says_which_metric_has_no_value():
         evaluate_lists(
             np.array([[-1]]), [[0]], item_vectors=np.eye(2), item_counts=np.ones(2), n_users=3, k=1
         )
-
-
-def test_mean_over_users_refuses_a_matrix():
-    with pytest.raises(ValueError, match=r"ndcg: shape \(2, 2\) is not \(U,\)"):
-        mean_over_users(np.eye(2), name="ndcg")
-
-
-def test_bootstrap_interval_is_that_of_the_normal_law():
-    # 400 values, half 0 and half 1: the mean's standard error is 0.5 / 20. The tolerance is over six standard
-    # errors of a quantile from 2000 resamples, and the seed is fixed.
-    low, high = bootstrap_interval(np.repeat([0.0, 1.0], 200), n_resamples=2000)
-    assert low == pytest.approx(0.5 - 1.96 * 0.5 / sqrt(400), abs=0.01)
-    assert high == pytest.approx(0.5 + 1.96 * 0.5 / sqrt(400), abs=0.01)
-
-
-def test_bootstrap_interval_is_repeatable_leaves_out_nan_and_widens_with_the_level():
-    values = np.arange(20.0)
-    assert bootstrap_interval(values, seed=3) == bootstrap_interval([np.nan, *values], seed=3)
-    assert bootstrap_interval(values, seed=3) != bootstrap_interval(values, seed=4)
-    (low90, high90), (low99, high99) = (bootstrap_interval(values, level=level) for level in (0.9, 0.99))
-    assert low99 < low90 < values.mean() < high90 < high99
-
-
-def test_bootstrap_interval_refuses():
-    with pytest.raises(ValueError, match=r"level: 95 is not within \(0, 1\)"):
-        bootstrap_interval([1.0], level=95)
-    with pytest.raises(ValueError, match="n_resamples: 0 is below 1"):
-        bootstrap_interval([1.0], n_resamples=0)
-    with pytest.raises(ValueError, match="values: none of 2 users has a value"):
-        bootstrap_interval([np.nan, np.nan])
-
-
-def test_paired_difference_sees_what_two_intervals_hide():
-    # The users differ by far more than the systems do, but the first is better for each of them.
-    b = np.linspace(0, 1, 50)
-    a = b + np.tile([0.01, 0.03], 25)
-    difference = paired_difference(a, b)
-    assert difference.mean == pytest.approx(0.02)
-    assert 0.01 < difference.low < 0.02 < difference.high < 0.03
-    assert bootstrap_interval(a)[0] < bootstrap_interval(b)[1]
-
-
-def test_paired_difference_leaves_out_users_without_a_value_in_either():
-    difference = paired_difference([1.0, np.nan, 3.0, 4.0], [0.0, 1.0, np.nan, 1.0])
-    assert (difference.mean, difference.n) == ((1 + 3) / 2, 2)
-    with pytest.raises(ValueError, match=r"shapes \(2,\) and \(1,\) differ"):
-        paired_difference([1.0, 2.0], [1.0])
 
 
 def test_format_table():

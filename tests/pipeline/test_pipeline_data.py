@@ -74,7 +74,7 @@ def test_the_recipes_of_published_sets_use_their_domains_texts():
         assert recipe.data.root == f"data/{Path(recipe.output).name}"
 
 
-TEST_USERS = {"movielens": 943, "lastfm": 1884, "amazon": 22_363, "online-retail": 2731, "mind": 102}
+TEST_USERS = {"movielens": 943, "lastfm": 1884, "amazon": 22_363, "online-retail": 2731, "mind": 101}
 
 
 @pytest.mark.parametrize("name", FOLDERS)

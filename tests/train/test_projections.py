@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from lora_rec.errors import TrainingError
 from lora_rec.towers.two_tower import Projection
 from lora_rec.train.projections import build_teacher, solve_projection
 
@@ -21,6 +23,12 @@ def test_a_linear_map_is_recovered():
     states = (generator.normal(size=(400, 5)) * [1, 10, 100, 1, 1] + 3).astype("f4")
     targets = (states @ generator.normal(size=(5, 3)) + 1).astype("f4")
     projection = Projection(5, 3)
-    solve_projection(projection, states, targets)
+    solve_projection(projection, states, targets, where="item_tower")
     found = projection(torch.from_numpy(states)).numpy()
     assert np.abs(found - targets).max() < 0.05 * targets.std()  # the penalty shrinks by about a hundredth
+
+
+def test_texts_that_are_all_the_same_are_refused():
+    states, targets = np.ones((6, 5), dtype="f4"), np.eye(6, 3, dtype="f4")
+    with pytest.raises(TrainingError, match="item_tower: all 6 texts have the same vector"):
+        solve_projection(Projection(5, 3), states, targets, where="item_tower")

@@ -16,11 +16,11 @@ from lora_rec.errors import did_you_mean
 def evaluate_module(name: str) -> str:
     """Gives the path of a metric's script, for `evaluate.load` and `evaluate.combine`.
 
-    `compute` takes `predictions` (a list of item indices per user, best first) and `k` (10 unless given); the
-    four relevance metrics also `references` (the relevant items of each user), `ild_at_k` also
-    `item_vectors`, `coverage_at_k` also `n_items`, `novelty_at_k` also `item_counts` and `n_users`. The
-    result is the mean over users, `{"ndcg@10": 0.25}`. What only the other metrics need is let through,
-    because `evaluate.combine` hands everything to each.
+    `compute` takes `predictions` (a list of item indices per user, best first), `k` (10 unless given), and by
+    name what the function of the metric takes; `references` are the relevant items of each user, for
+    `recall_at_k`, `ndcg_at_k`, `mrr_at_k`, `hit_rate_at_k` and `serendipity_at_k`. The result is the mean
+    over users, `{"ndcg@10": 0.25}`. What only the other metrics need is let through, because
+    `evaluate.combine` hands everything to each.
 
     Raises:
         ValueError: there is no such metric.

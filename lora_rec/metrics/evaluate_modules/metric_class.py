@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lora_rec.metrics.lists import pad_lists
-from lora_rec.metrics.report import mean_over_users
+from lora_rec.metrics.report import name_of, needs_of
+from lora_rec.metrics.significance import mean_over_users
 
 _ITEMS = datasets.List(datasets.Value("int64"))
-_ARRAYS = ("item_vectors", "item_counts")
+_ARRAYS = ("item_vectors", "item_counts", "item_categories")
 
 
 def metric_class(function: Callable[..., Any]) -> type[evaluate.Metric]:
@@ -25,9 +26,10 @@ def metric_class(function: Callable[..., Any]) -> type[evaluate.Metric]:
         function: `NAME_at_k(recommended, ..., k=...)`; its other parameters are taken from the arguments of
             `compute`, which has `references` for `relevant`.
     """
-    needed = [name for name in inspect.signature(function).parameters if name not in ("recommended", "k")]
+    needed, parameters = needs_of(function), inspect.signature(function).parameters
     inputs = ["predictions", "references"] if "relevant" in needed else ["predictions"]
     settings = ["k=10", *(name for name in needed if name != "relevant")]
+    settings += ["alpha=0.01"] if "alpha" in parameters else []
 
     def info(self: evaluate.Metric) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -45,21 +47,28 @@ def metric_class(function: Callable[..., Any]) -> type[evaluate.Metric]:
         k: int = 10,
         item_vectors: ArrayLike | None = None,
         item_counts: ArrayLike | None = None,
+        item_categories: ArrayLike | None = None,
+        histories: Sequence[ArrayLike] | None = None,
         n_items: int | None = None,
         n_users: int | None = None,
+        alpha: float = 0.01,
     ) -> dict[str, float]:
         given = {
             "relevant": references,
             "item_vectors": item_vectors,
             "item_counts": item_counts,
+            "item_categories": item_categories,
+            "histories": histories,
             "n_items": n_items,
             "n_users": n_users,
+            "alpha": alpha,
         }
         missing = [name for name in needed if given[name] is None]
         if missing:
             raise ValueError(f"{function.__name__}: no {', '.join(missing)}; pass it to compute()")
-        arguments = {name: np.asarray(given[name]) if name in _ARRAYS else given[name] for name in needed}
-        metric = f"{function.__name__.removesuffix('_at_k')}@{k}"
+        arguments = {name: value for name, value in given.items() if name in parameters}
+        arguments |= {name: np.asarray(arguments[name]) for name in _ARRAYS if name in arguments}
+        metric = f"{name_of(function)}@{k}"
         return {metric: mean_over_users(function(pad_lists(predictions, k=k), **arguments, k=k), name=metric)}
 
     # `evaluate` names a metric, and its cache, by the class.

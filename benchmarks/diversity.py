@@ -1,0 +1,283 @@
+"""What re-ranking buys on four published sets: diversity and coverage at 95 % of the plain list's `ndcg@10`.
+
+The head is `lora_rec_head_frozen` of the quality benchmark (quality_ours.py). On validation users, with the
+head as it was before it saw their items, every strategy, space and strength is measured
+(pipeline/tradeoff.py). Three settings are chosen there and measured on the test users once: the most `ild`
+and the most coverage at 95 % of the plain list's `ndcg@10`, and the most `ndcg@10` among those that are
+better than the plain list in both.
+
+These settings are the systems `most_ild_at_95`, `most_coverage_at_95` and `best_ndcg`; their rows are shares
+of the plain list's values, which are rows, too. The aims stand again as `lora_rec`: `ild_gain_at_95` with
+`ndcg_kept`, `coverage_gain_at_95` with `ndcg_kept_at_coverage`, `ndcg_gain_at_best` with `ild_gain_at_best`.
+`low` and `high` are the lowest and the highest seed; in the rows `... over users` a 95 % bootstrap interval
+over test users of the mean over seeds. (Of coverage it is no symmetric one: users drawn anew repeat lists.)
+
+A seed draws the halves of the users, of which one is a re-ranker's space and the other the ruler, and the
+numbers of the sequence part. Finished pieces are kept in runs/diversity, so a call that was stopped goes on
+where it was.
+
+python benchmarks/diversity.py --data-root ../shared/data
+python benchmarks/diversity.py --data-root ../shared/data --sets movielens-100k --linear
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from quality_ours import choose_linear_part
+from quality_sets import RANKED, RankingSet, prepare_set
+from rows import RESULTS, header_of, row, write_rows
+
+from lora_rec.metrics import coverage_at_k, ild_at_k, ndcg_at_k, novelty_at_k
+from lora_rec.pipeline.head import fit_on_texts
+from lora_rec.pipeline.spaces import Rulers, make_spaces
+from lora_rec.pipeline.tradeoff import lists_by, measure_front
+from lora_rec.rank.linear import centre
+from lora_rec.rank.tradeoff import Front, Point
+from lora_rec.recipe import HeadSection
+
+ROOT = Path(__file__).resolve().parents[1]
+NAME = "diversity"
+K, N_CANDIDATES, KEEP = 10, 100, 0.95
+LEAST_GAIN = 1.01
+"""Of `ild`, which a setting that is better in both has at least."""
+VERSION = 1
+"""Raise it when anything that a piece holds changes: older pieces are then not read."""
+MEASURES = ("ndcg", "ild", "ild_text", "novelty")
+SETTINGS = ("plain", "most_ild_at_95", "most_coverage_at_95", "best_ndcg")
+N_RESAMPLES = 500
+
+
+def choose(front: Front) -> dict[str, Point]:
+    """Chooses on validation alone; plain where nothing is better in both."""
+    better = [p for p in front.points if p.values["ild"] >= LEAST_GAIN * front.plain.values["ild"]]
+    better = [p for p in better if front.kept(p) >= 1]
+    return {
+        "plain": front.plain,
+        "most_ild_at_95": front.most_diverse(keep=KEEP),
+        "most_coverage_at_95": front.most_diverse(keep=KEEP, measure="coverage"),
+        "best_ndcg": max(better, key=lambda p: p.values["ndcg"], default=front.plain),
+    }
+
+
+def run(
+    prepared: RankingSet, seed: int, *, trials: int, linear_only: bool, n_candidates: int
+) -> tuple[dict[str, Any], dict[str, NDArray[np.generic]]]:
+    """Gives the front and what was chosen, and of each setting the test lists and their values per user."""
+    split, text = prepared.split, centre(prepared.item_vectors)
+    section = HeadSection(n_fits=trials, **({"epochs": 0} if linear_only else {}))  # type: ignore[arg-type]
+    fitted = fit_on_texts(section, text, split, linear=choose_linear_part(prepared, trials), seed=seed)
+    spaces, rulers = make_spaces(text, split, seed=seed)
+    start = time.perf_counter()
+    front = measure_front(fitted, split, spaces, rulers, k=K, n_candidates=n_candidates)
+    seconds = time.perf_counter() - start
+    counts = split.item_counts(include_validation=True)
+    spaces = spaces.counted_anew(counts)
+    candidates, scores = fitted.top_k(split.test, k=n_candidates)
+    chosen, arrays = choose(front), {}
+    for name, setting in chosen.items():
+        lists = lists_by(spaces, candidates, scores, setting, k=K)
+        arrays[f"{name}/lists"] = lists.astype(np.int32)
+        for measure, values in _per_user(prepared, lists, rulers, counts).items():
+            arrays[f"{name}/{measure}"] = values
+    about = {
+        "front": front.to_json(),
+        "chosen": {name: asdict(setting) for name, setting in chosen.items()},
+        "seconds": seconds,
+        "validation": fitted.validation,
+    }
+    return about, arrays
+
+
+def _per_user(
+    prepared: RankingSet, lists: NDArray[np.int64], rulers: Rulers, counts: NDArray[np.int64]
+) -> dict[str, NDArray[np.float64]]:
+    split = prepared.split
+    return {
+        "ndcg": ndcg_at_k(lists, list(split.test.targets), k=K),
+        "ild": ild_at_k(lists, rulers.factors, k=K),
+        "ild_text": ild_at_k(lists, rulers.text, k=K),
+        "novelty": novelty_at_k(lists, np.minimum(counts, split.n_users), k=K, n_users=split.n_users),
+    }
+
+
+Piece = tuple[dict[str, Any], dict[str, NDArray[np.generic]]]
+
+
+def piece_of(
+    case: str, seed: int, settings: dict[str, Any], folder: Path, make: Callable[[], Piece]
+) -> Piece:
+    """Runs one set with one seed, or reads what an earlier call left; other settings have other files."""
+    digest = hashlib.sha256(json.dumps([VERSION, settings]).encode()).hexdigest()[:8]
+    file = folder / f"{case}-{seed}-{digest}.npz"
+    if not file.exists():
+        about, arrays = make()
+        scratch = file.with_suffix(f".{os.getpid()}.npz")
+        np.savez_compressed(scratch, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+        os.replace(scratch, file)
+    with np.load(file) as found:
+        arrays = {key: found[key] for key in found.files if key != "about"}
+        return json.loads(str(found["about"])), arrays
+
+
+def rows_of(case: str, pieces: list[Piece], *, n_items: int) -> list[dict[str, Any]]:
+    """Gives the plain list's values, each setting's gains, and the aims, over seeds and over users."""
+    rows = []
+    arrays = [found for _, found in pieces]
+    for measure in (*MEASURES, "coverage"):
+        values = [_value(found, "plain", measure, None, n_items) for found in arrays]
+        rows.append(row(NAME, case, "plain", f"{measure}@{K}", values))
+    for setting in SETTINGS[1:]:
+        for measure in (*MEASURES, "coverage"):
+            metric = "ndcg_kept" if measure == "ndcg" else f"{measure}_gain"
+            rows += _ratio_rows(case, setting, metric, arrays, setting, measure, n_items)
+    for metric, setting, measure in (
+        ("ild_gain_at_95", "most_ild_at_95", "ild"),
+        ("ndcg_kept", "most_ild_at_95", "ndcg"),
+        ("coverage_gain_at_95", "most_coverage_at_95", "coverage"),
+        ("ndcg_kept_at_coverage", "most_coverage_at_95", "ndcg"),
+        ("ndcg_gain_at_best", "best_ndcg", "ndcg"),
+        ("ild_gain_at_best", "best_ndcg", "ild"),
+    ):
+        rows += _ratio_rows(case, "lora_rec", metric, arrays, setting, measure, n_items)
+    return rows
+
+
+def _ratio_rows(
+    case: str,
+    system: str,
+    metric: str,
+    arrays: list[dict[str, NDArray[np.generic]]],
+    setting: str,
+    measure: str,
+    n_items: int,
+) -> list[dict[str, Any]]:
+    """Gives a setting's value over the plain list's, less 1 for a gain: over seeds, then over users."""
+    less = 1.0 if "gain" in metric else 0.0
+
+    def ratio(found: dict[str, NDArray[np.generic]], users: NDArray[np.int64] | None) -> float:
+        plain = _value(found, "plain", measure, users, n_items)
+        return _value(found, setting, measure, users, n_items) / plain - less
+
+    seeds = [ratio(found, None) for found in arrays]
+    rng, n_users = np.random.default_rng(0), len(arrays[0]["plain/ndcg"])
+    drawn = []
+    for _ in range(N_RESAMPLES):
+        users = rng.integers(n_users, size=n_users)
+        drawn.append(float(np.mean([ratio(found, users) for found in arrays])))
+    whole = row(NAME, case, system, metric, seeds)
+    low, high = (float(value) for value in np.quantile(drawn, [0.025, 0.975]))
+    value = whole["value"]
+    return [
+        whole,
+        whole | {"metric": f"{metric} over users", "low": min(low, value), "high": max(high, value)},
+    ]
+
+
+def _value(
+    found: dict[str, NDArray[np.generic]],
+    setting: str,
+    measure: str,
+    users: NDArray[np.int64] | None,
+    n_items: int,
+) -> float:
+    rows = slice(None) if users is None else users
+    if measure == "coverage":
+        return coverage_at_k(found[f"{setting}/lists"][rows].astype(np.int64), k=K, n_items=n_items)
+    return float(np.nanmean(found[f"{setting}/{measure}"][rows].astype(np.float64)))
+
+
+def draw(fronts: dict[str, tuple[dict[str, Any], dict[str, Any]]], file: Path) -> None:
+    """Draws each set's front on its validation users, of the first seed."""
+    from matplotlib.figure import Figure
+
+    from lora_rec.pipeline.pictures import draw_lines
+
+    figure = Figure(figsize=(6 * len(fronts), 5), layout="constrained")
+    for axes, (case, (front, chosen)) in zip(
+        figure.subplots(1, len(fronts), squeeze=False)[0], fronts.items(), strict=True
+    ):
+        draw_lines(axes, Front.from_json(front), Point(**chosen))
+        axes.set_title(f"{case}, {front['n_users']:,} validation users")
+        axes.legend(fontsize=6)
+    figure.savefig(file, dpi=80, metadata={"Software": ""})
+
+
+def main() -> None:
+    """Parses the command line, runs sets x seeds, and writes rows and picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-root", type=Path, required=True, help="holds movielens-100k/, ...")
+    parser.add_argument("--sets", nargs="+", choices=RANKED, default=list(RANKED), metavar="SET")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--trials", type=int, default=12, help="fits of the linear part")
+    parser.add_argument("--linear", action="store_true", help="without the sequence part: minutes, not hours")
+    parser.add_argument("--candidates", type=int, default=N_CANDIDATES, help="that re-ranking chooses from")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / NAME, help="what is done is kept here")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    folder: Path = arguments.runs
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"trials": arguments.trials, "linear": arguments.linear, "candidates": arguments.candidates}
+    seeds = " ".join(map(str, arguments.seeds))
+    command = f"python benchmarks/diversity.py --data-root DATA --seeds {seeds} --trials {arguments.trials}"
+    command += f" --candidates {arguments.candidates}" + " --linear" * arguments.linear
+    header = header_of(NAME, command) | settings | {"seeds": arguments.seeds, "chosen": {}}
+    rows: list[dict[str, Any]] = []
+    fronts = {}
+    for case in arguments.sets:
+        prepared = prepare_set(case, arguments.data_root, folder)
+        assert isinstance(prepared, RankingSet)  # see RANKED
+        pieces = [
+            piece_of(
+                case,
+                seed,
+                settings,
+                folder,
+                lambda prepared=prepared, seed=seed: run(  # type: ignore[misc]
+                    prepared,
+                    seed,
+                    trials=arguments.trials,
+                    linear_only=arguments.linear,
+                    n_candidates=arguments.candidates,
+                ),
+            )
+            for seed in arguments.seeds
+        ]
+        found = rows_of(case, pieces, n_items=prepared.n_items)
+        header["chosen"][case] = [
+            {name: _described(point) for name, point in about["chosen"].items()} for about, _ in pieces
+        ]
+        fronts[case] = (pieces[0][0]["front"], pieces[0][0]["chosen"]["most_ild_at_95"])
+        for r in found:
+            if r["system"] == "lora_rec":
+                print(
+                    f"{case} {r['metric']}: {r['value']:+.3f} ({r['low']:+.3f} to {r['high']:+.3f})",
+                    flush=True,
+                )
+        print(
+            f"{case}: swept in {[round(about['seconds']) for about, _ in pieces]} s; {header['chosen'][case]}"
+        )
+        rows += found
+        write_rows(NAME, header, rows)
+    draw(fronts, RESULTS / f"{NAME}.png")
+
+
+def _described(point: dict[str, Any]) -> str:
+    return f"{Point(**point).line}, {point['diversity']:.3g}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""`lora-rec recommend-friends`, and the order of a list that is shown, part of `lora-rec recommend`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import lora_rec
+from lora_rec.errors import DataError
+
+
+def add_commands(commands: Any) -> None:
+    """Adds the command to the parser's."""
+    friends = commands.add_parser(
+        "recommend-friends",
+        help="friends for the users of a recipe's data",
+        description="Fits a model of friendships, tastes and item texts on a recipe's data and prints whom"
+        " its users are likely to know, with what they share. The fit is not kept: it holds user data.",
+        epilog="example: lora-rec recommend-friends recipes/configs/lastfm.yaml data.root=FOLDER --user 2"
+        " --output friends.csv --test",
+    )
+    friends.add_argument("recipe", help="YAML file whose data has friends, see recipes/configs/lastfm.yaml")
+    friends.add_argument("overrides", nargs="*", help="section.field=value, e.g. data.root=FOLDER")
+    friends.add_argument("--user", action="append", metavar="ID", help="print this user's; may be repeated")
+    friends.add_argument("-k", type=int, default=10, help="length of a list (default: %(default)s)")
+    friends.add_argument("--output", metavar="FILE.csv", help="write everybody's lists")
+    friends.add_argument(
+        "--test",
+        action="store_true",
+        help="first withhold a tenth of the friendships and print how well they are found again",
+    )
+    friends.set_defaults(run=_recommend_friends)
+
+
+def _recommend_friends(arguments: argparse.Namespace) -> None:
+    from lora_rec.metrics import format_table
+    from lora_rec.pipeline.friend_lists import (
+        compare_friends,
+        explain_friends,
+        fit_friend_model,
+        read_friend_data,
+        write_friends,
+    )
+    from lora_rec.recipe import Recipe
+
+    if not (arguments.user or arguments.output or arguments.test):
+        raise DataError("recommend-friends: nothing to do; give --user ID, --output FILE.csv or --test")
+    recipe = Recipe.load(arguments.recipe, overrides=arguments.overrides)
+    seed, k = recipe.train.seed, arguments.k
+    data = read_friend_data(recipe)
+    print(f"{data.dataset.n_users:,} users, {len(data.friends):,} friendships", *data.notes, sep="; ")
+    if arguments.test:
+        print("a tenth of the friendships withheld:")
+        print(format_table(compare_friends(data, seed=seed), columns=["auc", "ndcg@10"]))
+    if not (arguments.user or arguments.output):
+        return
+    model = fit_friend_model(data, seed=seed)
+    for row in explain_friends(model, data, arguments.user or [], k=k):
+        if row.rank == 1:
+            print(f"\nuser {row.user_id}")
+        print(
+            f"{row.rank:>3}  {row.friend_id}  {row.score:.4f}  {row.n_shared_friends} shared friends"
+            f"{f' ({row.shared_friends})' if row.shared_friends else ''}, {row.n_shared_items} shared items"
+            f"{f' ({row.shared_items})' if row.shared_items else ''}"
+        )
+    if arguments.output:
+        rows = explain_friends(model, data, None, k=k, show_progress=True)
+        print(f"wrote {arguments.output}: {write_friends(rows, arguments.output):,} rows")
+
+
+def split_ids(text: str) -> list[str]:
+    """Gives the ids between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def print_shown(arguments: argparse.Namespace) -> None:
+    """Prints the shown items, best first.
+
+    Raises:
+        DataError: flags that only choose a list from a catalogue.
+    """
+    flags = ("diversity", "strategy", "space", "exclude", "exclude_categories", "quota", "explore", "explain")
+    given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(arguments, flag)]
+    if given:
+        raise DataError(f"recommend: no effect with --shown: {', '.join(given)}; leave it out")
+    rec = lora_rec.load(arguments.bundle)
+    items = rec.rank_shown(arguments.history, shown=arguments.shown)
+    width = max(len(item.item_id) for item in items)
+    for item in items:
+        if arguments.json:
+            print(json.dumps(vars(item), ensure_ascii=False))
+        else:
+            print(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}")

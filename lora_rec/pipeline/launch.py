@@ -1,0 +1,59 @@
+"""What every recipe script does around its run: arguments, cores, processes, and errors of one line."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+from lora_rec.errors import LoraRecError, TrainingError
+from lora_rec.recipe import Recipe
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def launch(run: Callable[[Recipe], None], *, name: str, description: str | None) -> int:
+    """Parses the command line and runs; gives 1 after an error that the user can put right.
+
+    Args:
+        run: the script's own part.
+        name: of the script, for errors.
+        description: for `--help`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="YAML file, see recipes/configs")
+    parser.add_argument("overrides", nargs="*", help="section.field=value, e.g. train.learning_rate=2e-4")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("lora_rec").setLevel(logging.INFO)
+    _use_all_cores()
+    try:
+        run(Recipe.load(arguments.config, overrides=arguments.overrides))
+    except LoraRecError as error:
+        sys.stderr.write(f"{name}: {error}\n")
+        return 1
+    return 0
+
+
+def check_processes(accelerator: Accelerator) -> None:
+    """Refuses processes that do not know of each other: each would train alone and write the output."""
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked:
+        raise TrainingError(
+            f"launch: {asked} processes were started but this one sees {accelerator.num_processes};"
+            " without a GPU set ACCELERATE_USE_CPU=true"
+        )
+
+
+def _use_all_cores() -> None:
+    """Shares the cores among the processes of this machine: `accelerate launch` leaves one to each."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))

@@ -1,0 +1,127 @@
+"""Finds a bundle's items by id and by category; errors name what is near."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.data.lists import Lists
+from lora_rec.errors import DataError, nearest_names
+from lora_rec.rank.categories import Categories
+from lora_rec.schema import Manifest
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """The items of a bundle."""
+
+    manifest: Manifest
+    item_ids: tuple[str, ...]
+    """(N,)"""
+    item_fields: dict[str, list[str]]
+    """Name to N texts."""
+
+    @cached_property
+    def titles(self) -> Sequence[str]:
+        """The field `title`, or the first field, of each item."""
+        return self.item_fields.get("title") or next(iter(self.item_fields.values()), list(self.item_ids))
+
+    @cached_property
+    def categories(self) -> Categories | None:
+        """Of the items; None where the bundle names no field for them.
+
+        Raises:
+            DataError: the items lack the field, or it has too many values for categories.
+        """
+        ranking = self.manifest.ranking
+        if ranking.category_field is None:
+            return None
+        return Categories.of_items(
+            self.item_fields, ranking.category_field, separator=ranking.category_separator
+        )
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Id to index."""
+        return {item_id: i for i, item_id in enumerate(self.item_ids)}
+
+    def find_items(self, item_ids: Sequence[str], *, where: str = "history") -> NDArray[np.int64]:
+        """Gives the indices of item ids.
+
+        Raises:
+            DataError: there are none, or some are unknown; each is named with the nearest known ones.
+        """
+        if isinstance(item_ids, str):
+            raise DataError(f"{where}: {item_ids!r} is one string; give a list of item ids")
+        if len(item_ids) == 0:
+            raise DataError(f"{where}: empty; give at least one item id, oldest first")
+        unknown = [str(i) for i in item_ids if str(i) not in self.positions]
+        if unknown:
+            hints = []
+            for name in unknown[:3]:
+                near = nearest_names(name, self.item_ids)
+                hints.append(f"{name!r}" + (f" (nearest: {', '.join(near)})" if near else ""))
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            raise DataError(
+                f"{where}: unknown item id {', '.join(hints)}{more};"
+                f" the catalogue has {len(self.item_ids):,} items, e.g. {', '.join(self.item_ids[:3])}"
+            )
+        return np.array([self.positions[str(i)] for i in item_ids], dtype=np.int64)
+
+    def find_histories(
+        self,
+        histories: Mapping[str, Sequence[str]],
+        strengths: Mapping[str, Sequence[float]] | None,
+    ) -> Lists:
+        """Gives the histories of users by id as lists of indices; see `find_items`.
+
+        Args:
+            histories: user id to item ids, oldest first.
+            strengths: user id to one number per item of the history.
+
+        Raises:
+            DataError: an id is unknown, a history is empty, or strengths do not fit.
+        """
+        missing = [u for u in histories if strengths is not None and u not in strengths]
+        if missing:
+            raise DataError(
+                f"strengths: user {missing[0]!r} is missing; give one number per item of the history"
+            )
+        return Lists.from_arrays(
+            (self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items()),
+            None if strengths is None else [strengths[u] for u in histories],
+        )
+
+    def categories_for(self, asker: str) -> Categories:
+        """Gives the categories to what cannot do without.
+
+        Raises:
+            DataError: the bundle names no field for them.
+        """
+        if self.categories is None:
+            raise DataError(
+                f"{asker}: needs categories, and this bundle names no field for them; set"
+                " ranking.category_field in the recipe"
+            )
+        return self.categories
+
+    def allowed(self, items: Sequence[str], categories: Sequence[str]) -> NDArray[np.bool_] | None:
+        """Gives which items (N,) are left when items and whole categories are excluded; None for all.
+
+        Raises:
+            DataError: an id or a category is unknown, or there are no categories.
+        """
+        if not len(items) and not len(categories):
+            return None
+        allowed = np.ones(len(self.item_ids), dtype=bool)
+        if len(items):
+            allowed[self.find_items(items, where="exclude")] = False
+        if len(categories):
+            where = "exclude_categories"
+            known = self.categories_for(where)
+            allowed &= ~(known.weights[:, known.find(categories, where=where)] > 0).any(axis=1)
+        return allowed

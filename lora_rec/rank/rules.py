@@ -1,0 +1,221 @@
+"""What holds for a list whatever the strategy: quotas of categories, and places for exploration."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lora_rec.errors import DataError
+from lora_rec.rank.categories import Categories
+
+_Ints = NDArray[np.int64]
+_Floats = NDArray[np.float32]
+_Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Quotas:
+    """Least and most items of some categories in a list; an item counts for each category that it has."""
+
+    names: tuple[str, ...]
+    """(Q,)"""
+    member: _Mask
+    """(N, Q), which items have which category."""
+    least: _Ints
+    """(Q,)"""
+    most: _Ints
+    """(Q,), at least `least`."""
+
+    @classmethod
+    def of(
+        cls, quotas: Mapping[str, tuple[int | None, int | None]], categories: Categories, *, k: int
+    ) -> Quotas:
+        """Checks quotas.
+
+        Args:
+            quotas: category to least and most; None for no limit.
+            categories: of the items.
+            k: list length.
+
+        Raises:
+            DataError: a category is unknown, a quota is no pair of numbers with 0 <= least <= most, or the
+                least quotas sum to more than k.
+        """
+        columns = categories.find(quotas, where="quotas")
+        pairs = [_check_quota(name, quota, k=k) for name, quota in quotas.items()]
+        least, most = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        if least.sum() > k:
+            asked = ", ".join(f"{n} of {name!r}" for name, n in zip(quotas, least, strict=True) if n)
+            raise DataError(
+                f"quotas: {asked} are {least.sum()} in all, and the list has {k} places; ask for fewer"
+                " or set a larger k"
+            )
+        return cls(tuple(quotas), categories.weights[:, columns] > 0, least, most)
+
+    def check(self, candidates: _Ints) -> None:
+        """Refuses candidates (U, N) of which some user's are too few for a quota.
+
+        Raises:
+            DataError: it names the category, how many are asked for and how many there are.
+        """
+        for column in range(len(self.names)):
+            found = (self.member[candidates, column] & (candidates >= 0)).sum(axis=1)
+            if len(found) and found.min() < self.least[column]:
+                raise self._cannot(column, int(found.min()))
+
+    def _cannot(self, column: int, found: int, more: str = "") -> DataError:
+        return DataError(
+            f"quotas: at least {self.least[column]} of {self.names[column]!r} are asked for, and there are"
+            f" {found} such candidates{more}; ask for fewer, or exclude less"
+        )
+
+
+def _check_quota(name: str, quota: tuple[int | None, int | None], *, k: int) -> tuple[int, int]:
+    try:
+        least, most = quota
+        least = 0 if least is None else int(least)
+        pair = (least, max(k, least) if most is None else int(most))
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"quotas: {quota!r} for {name!r} is no pair; give (least, most), None for no limit"
+        ) from error
+    if not 0 <= pair[0] <= pair[1]:
+        raise DataError(f"quotas: {pair[0]} to {pair[1]} for {name!r}; give 0 <= least <= most")
+    return pair
+
+
+class QuotaCount:
+    """Quotas at work: which candidates each list may get next.
+
+    Args:
+        quotas: of every list.
+        candidates: (U, N), items; -1 for empty slots.
+        least_first: (U,), lists that start with what the least quotas ask for, instead of keeping room.
+    """
+
+    def __init__(self, quotas: Quotas, candidates: _Ints, *, least_first: _Mask) -> None:
+        self._quotas, self._candidates, self._least_first = quotas, candidates, least_first
+        self._member = quotas.member[candidates] & (candidates >= 0)[:, :, None]  # (U, N, Q)
+        self._counts = np.zeros((len(candidates), len(quotas.names)), dtype=np.int64)
+
+    @property
+    def missing(self) -> _Ints:
+        """(U, Q), how many each list still needs."""
+        return np.maximum(self._quotas.least - self._counts, 0)
+
+    def blocked(self, *, places_left: _Ints) -> _Mask:
+        """Gives the candidates (U, N) that would break a quota, or take a place that one needs.
+
+        Args:
+            places_left: (U,), the next place and all after it.
+        """
+        full = self._counts >= self._quotas.most
+        blocked = (self._member & full[:, None, :]).any(axis=2)
+        missing = self.missing
+        needed = missing.sum(axis=1)
+        tight = (needed > 0) & ((needed >= places_left) | self._least_first)
+        useless = ~(self._member & (missing > 0)[:, None, :]).any(axis=2)
+        return blocked | (tight[:, None] & useless)
+
+    def take(self, taken: _Ints, found: _Mask) -> None:
+        """Counts the candidate (U,) that each list got, where it got one."""
+        self._counts += self._member[np.arange(len(taken)), taken] & found[:, None]
+
+    def check(self) -> None:
+        """Refuses finished lists that lack something.
+
+        Raises:
+            DataError: the first category that a list lacks.
+        """
+        rows, columns = np.nonzero(self.missing)
+        if len(rows):
+            found = int(self._member[rows[0], :, columns[0]].sum())
+            raise self._quotas._cannot(columns[0], found, ", but none that the other quotas leave room for")
+
+
+def gather_candidates(
+    best: Callable[[int, _Mask | None], tuple[_Ints, _Floats]],
+    *,
+    n_candidates: int,
+    k: int,
+    allowed: _Mask | None,
+    quotas: Quotas | None,
+) -> tuple[_Ints, _Floats]:
+    """Gives candidates by relevance among which quotas can be met, where the catalogue can meet them.
+
+    Beside the best of all, these are the best of each category with a quota, as many as it asks for or
+    admits, and the best k that no quota keeps out.
+
+    Args:
+        best: gives items and scores (U, K) for K and a mask (N,) of items.
+        n_candidates: how many of the best.
+        k: list length.
+        allowed: (N,), the items there are; all when left out.
+        quotas: of the list.
+    """
+    pools = [best(n_candidates, allowed)]
+    if quotas is not None and pools[0][0].shape[1] == n_candidates:
+        capped = quotas.most < k
+        masks = [*quotas.member.T, ~quotas.member[:, capped].any(axis=1)]
+        wanted = [*np.where(capped, quotas.most, quotas.least), k]
+        for mask, n in zip(masks, wanted, strict=True):
+            if n > 0:
+                pools.append(best(int(n), mask if allowed is None else mask & allowed))
+    if len(pools) == 1:
+        return pools[0]
+    items, scores = (np.concatenate(parts, axis=1) for parts in zip(*pools, strict=True))
+    order = np.lexsort((items, -scores), axis=1)
+    items, scores = np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    again = np.zeros(items.shape, dtype=bool)
+    again[:, 1:] = items[:, 1:] == items[:, :-1]
+    items, scores = np.where(again, -1, items), np.where(again, -np.inf, scores).astype(np.float32)
+    order = np.argsort(items < 0, axis=1, kind="stable")
+    return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def explore_below(
+    places: _Ints, candidates: _Ints, *, share: float, seed: int, quotas: Quotas | None = None
+) -> _Ints:
+    """Gives a share of the places to candidates drawn from below the list, never the first place.
+
+    A user's draw depends on the seed and on that user's candidates alone, not on who else is asked for.
+
+    Args:
+        places: (U, K), which of the candidates is at which place; -1 where a list ends early.
+        candidates: (U, N), items; -1 for empty slots at the end.
+        share: of the list's places, within 0..1, rounded.
+        seed: of the draw.
+        quotas: hold afterwards as they did before; where no candidate fits, a place stays as it was.
+    """
+    result = places.copy()
+    for row in range(len(places) if share > 0 else 0):
+        chosen = result[row, result[row] >= 0]
+        n_places = min(int(share * len(chosen) + 0.5), len(chosen) - 1)
+        items = candidates[row, candidates[row] >= 0]
+        below = np.setdiff1d(np.arange(len(items)), chosen)
+        if n_places < 1 or not len(below):
+            continue
+        generator = np.random.default_rng([seed, zlib.crc32(np.ascontiguousarray(items).tobytes())])
+        where = generator.permutation(np.arange(1, len(chosen)))[:n_places]
+        drawn = list(generator.permutation(below))
+        for place in where:
+            fitting = _first_that_fits(drawn, items, chosen, place, quotas)
+            if fitting is not None:
+                chosen[place] = drawn.pop(fitting)
+        result[row, : len(chosen)] = chosen
+    return result
+
+
+def _first_that_fits(
+    drawn: list[int], items: _Ints, chosen: _Ints, place: int, quotas: Quotas | None
+) -> int | None:
+    if quotas is None:
+        return 0 if drawn else None
+    counts = quotas.member[items[np.delete(chosen, place)]].sum(axis=0)
+    after = counts + quotas.member[items[drawn]]
+    fits = ((after >= quotas.least) & (after <= quotas.most)).all(axis=1)
+    return int(np.argmax(fits)) if fits.any() else None

@@ -1,0 +1,117 @@
+import numpy as np
+import pytest
+
+from lora_rec.data.lists import Lists
+from lora_rec.errors import DataError
+from lora_rec.rank.categories import Categories
+from lora_rec.rank.rerank import rerank_lists
+from lora_rec.rank.rules import Quotas, gather_candidates
+
+KINDS = Categories.from_field(["war"] * 5 + ["love"] * 4 + ["war|love"])
+CANDIDATES = np.arange(10)[None]
+SCORES = np.linspace(1, 0.5, 10).astype("f4")[None]
+VECTORS = np.random.default_rng(0).normal(size=(10, 4)).astype("f4")
+
+
+def lists(quotas, *, k=4, diversity=0.0, candidates=CANDIDATES, categories=KINDS, **settings):
+    rules = Quotas.of(quotas, categories, k=k)
+    settings = {"k": k, "diversity": diversity, "quotas": rules} | settings
+    return rerank_lists(candidates, SCORES, VECTORS, **settings)[0][0].tolist()
+
+
+def test_categories_of_a_field():
+    categories = Categories.from_field([" Crime | Action|Crime", "", "Action"])
+    assert categories.names == ("Action", "Crime")
+    assert categories.weights.tolist() == [[0.5, 0.5], [0, 0], [1, 0]]
+    assert categories.mix(Lists.from_arrays([[0, 1], [1], []])).tolist() == [[0.5, 0.5], [0, 0], [0, 0]]
+    assert Categories.from_field(["a; b"], separator=";").names == ("a", "b")
+    with pytest.raises(DataError, match="2,001 categories in 2,001 items, e.g. '0'"):
+        Categories.from_field([str(n) for n in range(2001)])
+    with pytest.raises(DataError, match="category_separator: empty"):
+        Categories.from_field(["a"], separator="")
+    with pytest.raises(DataError, match=r"no field 'genre'; did you mean 'genres'\?"):
+        Categories.of_items({"genres": ["a"]}, "genre")
+
+
+def test_quotas_change_as_little_as_they_need_to():
+    assert lists({}) == [0, 1, 2, 3]
+    assert lists({"love": (1, None)}) == [0, 1, 2, 5]
+    assert lists({"war": (None, 1)}) == [0, 5, 6, 7]
+    assert lists({"war": (2, 2), "love": (2, 2)}) == [0, 1, 5, 6]
+    assert lists({"love": (0, 0)}, k=5) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("strategy", ["mmr", "dpp"])
+def test_quotas_hold_with_a_strategy(strategy):
+    found = lists({"love": (3, 3)}, diversity=0.5, strategy=strategy)
+    assert sum(item >= 5 for item in found) == 3
+
+
+def test_a_list_ends_where_no_candidate_is_left():
+    assert lists({"war": (None, 1), "love": (None, 1)}) == [0, 5, -1, -1]
+
+
+def test_an_item_of_two_categories_counts_for_both():
+    both = Categories.from_field(["war", "war|love", "love", *[""] * 7])
+    # Two places have to hold two of each, which only the item of both and one more would not do.
+    assert lists({"war": (1, None), "love": (1, None)}, k=2, categories=both) == [0, 1]
+    with pytest.raises(DataError, match="quotas: at least 2 of 'love' are asked for"):
+        lists({"war": (0, 1), "love": (2, 2)}, k=3, candidates=np.arange(10)[None] % 2, categories=both)
+
+
+def test_quotas_that_cannot_be_met():
+    for quotas, message in (
+        ({"love": (6, None)}, "6 of 'love' are 6 in all, and the list has 4 places"),
+        ({"love": (2, None), "war": (3, None)}, "2 of 'love', 3 of 'war' are 5 in all"),
+        ({"love": (3, 2)}, "quotas: 3 to 2 for 'love'; give 0 <= least <= most"),
+        ({"love": 3}, r"quotas: 3 for 'love' is no pair; give \(least, most\)"),
+        ({"live": (1, None)}, "quotas: no item has the category 'live'; did you mean 'love'?"),
+    ):
+        with pytest.raises(DataError, match=message):
+            lists(quotas)
+    few = np.array([[0, 1, 2, 3, 4, 5, -1, -1, -1, -1]])
+    with pytest.raises(DataError, match="at least 2 of 'love' are asked for, and there are 1 such candidate"):
+        lists({"love": (2, None)}, candidates=few)
+
+
+def test_candidates_reach_down_to_what_a_quota_needs():
+    def best(n, mask):
+        items = np.flatnonzero(np.ones(10, bool) if mask is None else mask)[:n]
+        padded = np.append(items, np.full(min(n, 10) - len(items), -1))
+        return padded[None], np.where(padded < 0, -np.inf, SCORES[0, padded]).astype("f4")[None]
+
+    settings = {"n_candidates": 3, "k": 3, "allowed": None}
+    assert gather_candidates(best, quotas=None, **settings)[0].tolist() == [[0, 1, 2]]
+    rules = Quotas.of({"love": (2, None)}, KINDS, k=3)
+    items, scores = gather_candidates(best, quotas=rules, **settings)
+    found = items[0][items[0] >= 0]
+    assert {0, 1, 2, 5, 6} <= set(found)
+    assert (np.diff(found) > 0).all()
+    assert (scores[0, : len(found)] == SCORES[0, found]).all()
+    assert (items[0, len(found) :] == -1).all()
+
+
+def test_exploration_takes_its_share_from_below_and_leaves_the_first():
+    settings = {"k": 4, "diversity": 0}
+    plain, _ = rerank_lists(CANDIDATES, SCORES, VECTORS, **settings)
+    drawn = []
+    for seed in range(20):
+        found, kept = rerank_lists(CANDIDATES, SCORES, VECTORS, explore=0.5, seed=seed, **settings)
+        again, _ = rerank_lists(CANDIDATES, SCORES, VECTORS, explore=0.5, seed=seed, **settings)
+        assert found.tolist() == again.tolist()
+        assert found[0, 0] == plain[0, 0]
+        assert len(set(found[0])) == 4
+        assert (kept == SCORES[0, found]).all()
+        new = set(found[0]) - set(plain[0])
+        assert len(new) == 2
+        drawn += new
+    assert set(drawn) == {4, 5, 6, 7, 8, 9}
+    everything, _ = rerank_lists(CANDIDATES, SCORES, VECTORS, explore=1, k=10, diversity=0)
+    assert everything[0].tolist() == list(range(10))
+
+
+def test_exploration_keeps_quotas():
+    for seed in range(10):
+        found = lists({"love": (1, 1)}, explore=0.5, seed=seed)
+        assert len(set(found)) == 4
+        assert sum(item >= 5 for item in found) == 1

@@ -1,0 +1,118 @@
+"""The recipe of shown lists from MIND's two files to a bundle that orders lists."""
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import TITLES
+from tiny import every_epoch_is_the_best
+
+import lora_rec
+from lora_rec.cli import main
+from lora_rec.config import build_config
+from lora_rec.errors import BundleError, DataError, RecipeError
+from lora_rec.rank.candidates import project
+from lora_rec.recipe import Recipe
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_mind(folder):
+    """Items 0..19 are of war, the others of love; everybody reads one kind and clicks what is of it."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(120):
+        kind = number % 2
+        history = 20 * kind + rng.permutation(16)[:6]
+        shown = [20 * kind + rng.integers(20), 20 * (1 - kind) + rng.integers(20)]
+        marks = [f"N{shown[0]}-1", f"N{shown[1]}-0"]
+        day = 9 + number // 30
+        time = f"11/{day}/2019 2:14:{number % 60:02d} PM"
+        rows.append(f"{number}\tU{number}\t{time}\t{' '.join(f'N{i}' for i in history)}\t{' '.join(marks)}")
+    (folder / "behaviors.tsv").write_text("\n".join(rows) + "\n")
+    (folder / "news.tsv").write_text("".join(f"N{n}\tnews\t{title}\n" for n, title in enumerate(TITLES)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tree(recipe_tree, tmp_path_factory):
+    folder = write_mind(tmp_path_factory.mktemp("mind"))
+    kept = {name: recipe_tree[name] for name in ("user_tower", "item_tower", "train")}
+    return kept | {"data": {"source": "mind", "root": str(folder), "split": "last_day"}}
+
+
+def run(tree, output):
+    runpy.run_path(str(ROOT / "recipes" / "shown_lists.py"))["run"](
+        build_config(Recipe, tree | {"output": str(output)})
+    )
+    return output
+
+
+@pytest.fixture(scope="module")
+def shown_bundle(tree, tmp_path_factory):
+    return run(tree, tmp_path_factory.mktemp("shown") / "bundle")
+
+
+def test_what_is_of_the_history_comes_first(shown_bundle, models, capsys):
+    rec = lora_rec.load(shown_bundle)
+    metrics = json.loads((shown_bundle / "metrics.json").read_text())
+    assert metrics["frozen_towers"]["auc"] > 0.9
+    assert metrics["click_rate"].keys() == metrics["frozen_towers"].keys() == {"auc", "ndcg@10"}
+    ordered = rec.rank_shown(["N1", "N2", "N3"], shown=["N25", "N7", "N26"])
+    assert [item.rank for item in ordered] == [1, 2, 3]
+    assert (ordered[0].item_id, ordered[0].title) == ("N7", "war war7")
+    assert len(rec.rank_shown([], shown=["N25", "N7"])) == 2
+    capsys.readouterr()
+    assert main(["recommend", str(shown_bundle), "--history", "N1,N2", "--shown", "N25,N7"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["1", "N7"]
+    assert main(["info", str(shown_bundle)]) == 0
+    assert "auc" in capsys.readouterr().out
+
+
+def test_adapters_that_are_kept_stand_beside_the_frozen_towers(tree, models, tmp_path):
+    with every_epoch_is_the_best():
+        # The frozen towers are as good as can be, 1.0, and so is the first epoch.
+        bundle = run(tree | {"train": tree["train"] | {"epochs": 2}}, tmp_path / "trained")
+    metrics = json.loads((bundle / "metrics.json").read_text())
+    assert {"click_rate", "frozen_towers", "trained_towers"} <= set(metrics)
+    assert metrics["training"]["best_epoch"] == 2
+    bases = {"user_backbone": str(models["bert"]), "item_backbone": str(models["llama"])}
+    towers, rec = lora_rec.load_towers(bundle, **bases), lora_rec.load(bundle)
+    # What the trained tower reads is what the scorer was fitted on.
+    read = towers.read_items(towers.render_items(rec.item_fields))
+    scorer = rec._shown
+    np.testing.assert_allclose(project(read, scorer.text_mean, scorer.projection), scorer.items, atol=2e-3)
+
+
+def test_a_new_item_is_ordered_by_its_text(shown_bundle, models):
+    rec = lora_rec.load(shown_bundle)
+    bases = {"user_backbone": str(models["bert"]), "item_backbone": str(models["llama"])}
+    towers = lora_rec.load_towers(shown_bundle, **bases)
+    texts = towers.render_items({"title": [TITLES[7], TITLES[30]]})
+    war, love = towers.read_items(texts)
+    ordered = rec.rank_shown(["N1", "N2"], shown=["x", "y", "N25"], new_items={"x": love, "y": war})
+    assert (ordered[0].item_id, ordered[0].title) == ("y", "")
+    known = {i.item_id: i.score for i in rec.rank_shown(["N1"], shown=["N7", "N8"])}
+    twin = rec.rank_shown(["N1"], shown=["y"], new_items={"y": war})[0].score
+    # The same text: what differs is its bias, and half precision.
+    scorer = rec._shown
+    assert np.isclose(twin - scorer.new_item_bias, known["N7"] - scorer.item_bias[7], atol=0.05)
+
+
+def test_mistakes_are_told(shown_bundle, bundle, tree, tmp_path):
+    rec = lora_rec.load(shown_bundle)
+    with pytest.raises(DataError, match=r"shown \(a new item's vector.*unknown item id 'N77'"):
+        rec.rank_shown(["N1"], shown=["N77"])
+    with pytest.raises(DataError, match="'N1' is there twice"):
+        rec.rank_shown([], shown=["N1", "N1"])
+    with pytest.raises(DataError, match="'x' has a vector of shape"):
+        rec.rank_shown([], shown=["x"], new_items={"x": np.ones(3, "f4")})
+    with pytest.raises(BundleError, match="call rank_shown"):
+        rec.recommend(["N1"])
+    with pytest.raises(BundleError, match="call recommend"):
+        lora_rec.load(bundle).rank_shown(["i1"], shown=["i2"])
+    wrong = {"data": tree["data"] | {"split": "random"}, "head": {"epochs": 3}}
+    with pytest.raises(RecipeError, match=r"head: has no effect on shown lists[\s\S]*set last_day or time"):
+        run(tree | wrong, tmp_path / "none")
