@@ -83,8 +83,7 @@ def explain_match(
     user_text: LabelledText,
     item_text: LabelledText,
     *,
-    user_max_tokens: int,
-    item_max_tokens: int,
+    max_tokens: tuple[int, int],
     n_subsets: int,
 ) -> MatchExplanation:
     """Explains the cosine of a history and an item.
@@ -94,16 +93,15 @@ def explain_match(
         item_tower: encodes the item.
         user_text: of the history.
         item_text: of the item.
-        user_max_tokens: the user tower reads no more.
-        item_max_tokens: the item tower reads no more.
+        max_tokens: what the user tower and the item tower read at most.
         n_subsets: texts that each tower encodes, about.
     """
-    user_vector = _encode(user_tower, [user_text.text], user_max_tokens)[0]
-    item_vector = _encode(item_tower, [item_text.text], item_max_tokens)[0]
+    user_vector = _encode(user_tower, [user_text.text], max_tokens[0])[0]
+    item_vector = _encode(item_tower, [item_text.text], max_tokens[1])[0]
     return MatchExplanation(
         float(user_vector @ item_vector),
-        _explain_text(user_tower, user_text, item_vector, max_tokens=user_max_tokens, n_subsets=n_subsets),
-        _explain_text(item_tower, item_text, user_vector, max_tokens=item_max_tokens, n_subsets=n_subsets),
+        _explain_text(user_tower, user_text, item_vector, max_tokens=max_tokens[0], n_subsets=n_subsets),
+        _explain_text(item_tower, item_text, user_vector, max_tokens=max_tokens[1], n_subsets=n_subsets),
     )
 
 

@@ -215,15 +215,10 @@ class LoadedTowers:
             newest_first=user.text.newest_first,
         )
         template = own.text.item_template
-        return explain_match(
-            self.model.user_tower,
-            self.model.item_tower,
-            user_text,
-            label_item(template, {name: fields[name][item] for name in find_fields(template)}),
-            user_max_tokens=user.user_tower.max_tokens,
-            item_max_tokens=own.item_tower.max_tokens,
-            n_subsets=n_subsets,
-        )
+        item_text = label_item(template, {name: fields[name][item] for name in find_fields(template)})
+        lengths = user.user_tower.max_tokens, own.item_tower.max_tokens
+        towers = self.model.user_tower, self.model.item_tower
+        return explain_match(*towers, user_text, item_text, max_tokens=lengths, n_subsets=n_subsets)
 
     def _towers(self, only: str | None = None) -> list[tuple[str, Tower]]:
         if only is not None and only not in TOWERS:

@@ -27,8 +27,7 @@ def explain(user_tower, item_tower, user_text=USER, item_text=ITEM, n_subsets=10
         item_tower,
         user_text,
         item_text,
-        user_max_tokens=32,
-        item_max_tokens=32,
+        max_tokens=(32, 32),
         n_subsets=n_subsets,
     )
 
