@@ -39,6 +39,7 @@ from quality_ours import choose_linear_part
 from quality_sets import RANKED, RankingSet, prepare_set
 from rows import RESULTS, header_of, row, write_rows
 
+from lora_rec.data import Split
 from lora_rec.metrics import coverage_at_k, ild_at_k, ndcg_at_k, novelty_at_k
 from lora_rec.pipeline.head import fit_on_texts
 from lora_rec.pipeline.spaces import Rulers, make_spaces
@@ -52,7 +53,7 @@ NAME = "diversity"
 K, N_CANDIDATES, KEEP = 10, 100, 0.95
 LEAST_GAIN = 1.01
 """Of `ild`, which a setting that is better in both has at least."""
-VERSION = 1
+VERSION = 2
 """Raise it when anything that a piece holds changes: older pieces are then not read."""
 MEASURES = ("ndcg", "ild", "ild_text", "novelty")
 SETTINGS = ("plain", "most_ild_at_95", "most_coverage_at_95", "best_ndcg")
@@ -82,14 +83,13 @@ def run(
     start = time.perf_counter()
     front = measure_front(fitted, split, spaces, rulers, k=K, n_candidates=n_candidates)
     seconds = time.perf_counter() - start
-    counts = split.item_counts(include_validation=True)
-    spaces = spaces.counted_anew(counts)
+    spaces = spaces.counted_anew(split.item_counts(include_validation=True))
     candidates, scores = fitted.top_k(split.test, k=n_candidates)
     chosen, arrays = choose(front), {}
     for name, setting in chosen.items():
         lists = lists_by(spaces, candidates, scores, setting, k=K)
         arrays[f"{name}/lists"] = lists.astype(np.int32)
-        for measure, values in _per_user(prepared, lists, rulers, counts).items():
+        for measure, values in _per_user(split, lists, rulers).items():
             arrays[f"{name}/{measure}"] = values
     about = {
         "front": front.to_json(),
@@ -100,15 +100,13 @@ def run(
     return about, arrays
 
 
-def _per_user(
-    prepared: RankingSet, lists: NDArray[np.int64], rulers: Rulers, counts: NDArray[np.int64]
-) -> dict[str, NDArray[np.float64]]:
-    split = prepared.split
+def _per_user(split: Split, lists: NDArray[np.int64], rulers: Rulers) -> dict[str, NDArray[np.float64]]:
+    counts = split.user_counts(include_validation=True)
     return {
         "ndcg": ndcg_at_k(lists, list(split.test.targets), k=K),
         "ild": ild_at_k(lists, rulers.factors, k=K),
         "ild_text": ild_at_k(lists, rulers.text, k=K),
-        "novelty": novelty_at_k(lists, np.minimum(counts, split.n_users), k=K, n_users=split.n_users),
+        "novelty": novelty_at_k(lists, counts, k=K, n_users=split.n_users),
     }
 
 

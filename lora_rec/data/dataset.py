@@ -241,3 +241,9 @@ class Split:
         """Gives (n_items,), the training interactions of each item; with those before the test if asked."""
         log = self.refit_log if include_validation else self.train_log
         return np.bincount(log.items, minlength=self.n_items).astype(np.int64)
+
+    def user_counts(self, include_validation: bool = False) -> NDArray[np.int64]:
+        """Gives (n_items,), how many users took each item, once or more; see `item_counts`."""
+        log = self.refit_log if include_validation else self.train_log
+        pairs = np.unique(log.users * self.n_items + log.items)
+        return np.bincount(pairs % self.n_items, minlength=self.n_items).astype(np.int64)

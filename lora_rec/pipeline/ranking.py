@@ -108,8 +108,8 @@ class Comparison:
 
     def table(self) -> dict[str, dict[str, float]]:
         """Gives every metric of every system; `(rare)`: targets with at most two earlier interactions."""
-        counts = self.split.item_counts(include_validation=True)
-        rare = counts <= RARE_COUNT
+        rare = self.split.item_counts(include_validation=True) <= RARE_COUNT
+        counts = self.split.user_counts(include_validation=True)
         return {name: self._row(lists, counts, rare) for name, lists in self.lists.items()}
 
     def _row(

@@ -59,7 +59,7 @@ def measure_front(
     assert fitted.before_refit is not None  # `fit_on_texts` gives one
     judged = draw_users(split.validation)
     candidates, scores = fitted.before_refit.top_k(judged, k=max(k, n_candidates))
-    measure = measure_of(judged, rulers, split.item_counts(), n_users=split.n_users, k=k)
+    measure = measure_of(judged, rulers, split.user_counts(), n_users=split.n_users, k=k)
     return sweep(
         spaces,
         candidates,
@@ -79,12 +79,11 @@ def measure_of(judged: EvaluationSet, rulers: Rulers, counts: _Ints, *, n_users:
     Args:
         judged: U users.
         rulers: see `Rulers`; `ild` is by its factors, `ild_text` by its texts.
-        counts: (N,), interactions of each item, for `novelty`.
+        counts: (N,), users of each item, for `novelty`.
         n_users: that these are of.
         k: list length.
     """
     targets = list(judged.targets)
-    at_most = np.minimum(counts, n_users)  # a user may have taken an item twice
 
     def measure(lists: _Ints) -> dict[str, float]:
         means = {
@@ -92,7 +91,7 @@ def measure_of(judged: EvaluationSet, rulers: Rulers, counts: _Ints, *, n_users:
             "recall": recall_at_k(lists, targets, k=k),
             "ild": ild_at_k(lists, rulers.factors, k=k),
             "ild_text": ild_at_k(lists, rulers.text, k=k),
-            "novelty": novelty_at_k(lists, at_most, k=k, n_users=n_users),
+            "novelty": novelty_at_k(lists, counts, k=k, n_users=n_users),
         }
         values = {name: float(np.nanmean(of_users)) for name, of_users in means.items()}
         return values | {"coverage": coverage_at_k(lists, k=k, n_items=len(counts))}

@@ -219,3 +219,11 @@ def test_an_evaluation_set_knows_when_each_list_was_wanted():
     at_time = split_at_time(make(users, items, times), validation_from=30, test_from=75)
     assert at_time.validation.times.tolist() == [30, 70]
     assert at_time.validation.take(np.array([1])).times.tolist() == [70]
+
+
+def test_a_user_counts_once_for_an_item_that_was_taken_again():
+    taken = make([0, 0, 0, 0, 0, 1, 1], [2, 2, 2, 0, 1, 2, 0], [1, 2, 3, 4, 5, 1, 2])
+    split = leave_last_out(taken)
+    assert split.item_counts().tolist() == [1, 0, 4]
+    assert split.user_counts().tolist() == [1, 0, 2]
+    assert split.user_counts(include_validation=True).tolist() == [2, 0, 2]
