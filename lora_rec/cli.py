@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import lora_rec
@@ -170,16 +168,7 @@ def _recommend(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
         explain=arguments.explain,
     )
-    if arguments.json:
-        for item in items:
-            row = {name: value for name, value in asdict(item).items() if value is not None}
-            print(json.dumps(row, ensure_ascii=False))
-        return
-    width = max((len(item.item_id) for item in items), default=0)
-    for item in items:
-        print(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}")
-        if item.explanation is not None:
-            print(f"{'':>{width + 5}}  {item.explanation.in_one_line()}")
+    cli_lists.print_items(items, as_json=arguments.json)
 
 
 def _info(arguments: argparse.Namespace) -> None:

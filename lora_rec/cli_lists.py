@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import lora_rec
 from lora_rec.errors import DataError
+
+if TYPE_CHECKING:
+    from lora_rec.rank.recommendation import Recommendation
 
 
 def add_commands(commands: Any) -> None:
@@ -85,10 +90,17 @@ def print_shown(arguments: argparse.Namespace) -> None:
     if given:
         raise DataError(f"recommend: no effect with --shown: {', '.join(given)}; leave it out")
     rec = lora_rec.load(arguments.bundle)
-    items = rec.rank_shown(arguments.history, shown=arguments.shown)
-    width = max(len(item.item_id) for item in items)
+    print_items(rec.rank_shown(arguments.history, shown=arguments.shown), as_json=arguments.json)
+
+
+def print_items(items: Sequence[Recommendation], *, as_json: bool) -> None:
+    """Prints one line an item, and below it why, if that was asked for."""
+    width = max((len(item.item_id) for item in items), default=0)
     for item in items:
-        if arguments.json:
-            print(json.dumps(vars(item), ensure_ascii=False))
-        else:
-            print(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}")
+        if as_json:
+            row = {name: value for name, value in asdict(item).items() if value is not None}
+            print(json.dumps(row, ensure_ascii=False))
+            continue
+        print(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}")
+        if item.explanation is not None:
+            print(f"{'':>{width + 5}}  {item.explanation.in_one_line()}")
