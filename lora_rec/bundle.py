@@ -55,8 +55,7 @@ def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], 
     try:
         fill(scratch)
         files = {name: file_digest(scratch / name) for name in list_files(scratch)}
-        text = json.dumps(replace(manifest, files=files).to_json(), indent=2, ensure_ascii=False)
-        (scratch / MANIFEST).write_text(text + "\n", encoding="utf-8")
+        (scratch / MANIFEST).write_text(manifest_text(replace(manifest, files=files)), encoding="utf-8")
         for name in (*files, MANIFEST):
             with open(scratch / name, "rb") as file:
                 os.fsync(file.fileno())
@@ -80,9 +79,12 @@ def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], 
 
 def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
     """Replaces bundle.json alone, in one step: whoever reads it sees the old or the new one, never a part."""
-    root = Path(folder)
-    text = json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n"
-    replace_file(root / MANIFEST, text.encode("utf-8"))
+    replace_file(Path(folder) / MANIFEST, manifest_text(manifest).encode("utf-8"))
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """Gives what bundle.json holds."""
+    return json.dumps(manifest.to_json(), indent=2, ensure_ascii=False) + "\n"
 
 
 def replace_file(path: Path, content: bytes) -> None:

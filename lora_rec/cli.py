@@ -179,7 +179,9 @@ def _info(arguments: argparse.Namespace) -> None:
     size = sum(p.stat().st_size for p in Path(arguments.bundle).rglob("*") if p.is_file())
     print(f"{arguments.bundle}: {manifest.n_items:,} items, width {manifest.width}, {size / 1e6:.1f} MB, ok")
     for name in ("user_tower", "item_tower"):
-        tower = getattr(manifest, name)
+        tower = manifest.towers.get(name)
+        if tower is None:
+            continue
         revision = f" at {tower.revision[:12]}" if tower.revision else ""
         layers = "every layer" if tower.trained_layers is None else f"the last {tower.trained_layers} layers"
         print(

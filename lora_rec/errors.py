@@ -30,6 +30,10 @@ class BundleError(LoraRecError):
     """A bundle that is missing, damaged, or of another version."""
 
 
+class HubError(LoraRecError):
+    """The Hub has not what was asked for, refuses it, or cannot be reached."""
+
+
 def missing_extra(module: str, *, extra: str) -> LoraRecError:
     """Gives the error for an optional package that is not installed."""
     return LoraRecError(f"{module}: not installed; run: pip install 'lora-rec[{extra}]'")

@@ -9,8 +9,12 @@ from typing import Any, Literal, get_args
 
 from lora_rec.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: a bundle may hold one tower alone, or lack item texts or vectors, and names its data and licences."""
 TOWERS = ("user_tower", "item_tower")
+ITEM_TEXTS, ITEM_VECTORS = "item_texts", "item_vectors"
+LEFT_OUT = (ITEM_TEXTS, ITEM_VECTORS)
+"""What a bundle can lack by its maker's wish."""
 
 Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated", "novel"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
@@ -48,6 +52,13 @@ class TowerManifest:
     adapter: str = "lora"
     """What was trained; `none` where no epoch beat the frozen tower, which then has no adapter."""
     adapter_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    licence: str | None = None
+    """Of the base, as its maker's card has it; None where nothing is known."""
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether `base_model_id` is an id on the Hub, not the name of a local folder."""
+        return self.backbone.startswith("package:") or self.revision is not None
 
 
 @dataclass(frozen=True)
@@ -77,20 +88,55 @@ class RankingManifest:
 
 
 @dataclass(frozen=True)
+class DataManifest:
+    """What was learned from."""
+
+    name: str
+    licence: str | None = None
+    """Its terms, in a sentence; None where nothing is known."""
+    home: str | None = None
+    """Its publisher's page."""
+    dataset_id: str | None = None
+    """What the Hub calls it; None for tables of one's own."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The whole of `bundle.json`."""
 
     format_version: int
     width: int
     n_items: int
-    user_tower: TowerManifest
-    item_tower: TowerManifest
+    user_tower: TowerManifest | None
+    """None in a bundle that holds the other tower alone."""
+    item_tower: TowerManifest | None
     text: TextManifest
     ranking: RankingManifest
     versions: dict[str, str]
     """Package to version that wrote the bundle."""
     files: dict[str, str]
     """Path inside the bundle to SHA-256."""
+    data: DataManifest | None = None
+    """None in bundles of format 1."""
+    left_out: list[str] = dataclasses.field(default_factory=list)
+    """Of `LEFT_OUT`, what its maker did not push."""
+
+    @property
+    def towers(self) -> dict[str, TowerManifest]:
+        """The towers that are there, by name."""
+        both = {name: getattr(self, name) for name in TOWERS}
+        return {name: tower for name, tower in both.items() if tower is not None}
+
+    def tower(self, name: str) -> TowerManifest:
+        """Gives one tower.
+
+        Raises:
+            BundleError: the bundle does not hold it.
+        """
+        if name not in self.towers:
+            held = " and ".join(self.towers) or "none"
+            raise BundleError(f"{name}: this bundle does not hold it, it holds {held}; get the whole bundle")
+        return self.towers[name]
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain dictionaries."""
@@ -112,11 +158,15 @@ class Manifest:
         try:
             fields = dict(tree)
             for name in TOWERS:
-                fields[name] = TowerManifest(**tree[name])
+                fields[name] = None if tree[name] is None else TowerManifest(**tree[name])
             fields["text"] = TextManifest(**tree["text"])
             fields["ranking"] = RankingManifest(**tree["ranking"])
+            if tree.get("data") is not None:
+                fields["data"] = DataManifest(**tree["data"])
+            if not all(isinstance(part, str) for pair in fields["files"].items() for part in pair):
+                raise TypeError("files: a name or a digest is no text")
             return cls(**fields)
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise BundleError(
                 f"{where}: bundle.json is not as it was written ({error}); get the bundle again"
             ) from error

@@ -85,7 +85,7 @@ class LoadedTowers:
         if name in self._manifests:
             raise TowerError(f"adapters: there is one named {name!r}; remove it first or take another name")
         for tower_name, tower in self._towers():
-            described: TowerManifest = getattr(manifest, tower_name)
+            described = manifest.tower(tower_name)
             check_base(tower.backbone_info, described, where=tower_name)
             if described.adapter == "none":
                 raise BundleError(f"{tower_name}: {bundle} holds no adapter for it; there is nothing to add")
@@ -178,7 +178,7 @@ class LoadedTowers:
     def read_items(self, texts: Sequence[str], *, token_budget: int = 4096) -> NDArray[np.float32]:
         """Gives (n, H) unit vectors of item texts as the user tower reads them, for `rank_shown`."""
         tower = self.model.user_tower
-        max_tokens = self._manifests[self._active["user_tower"]].user_tower.max_tokens
+        max_tokens = self._manifests[self._active["user_tower"]].tower("user_tower").max_tokens
         tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
         return unit_rows(encode_states(tower, tokens, np.arange(len(tokens)), token_budget=token_budget))
 
@@ -216,7 +216,7 @@ class LoadedTowers:
         )
         template = own.text.item_template
         item_text = label_item(template, {name: fields[name][item] for name in find_fields(template)})
-        lengths = user.user_tower.max_tokens, own.item_tower.max_tokens
+        lengths = user.tower("user_tower").max_tokens, own.tower("item_tower").max_tokens
         towers = self.model.user_tower, self.model.item_tower
         return explain_match(*towers, user_text, item_text, max_tokens=lengths, n_subsets=n_subsets)
 
@@ -230,7 +230,7 @@ class LoadedTowers:
     ) -> NDArray[np.float32]:
         tower: Tower = getattr(self.model, name)
         if adapters is None:
-            max_tokens = getattr(self._manifests[self._active[name]], name).max_tokens
+            max_tokens = self._manifests[self._active[name]].tower(name).max_tokens
             tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
             return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
         if len(adapters) != len(texts):

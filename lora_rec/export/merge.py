@@ -29,7 +29,7 @@ def check_mergeable(manifest: Manifest, name: str) -> None:
     Raises:
         TowerError: the adapter is of such a kind.
     """
-    adapter = getattr(manifest, name).adapter
+    adapter = manifest.tower(name).adapter
     if adapter in UNMERGEABLE:
         raise TowerError(
             f"{name}: adapter {adapter!r} cannot be merged, because {UNMERGEABLE[adapter]};"
@@ -55,7 +55,7 @@ def load_in_full(
     Raises:
         BundleError: the base is another one, or the adapter is damaged or does nothing.
     """
-    described: TowerManifest = getattr(manifest, name)
+    described = manifest.tower(name)
     loaded = load_backbone(
         backbone or described.backbone,
         revision=None if backbone else described.revision,

@@ -60,7 +60,7 @@ def save_towers(model: TwoTower, folder: Path, *, manifest: Manifest) -> None:
     for name in TOWERS:
         tower: Tower = getattr(model, name)
         source = tower.backbone_info.source
-        if getattr(manifest, name).adapter != "none":
+        if manifest.tower(name).adapter != "none":
             save_adapter(
                 tower.adapter, folder / name, base_model_id=source.base_model_id, revision=source.revision
             )
@@ -91,7 +91,7 @@ def load_tower(
     Raises:
         BundleError: the base is another one, or the adapter is damaged or does nothing.
     """
-    described: TowerManifest = getattr(manifest, name)
+    described = manifest.tower(name)
     loaded = load_backbone(
         backbone or described.backbone,
         revision=None if backbone else described.revision,
@@ -113,7 +113,7 @@ def load_tower(
 
 def put_on(backbone: Backbone, folder: Path, manifest: Manifest, name: str) -> Tower:
     """Puts a bundle's adapter and projection on a backbone; see `load_tower` for errors."""
-    described: TowerManifest = getattr(manifest, name)
+    described = manifest.tower(name)
     check_base(backbone, described, where=name)
     settings = AdapterSettings(described.adapter, described.adapter_settings)
     first = find_layout(backbone.model).first_trained(described.trained_layers, where=name)

@@ -164,7 +164,7 @@ def _write_model(tower: Tower, folder: Path) -> None:
 
 
 def _write_facts(folder: Path, manifest: Manifest, name: str, report: MergeReport) -> None:
-    described = getattr(manifest, name)
+    described = manifest.tower(name)
     facts = {
         "base_model_id": described.base_model_id,
         "revision": described.revision,

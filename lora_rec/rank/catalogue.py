@@ -1,18 +1,25 @@
-"""Finds a bundle's items by id and by category; errors name what is near."""
+"""A bundle's items, found by id and by category; errors name what is near. And the way to the Hub."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
-from lora_rec.errors import DataError, nearest_names
+from lora_rec.errors import BundleError, DataError, nearest_names
 from lora_rec.rank.categories import Categories
-from lora_rec.schema import Manifest
+from lora_rec.schema import ITEM_TEXTS, TOWERS, Manifest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from lora_rec.hub import Pushed
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +31,63 @@ class Catalogue:
     """(N,)"""
     item_fields: dict[str, list[str]]
     """Name to N texts."""
+    folder: Path | None = field(default=None, kw_only=True)
+    """Where the bundle was read from."""
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        token: str | None = None,
+        towers: Sequence[str] = TOWERS,
+        item_texts: bool = True,
+        item_vectors: bool = True,
+        include: Sequence[str] = (),
+        licence: str | None = None,
+    ) -> Pushed:
+        """Pushes the bundle's folder as one commit, with a card; see `hub.push_bundle`.
+
+        Raises:
+            BundleError: it was not read from a folder, or something in that may not leave.
+            HubError: the Hub refuses or cannot be reached; the commit is whole or was not made.
+        """
+        from lora_rec.hub import push_bundle
+
+        if self.folder is None:
+            raise BundleError("push: these items were not read from a folder; load a bundle and push that")
+        return push_bundle(
+            self.folder,
+            name,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            token=token,
+            towers=towers,
+            item_texts=item_texts,
+            item_vectors=item_vectors,
+            include=include,
+            licence=licence,
+        )
+
+    def with_item_fields(self, fields: Mapping[str, Mapping[str, str]]) -> Self:
+        """Gives the same with item texts, for a bundle that was pushed without them.
+
+        Args:
+            fields: field, e.g. `title`, to item id to text; ids that the bundle does not have are left out.
+
+        Raises:
+            DataError: an item of the bundle has no text in one of the fields.
+        """
+        texts = {}
+        for name, of_items in fields.items():
+            missing = [item for item in self.item_ids if item not in of_items]
+            if missing:
+                raise DataError(f"{name}: {len(missing):,} items have no text, e.g. {missing[0]!r}; give all")
+            texts[name] = [of_items[item] for item in self.item_ids]
+        return replace(self, item_fields=self.item_fields | texts)
 
     @cached_property
     def titles(self) -> Sequence[str]:
@@ -40,6 +104,11 @@ class Catalogue:
         ranking = self.manifest.ranking
         if ranking.category_field is None:
             return None
+        if ITEM_TEXTS in self.manifest.left_out and ranking.category_field not in self.item_fields:
+            raise DataError(
+                f"categories: the bundle was pushed without item texts; give {ranking.category_field!r} with"
+                " Recommender.with_item_fields"
+            )
         return Categories.of_items(
             self.item_fields, ranking.category_field, separator=ranking.category_separator
         )

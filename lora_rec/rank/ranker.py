@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, repeat
@@ -11,9 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
 
-from lora_rec.bundle import read_manifest
 from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError
 from lora_rec.rank.candidates import CandidateScorer
@@ -25,6 +22,7 @@ from lora_rec.rank.rerank import check_settings
 from lora_rec.rank.rules import Quotas, gather_candidates
 from lora_rec.rank.shown import order_shown
 from lora_rec.rank.spaces import ItemSpaces
+from lora_rec.rank.stored import read_stored
 from lora_rec.schema import CATEGORY_STRATEGIES
 
 RELATIVE_CANDIDATES = 10  # re-ranking sees at least ten times the list
@@ -45,20 +43,8 @@ class Recommender(Catalogue):
 
     @classmethod
     def load(cls, folder: str | Path) -> Recommender:
-        """Reads a bundle; see `bundle.read_manifest` for errors."""
-        root = Path(folder)
-        manifest = read_manifest(root)
-        heads = {name for name in ("head", "shown") if f"{name}.safetensors" in manifest.files}
-        if not heads:
-            raise BundleError(f"{folder}: no ranking head (head.safetensors); get the bundle again")
-        arrays = {name: load_file(root / f"{name}.safetensors") for name in heads}
-        items = json.loads((root / "items.json").read_text(encoding="utf-8"))
-        vectors = np.load(root / "item_vectors.npy", allow_pickle=False).astype(np.float32)
-        spaces = ItemSpaces.load(root)
-        head = RankingHead.from_arrays(arrays["head"]) if "head" in heads else None
-        shown = CandidateScorer.from_arrays(arrays["shown"]) if "shown" in heads else None
-        metrics = json.loads((root / "metrics.json").read_text(encoding="utf-8"))
-        return cls(manifest, tuple(items["ids"]), items["fields"], vectors, spaces, head, metrics, shown)
+        """Reads a bundle; see `stored.read_stored` for errors."""
+        return cls(*read_stored(folder), folder=Path(folder))
 
     @property
     def head(self) -> RankingHead:
