@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lora_rec
-from lora_rec import cli_data, cli_lists, cli_tune
+from lora_rec import cli_data, cli_hub, cli_lists, cli_tune
 from lora_rec.errors import LoraRecError
 from lora_rec.schema import SPACES, STRATEGIES
 
@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lora-rec",
         description="Write a recipe for your data, check data and costs before a run, look into its bundle,"
-        " recommend from it, choose its trade-off, merge it.",
+        " recommend from it, choose its trade-off, merge it, push it to the Hub.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -38,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
         help="ten items for one history",
         epilog="example: lora-rec recommend runs/quickstart --history 318,296 -k 10 --diversity 0.3",
     )
-    recommend.add_argument("bundle", help="output folder of a run")
+    recommend.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
+    cli_hub.add_revision(recommend)
     recommend.add_argument(
         "--history",
         required=True,
@@ -99,7 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     recommend.set_defaults(run=_recommend)
 
     info = commands.add_parser("info", help="what a bundle holds and how well it ranks")
-    info.add_argument("bundle", help="output folder of a run")
+    info.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
+    cli_hub.add_revision(info)
     info.set_defaults(run=_info)
 
     merge = commands.add_parser(
@@ -110,7 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         " histories of the bundle's items are compared before and after.",
         epilog="example: lora-rec merge runs/quickstart runs/merged",
     )
-    merge.add_argument("bundle", help="output folder of a run")
+    merge.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
+    cli_hub.add_revision(merge)
     merge.add_argument("output", help="a folder that is not there yet")
     merge.add_argument("--user-backbone", help="where the user tower's base lies, if it was a local folder")
     merge.add_argument("--item-backbone", help="where the item tower's base lies, if it was a local folder")
@@ -135,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_plan)
 
     cli_data.add_commands(commands)
+    cli_hub.add_commands(commands)
     cli_lists.add_commands(commands)
     cli_tune.add_commands(commands)
     return parser
@@ -155,7 +159,7 @@ def _recommend(arguments: argparse.Namespace) -> None:
     if arguments.shown is not None:
         cli_lists.print_shown(arguments)
         return
-    items = lora_rec.load(arguments.bundle).recommend(
+    items = lora_rec.load(arguments.bundle, revision=arguments.revision).recommend(
         arguments.history,
         k=arguments.k,
         diversity=arguments.diversity,
@@ -174,9 +178,9 @@ def _recommend(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from lora_rec.metrics import format_table
 
-    rec = lora_rec.load(arguments.bundle)
+    rec = lora_rec.load(arguments.bundle, revision=arguments.revision)
     manifest = rec.manifest
-    size = sum(p.stat().st_size for p in Path(arguments.bundle).rglob("*") if p.is_file())
+    size = sum(p.stat().st_size for p in Path(rec.folder or arguments.bundle).rglob("*") if p.is_file())
     print(f"{arguments.bundle}: {manifest.n_items:,} items, width {manifest.width}, {size / 1e6:.1f} MB, ok")
     for name in ("user_tower", "item_tower"):
         tower = manifest.towers.get(name)
@@ -202,10 +206,11 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
+    from lora_rec.hub import find_bundle
     from lora_rec.pipeline.merge import LEAST_OVERLAP, merge_bundle
 
     reports = merge_bundle(
-        arguments.bundle,
+        find_bundle(arguments.bundle, revision=arguments.revision),
         arguments.output,
         user_backbone=arguments.user_backbone,
         item_backbone=arguments.item_backbone,

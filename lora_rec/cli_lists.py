@@ -89,7 +89,7 @@ def print_shown(arguments: argparse.Namespace) -> None:
     given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(arguments, flag)]
     if given:
         raise DataError(f"recommend: no effect with --shown: {', '.join(given)}; leave it out")
-    rec = lora_rec.load(arguments.bundle)
+    rec = lora_rec.load(arguments.bundle, revision=arguments.revision)
     print_items(rec.rank_shown(arguments.history, shown=arguments.shown), as_json=arguments.json)
 
 

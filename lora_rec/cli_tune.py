@@ -65,7 +65,10 @@ def _tune(arguments: argparse.Namespace) -> None:
     print(_table(front, chosen, measure))
     print(f"\nchosen: {chosen.line}, diversity {chosen.diversity:.4g}: {why}")
     print(f"  {_changes(front, chosen)}, on {front.n_users:,} validation users")
-    rewrite_manifest(arguments.bundle, replace(manifest, ranking=store_setting(manifest.ranking, chosen)))
+    # The picture changes after this; until then, and if it stops in between, nothing vouches for it.
+    files = {name: digest for name, digest in manifest.files.items() if name != PICTURE}
+    ranking = store_setting(manifest.ranking, chosen)
+    rewrite_manifest(arguments.bundle, replace(manifest, ranking=ranking, files=files))
     print(f"wrote {arguments.bundle}/bundle.json; lora-rec recommend now uses it")
     _draw(Path(arguments.bundle), front, chosen, measure)
 

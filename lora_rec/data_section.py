@@ -24,6 +24,10 @@ class DataSection:
     their publisher's own files from `root`, see `data.publishers`."""
     root: str | None = None
     """Folder with the publisher's files; downloaded into the cache when left out."""
+    name: str | None = None
+    """What the bundle calls tables of your own, e.g. the id of a data set on the Hub; others have names."""
+    licence: str | None = None
+    """Their licence or terms, in a few words."""
     variant: str | None = None
     """Which release to download, e.g. `1m` for movielens; for amazon a category of 2023: `All_Beauty`."""
     interactions: str | None = None
@@ -96,6 +100,10 @@ class DataSection:
                 (
                     self.min_rating is None or not (sequences or self.source in ("online-retail", "mind")),
                     f"min_rating: source {self.source!r} has no ratings; leave it out",
+                ),
+                (
+                    files or self.name is None and self.licence is None,
+                    f"name, licence: source {self.source!r} brings its own; leave them out",
                 ),
                 (self.min_interactions >= 1, f"min_interactions: {self.min_interactions} is below 1"),
                 (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
+from lora_rec.hub_section import HubSection
 from lora_rec.schema import CATEGORY_STRATEGIES, Space, Strategy
 from lora_rec.tower_section import TowerSection
 
@@ -227,6 +228,7 @@ class Recipe:
     train: TrainSection = field(default_factory=TrainSection)
     head: HeadSection = field(default_factory=HeadSection)
     ranking: RankingSection = field(default_factory=RankingSection)
+    hub: HubSection = field(default_factory=HubSection)
 
     def __post_init__(self) -> None:
         """Checks what concerns several sections."""

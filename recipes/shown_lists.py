@@ -16,6 +16,7 @@ from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
+from lora_rec.pipeline.hub import check_push, push_after_run
 from lora_rec.pipeline.launch import check_processes, launch
 from lora_rec.pipeline.report import Stages, collect_training
 from lora_rec.pipeline.shown import (
@@ -35,6 +36,7 @@ from lora_rec.recipe import Recipe
 def run(recipe: Recipe) -> None:
     """Goes from data to bundle, stage by stage."""
     check_output(recipe.output)
+    check_push(recipe.hub)
     accelerator = Accelerator()
     check_processes(accelerator)
     set_seed(recipe.train.seed)
@@ -82,6 +84,8 @@ def run(recipe: Recipe) -> None:
             shown=scorer.to_arrays(),
         )
     print_shown_report(folder, metrics, stages, data=data)
+    if outcome := push_after_run(recipe.hub, folder):
+        print(outcome, flush=True)
 
 
 if __name__ == "__main__":

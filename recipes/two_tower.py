@@ -16,8 +16,9 @@ from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.data import prepare_data, prepare_texts, read_categories
 from lora_rec.pipeline.head import fit_head
+from lora_rec.pipeline.hub import check_push, push_after_run
 from lora_rec.pipeline.launch import check_processes, launch
-from lora_rec.pipeline.pictures import check_pictures, draw_ranks
+from lora_rec.pipeline.pictures import check_pictures, draw_front, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.spaces import make_spaces
@@ -38,6 +39,7 @@ def run(recipe: Recipe) -> None:
     """Goes from data to bundle, stage by stage."""
     check_output(recipe.output)
     check_pictures()
+    check_push(recipe.hub)
     accelerator = Accelerator()
     check_processes(accelerator)
     set_seed(recipe.train.seed)
@@ -99,6 +101,7 @@ def run(recipe: Recipe) -> None:
         comparison.add_head(fitted, spaces, shown, n_candidates=n_candidates, categories=categories)
         metrics = collect_metrics(comparison, model, training, ease, fitted)
     ranks = training.ranks if training.best_epoch > 0 else {}
+    pictures = {f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in ranks.items()}
     with stages("write bundle"):
         folder = export_bundle(
             recipe,
@@ -111,7 +114,7 @@ def run(recipe: Recipe) -> None:
             setting=own,
             metrics=metrics,
             learned=training.best_epoch > 0,
-            pictures={f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in ranks.items()},
+            pictures=pictures | {"diversity.png": draw_front(front, own)},
         )
     print_report(
         folder,
@@ -122,6 +125,8 @@ def run(recipe: Recipe) -> None:
         setting=shown,
         k=recipe.ranking.k,
     )
+    if outcome := push_after_run(recipe.hub, folder):
+        print(outcome, flush=True)
 
 
 def print_once(accelerator: Accelerator, text: object) -> None:

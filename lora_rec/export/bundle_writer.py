@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
@@ -15,11 +16,13 @@ from safetensors.numpy import save_file
 
 from lora_rec.bundle import write_bundle
 from lora_rec.data.dataset import Dataset
+from lora_rec.data.publishers import PUBLISHERS
+from lora_rec.data_section import DataSection
 from lora_rec.export.towers import describe_tower, save_towers
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import MEASUREMENTS, Front, Point, store_setting
 from lora_rec.recipe import Recipe
-from lora_rec.schema import FORMAT_VERSION, Manifest, RankingManifest, TextManifest
+from lora_rec.schema import FORMAT_VERSION, DataManifest, Manifest, RankingManifest, TextManifest
 from lora_rec.towers.two_tower import TwoTower
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -112,8 +115,20 @@ def export_bundle(
         ranking=ranking if setting is None else store_setting(ranking, setting),
         versions={name: _version(name) for name in PACKAGES},
         files={},
+        data=describe_source(recipe.data),
     )
     return write_bundle(recipe.output, manifest, fill)
+
+
+def describe_source(section: DataSection) -> DataManifest:
+    """Gives what the data is called, its terms and its publisher's page."""
+    if section.source == "files":
+        named = section.name or "own tables"
+        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", named) is not None
+        return DataManifest(named, section.licence, dataset_id=named if on_hub else None)
+    publisher = PUBLISHERS[section.source.removesuffix("-small")]
+    title = section.source + (f" ({section.variant})" if section.variant else "")
+    return DataManifest(title, publisher.licence, publisher.home, section.source)
 
 
 def portable_recipe(recipe: Recipe) -> str:

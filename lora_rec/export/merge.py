@@ -11,7 +11,7 @@ from peft import PeftModel
 from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.errors import TowerError
 from lora_rec.export.towers import put_on
-from lora_rec.schema import Manifest, TowerManifest
+from lora_rec.schema import Manifest
 from lora_rec.towers.adapters import Attached
 from lora_rec.towers.backbone import load_backbone
 from lora_rec.towers.precision import QUANTISED, Precision, dequantise

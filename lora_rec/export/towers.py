@@ -51,6 +51,7 @@ def describe_tower(
         trained_layers=None if find_layout(info.model).shared else trained_layers,
         hidden_size=info.hidden_size,
         max_tokens=max_tokens,
+        licence=info.source.licence,
     )
 
 

@@ -82,8 +82,10 @@ def _introduction(manifest: Manifest) -> str:
 
 
 def _adapter(tower: TowerManifest) -> str:
-    return "none" if tower.adapter == "none" else {"lora": "LoRA", "adalora": "AdaLoRA"}.get(
-        tower.adapter, tower.adapter
+    return (
+        "none"
+        if tower.adapter == "none"
+        else {"lora": "LoRA", "adalora": "AdaLoRA"}.get(tower.adapter, tower.adapter)
     )
 
 
@@ -199,7 +201,7 @@ def _trade_off(contents: Contents) -> Iterator[str]:
     yield f"![relevance against diversity for each strategy of re-ranking]({FRONT_PICTURE})"
     yield (
         "Each line is a strategy of re-ranking from weak to strong, on validation users. By itself the bundle"
-        f" gives {own}; `recommend(..., diversity=0.3, strategy=\"mmr\")` asks for something else."
+        f' gives {own}; `recommend(..., diversity=0.3, strategy="mmr")` asks for something else.'
     )
 
 
@@ -214,7 +216,9 @@ def _limits(manifest: Manifest) -> Iterator[str]:
     if ITEM_VECTORS not in manifest.left_out:
         lines.append("Lists hold the items of this catalogue alone; see New items for others.")
     if any(tower.precision in ("4bit", "8bit", "bf16") for tower in manifest.towers.values()):
-        lines.append("The towers were trained on the base in less than fp32; in fp32 their vectors differ a bit.")
+        lines.append(
+            "The towers were trained on the base in less than fp32; in fp32 their vectors differ a bit."
+        )
     if any(tower.backbone.startswith("package:") for tower in manifest.towers.values()):
         lines.append(
             "A base from a Python package may be rounded against the Hub's weights of the same name;"

@@ -20,7 +20,11 @@ def load_it(contents: Contents, name: str) -> str:
     """Gives the lines that load and use it."""
     manifest = contents.manifest
     if ITEM_VECTORS in manifest.left_out:
-        return _block(f"pip install 'lora-rec[train,hub]'", language="text") + "\n\n" + _block(_towers(manifest, name))
+        return (
+            _block("pip install 'lora-rec[train,hub]'", language="text")
+            + "\n\n"
+            + _block(_towers(manifest, name))
+        )
     if "shown.safetensors" in contents.files:
         use = "rec.rank_shown(history={0!r}, shown={1!r})"
     else:
@@ -117,14 +121,11 @@ def new_items(contents: Contents, name: str) -> str:
     if ITEM_VECTORS in manifest.left_out:
         return "Both towers encode any text: the code above ranks whatever you give it."
     if "shown.safetensors" in contents.files:
-        return (
-            "A new item needs its text alone:\n\n"
-            + _block(
-                f"towers = lora_rec.load_towers({name!r}{_bases(manifest)})\n"
-                "vectors = towers.read_items(['The text of a new item'])\n"
-                f"rec.rank_shown({contents.read_json('items.json')['ids'][:2]!r}, shown=['new'],"
-                " new_items={'new': vectors[0]})"
-            )
+        return "A new item needs its text alone:\n\n" + _block(
+            f"towers = lora_rec.load_towers({name!r}{_bases(manifest)})\n"
+            "vectors = towers.read_items(['The text of a new item'])\n"
+            f"rec.rank_shown({contents.read_json('items.json')['ids'][:2]!r}, shown=['new'],"
+            " new_items={'new': vectors[0]})"
         )
     return (
         "Items of the catalogue that nobody has taken yet are in the lists already. An item that came later"

@@ -1,4 +1,4 @@
-"""The Hub's client: opened when it is needed, asked again when an error passes, its errors put in our words."""
+"""The Hub's client: opened when needed, asked again when an error may pass, its errors in our words."""
 
 from __future__ import annotations
 
@@ -100,13 +100,16 @@ def translate(error: Exception, *, name: str, revision: str | None, token: str |
     # The client's own errors stand on its HTTP library's, whichever that is in this version.
     transport: type[Exception] = errors.HfHubHTTPError.__mro__[1]
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return Unreachable(f"{name}: the Hub is switched off (HF_HUB_OFFLINE=1); unset that, or give a folder")
+        return Unreachable(
+            f"{name}: the Hub is switched off (HF_HUB_OFFLINE=1); unset that, or give a folder"
+        )
     if isinstance(error, errors.GatedRepoError):
         return HubError(f"{name}: it is gated; ask for access on its page on the Hub, then log in")
     if isinstance(error, errors.RepositoryNotFoundError):
         why = "the token may not see it" if token else "it is private and there is no token (hf auth login)"
         return HubError(
-            f"{name}: there is no such folder here, and the Hub has no such repository, or {why}; check the name"
+            f"{name}: there is no such folder here, and the Hub has no such repository, or {why}; check the"
+            " name"
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return HubError(f"{name}: no branch, tag or commit {revision!r}; look at its page, or leave it out")

@@ -95,7 +95,7 @@ def _fetch(api: HfApi, name: str, commit: str) -> Path:
     listed = call(lambda *a, **k: list(api.list_repo_tree(*a, **k)), recursive=True)
     sizes = {entry.path: entry.size for entry in listed if hasattr(entry, "size")}
     names = check_listing(_read_manifest(call, api, name, sizes), sizes, where=name)
-    # Downloads go through the client's threads, with its bars; each file is moved into place when it is whole.
+    # The client shows its bars, and moves each file into place when it is whole.
     folder = Path(call(api.snapshot_download, allow_patterns=names))
     manifest = _read_manifest(call, api, name, sizes)
     for file in names:

@@ -98,7 +98,9 @@ def push_bundle(
     if additions or deletions:
         logger.info("%s: sending %d files, %d are there already", name, *_counts(contents, additions))
         message = commit_message or ("Update the bundle" if MANIFEST in there else "Add a bundle")
-        head = _commit(api, name, contents, [*additions, *deletions], branch=branch, head=head, message=message)
+        head = _commit(
+            api, name, contents, [*additions, *deletions], branch=branch, head=head, message=message
+        )
     return Pushed(
         name=name,
         commit=head,
@@ -131,6 +133,8 @@ def _open_repository(api: HfApi, name: str, *, branch: str, private: bool | None
 
 def _list_files(api: HfApi, name: str, commit: str) -> dict[str, tuple[int, str, str | None]]:
     """Gives path to size, git's SHA-1 and, for a large file, SHA-256."""
+    from huggingface_hub.hf_api import RepoFile
+
     listed = ask(
         lambda: list(api.list_repo_tree(name, revision=commit, recursive=True)),
         api,
@@ -140,7 +144,7 @@ def _list_files(api: HfApi, name: str, commit: str) -> dict[str, tuple[int, str,
     return {
         entry.path: (entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
         for entry in listed
-        if hasattr(entry, "size")
+        if isinstance(entry, RepoFile)
     }
 
 

