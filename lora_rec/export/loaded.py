@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.explain import MatchExplanation, explain_match
-from lora_rec.export.towers import check_adapter, check_base, load_tower, read_projection
+from lora_rec.export.projections import copy_state, mix_projections, read_projection
+from lora_rec.export.towers import check_adapter, check_base, load_tower
 from lora_rec.rank.candidates import unit_rows
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
@@ -29,7 +31,7 @@ from lora_rec.towers.adapters import (
     require_lora,
     use_adapter,
 )
-from lora_rec.towers.two_tower import Projection, Tower, TwoTower, encode, encode_states
+from lora_rec.towers.two_tower import Tower, encode, encode_states
 
 logger = logging.getLogger(__name__)
 
@@ -44,19 +46,20 @@ class LoadedTowers:
     backbones, switched between, mixed, and taken off again. Each brings its own projection and templates.
     """
 
-    def __init__(self, manifest: Manifest, model: TwoTower) -> None:
+    def __init__(self, manifest: Manifest, model: nn.ModuleDict) -> None:
         """Use `load_towers`."""
         self.model = model
+        """The towers that the bundle holds, by name."""
         self._manifests: dict[str, Manifest] = {FIRST: manifest}
         self._projections: dict[tuple[str, str], dict[str, torch.Tensor]] = {
-            (name, FIRST): _state(getattr(model, name).projection) for name in TOWERS
+            (name, FIRST): copy_state(getattr(model, name).projection) for name in manifest.towers
         }
-        self._active = dict.fromkeys(TOWERS, FIRST)
+        self._active = dict.fromkeys(manifest.towers, FIRST)
 
     @property
     def manifest(self) -> Manifest:
-        """Of the bundle whose adapter the item tower uses."""
-        return self._manifests[self._active["item_tower"]]
+        """Of the bundle whose adapter the item tower uses, or the only tower."""
+        return self._manifests[self._active.get("item_tower") or self._active["user_tower"]]
 
     @property
     def adapters(self) -> list[str]:
@@ -102,11 +105,13 @@ class LoadedTowers:
             for tower_name, tower in self._towers():
                 add_adapter(tower.model, folder / tower_name, name, where=tower_name)
                 added.append(tower)
-                self._projections[tower_name, name] = read_projection(folder, tower_name)
+                self._projections[tower_name, name] = read_projection(
+                    folder, tower_name, width=manifest.width, hidden_size=tower.hidden_size
+                )
         except BaseException:
             for tower in added:
                 remove_adapter(tower.model, name)
-            for tower_name in TOWERS:
+            for tower_name in self._active:
                 self._projections.pop((tower_name, name), None)
             raise
         self._manifests[name] = manifest
@@ -138,7 +143,7 @@ class LoadedTowers:
         for (tower_name, tower), new in zip(self._towers(), mixed, strict=True):
             add_mixed(tower.model, new, name)
             parts = {part: self._projections[tower_name, part] for part in weights}
-            self._projections[tower_name, name] = _mix_projections(parts, weights)
+            self._projections[tower_name, name] = mix_projections(parts, weights)
         self._manifests[name] = self._manifests[max(weights, key=lambda part: weights[part])]
 
     def remove(self, name: str) -> None:
@@ -177,8 +182,8 @@ class LoadedTowers:
 
     def read_items(self, texts: Sequence[str], *, token_budget: int = 4096) -> NDArray[np.float32]:
         """Gives (n, H) unit vectors of item texts as the user tower reads them, for `rank_shown`."""
-        tower = self.model.user_tower
-        max_tokens = self._manifests[self._active["user_tower"]].tower("user_tower").max_tokens
+        tower = self._tower("user_tower")
+        max_tokens = self._manifest_of("user_tower").tower("user_tower").max_tokens
         tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
         return unit_rows(encode_states(tower, tokens, np.arange(len(tokens)), token_budget=token_budget))
 
@@ -190,7 +195,7 @@ class LoadedTowers:
         self, histories: Sequence[Sequence[int]], fields: dict[str, Sequence[str]]
     ) -> list[str]:
         """Writes histories of rows of `fields`, oldest first, as the user tower was trained to read them."""
-        text = self._manifests[self._active["user_tower"]].text
+        text = self._manifest_of("user_tower").text
         in_history = render_items(text.history_item_template, fields)
         rows = [np.asarray(history, dtype=np.int64) for history in histories]
         return render_histories(rows, in_history, length=text.history_length, newest_first=text.newest_first)
@@ -206,7 +211,7 @@ class LoadedTowers:
             fields: as `render_histories` takes them, e.g. `Recommender.item_fields`.
             n_subsets: texts with words taken out that each tower encodes, about; errors fall with its root.
         """
-        user, own = (self._manifests[self._active[name]] for name in TOWERS)
+        user, own = (self._manifest_of(name) for name in TOWERS)
         user_text = label_history(
             np.asarray(history, dtype=np.int64),
             user.text.history_item_template,
@@ -217,20 +222,31 @@ class LoadedTowers:
         template = own.text.item_template
         item_text = label_item(template, {name: fields[name][item] for name in find_fields(template)})
         lengths = user.tower("user_tower").max_tokens, own.tower("item_tower").max_tokens
-        towers = self.model.user_tower, self.model.item_tower
+        towers = self._tower("user_tower"), self._tower("item_tower")
         return explain_match(*towers, user_text, item_text, max_tokens=lengths, n_subsets=n_subsets)
 
     def _towers(self, only: str | None = None) -> list[tuple[str, Tower]]:
         if only is not None and only not in TOWERS:
             raise TowerError(f"tower: {only!r} is neither of {', '.join(TOWERS)}")
-        return [(name, getattr(self.model, name)) for name in TOWERS if only in (None, name)]
+        if only is not None:
+            return [(only, self._tower(only))]
+        return [(name, self._tower(name)) for name in self._active]
+
+    def _tower(self, name: str) -> Tower:
+        """Gives a tower, or says that the bundle holds the other one alone."""
+        self.manifest.tower(name)
+        return getattr(self.model, name)
+
+    def _manifest_of(self, name: str) -> Manifest:
+        """Gives the manifest of the adapter that a tower uses."""
+        return self._manifests[self._active[name]]
 
     def _encode(
         self, name: str, texts: Sequence[str], adapters: Sequence[str] | None, token_budget: int
     ) -> NDArray[np.float32]:
-        tower: Tower = getattr(self.model, name)
+        tower = self._tower(name)
         if adapters is None:
-            max_tokens = self._manifests[self._active[name]].tower(name).max_tokens
+            max_tokens = self._manifest_of(name).tower(name).max_tokens
             tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
             return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
         if len(adapters) != len(texts):
@@ -257,14 +273,15 @@ def load_towers(
     precision: str | None,
     device: str,
 ) -> LoadedTowers:
-    """Builds both towers from a bundle; see `lora_rec.load_towers`."""
+    """Builds the towers that a bundle holds; see `lora_rec.load_towers`."""
     folder = Path(bundle)
     manifest = read_manifest(folder)
-    towers = [
-        load_tower(folder, manifest, name, backbone=override, precision=precision, device=device)
-        for name, override in zip(TOWERS, (user_backbone, item_backbone), strict=True)
-    ]
-    return LoadedTowers(manifest, TwoTower(*towers))
+    given = dict(zip(TOWERS, (user_backbone, item_backbone), strict=True))
+    towers = {
+        name: load_tower(folder, manifest, name, backbone=given[name], precision=precision, device=device)
+        for name in manifest.towers
+    }
+    return LoadedTowers(manifest, nn.ModuleDict(towers))
 
 
 def _warn_of_precision(tower: Tower, described: TowerManifest, name: str) -> None:
@@ -276,21 +293,3 @@ def _warn_of_precision(tower: Tower, described: TowerManifest, name: str) -> Non
             described.precision,
             held.key,
         )
-
-
-def _state(projection: Projection) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in projection.state_dict().items()}
-
-
-def _mix_projections(
-    parts: Mapping[str, dict[str, torch.Tensor]], weights: Mapping[str, float]
-) -> dict[str, torch.Tensor]:
-    """Gives the weighted sum of affine maps, which is an affine map of states that are not standardised."""
-    first = next(iter(parts.values()))
-    weight, bias = torch.zeros_like(first["weight"]), torch.zeros_like(first["bias"])
-    for name, part in parts.items():
-        scaled = part["weight"] * part["scale"]
-        weight += weights[name] * scaled
-        bias += weights[name] * (part["bias"] - scaled @ part["mean"])
-    plain = {"mean": torch.zeros_like(first["mean"]), "scale": torch.ones_like(first["scale"])}
-    return plain | {"weight": weight, "bias": bias}

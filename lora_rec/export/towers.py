@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.errors import BundleError
+from lora_rec.export.projections import PROJECTIONS, read_projection
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
 from lora_rec.towers.adapters import OWN_FORMAT, load_adapter, save_adapter
@@ -19,8 +20,9 @@ from lora_rec.towers.layout import find_layout
 from lora_rec.towers.source import PACKAGE_PREFIX
 from lora_rec.towers.two_tower import Tower, TwoTower
 
-PROJECTIONS = "projections.safetensors"
 MAX_RANK = 4096
+EXECUTED = ("megatron_config",)
+"""Settings of peft for which it imports what a file names."""
 
 
 def describe_tower(
@@ -117,13 +119,14 @@ def put_on(backbone: Backbone, folder: Path, manifest: Manifest, name: str) -> T
     described = manifest.tower(name)
     check_base(backbone, described, where=name)
     settings = AdapterSettings(described.adapter, described.adapter_settings)
+    projection = read_projection(folder, name, width=manifest.width, hidden_size=backbone.output_size)
     first = find_layout(backbone.model).first_trained(described.trained_layers, where=name)
     before = _probe(backbone)
     if settings.adapter != "none":
         check_adapter(folder / name, settings.adapter, where=name)
     attached = load_adapter(backbone.model, folder / name, settings, first_layer=first, where=name)
     tower = Tower(backbone, attached, pooling=described.pooling, width=manifest.width)
-    tower.projection.load_state_dict(read_projection(folder, name))
+    tower.projection.load_state_dict(projection)
     tower.to(next(backbone.model.parameters()).device).requires_grad_(False)
     if settings.adapter != "none" and torch.equal(before, _probe(backbone, tower)):
         raise BundleError(
@@ -144,12 +147,6 @@ def _probe(backbone: Backbone, tower: Tower | None = None) -> torch.Tensor:
     return backbone.model(
         input_ids=batch.input_ids, attention_mask=batch.attention_mask, **backbone.options
     ).last_hidden_state
-
-
-def read_projection(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """Gives the projection of one tower."""
-    tensors = load_file(str(folder / PROJECTIONS))
-    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
 
 
 def check_base(backbone: Backbone, described: TowerManifest, *, where: str) -> None:
@@ -178,6 +175,12 @@ def check_adapter(folder: Path, adapter: str, *, where: str) -> None:
         raise BundleError(f"{where}: the bundle holds no weights for its adapter; get it again")
     if adapter not in OWN_FORMAT:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        named = [key for key in EXECUTED if config.get(key)]
+        if named:
+            raise BundleError(
+                f"{where}: adapter_config.json names modules to import ({named[0]}), which no adapter of ours"
+                " does; it was not loaded"
+            )
         sizes = {key: config.get(key) for key in ("r", "num_virtual_tokens")} | (
             config.get("rank_pattern") or {}
         )

@@ -42,7 +42,10 @@ class Client:
         self.process.stdin.write(json.dumps({"code": given + code}) + "\n")
         self.process.stdin.flush()
         return SimpleNamespace(
-            **({"error": None, "text": "", "trace": ""} | json.loads(self.process.stdout.readline()))
+            **(
+                {"value": None, "error": None, "text": "", "trace": ""}
+                | json.loads(self.process.stdout.readline())
+            )
         )
 
     def value(self, code, **names):

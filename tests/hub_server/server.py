@@ -21,9 +21,9 @@ REVISION = r"(?P<revision>[^/]+)"
 class Refused(Exception):
     """An answer other than success: status, the Hub's error code, text."""
 
-    def __init__(self, status, code=None, text=""):
+    def __init__(self, status, code=None, text="", **more):
         super().__init__(status, code, text)
-        self.status, self.code, self.text = status, code, text
+        self.status, self.code, self.text, self.more = status, code, text, more
 
 
 class HubServer:
@@ -88,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if fault is not None and fault["status"] is not None:
                 raise Refused(fault["status"], text="something broke")
+            role = self._role()
             for method, pattern, answer in ROUTES:
                 found = re.fullmatch(pattern, path)
                 if found and self.command in method.split():
@@ -95,19 +96,19 @@ class Handler(BaseHTTPRequestHandler):
                     return
             raise Refused(404, text=f"no such address: {self.command} {path}")
         except Refused as refused:
-            self._refuse(refused.status, refused.code, refused.text)
+            self._refuse(refused.status, refused.code, refused.text, **refused.more)
         except Missing as missing:
             code = str(missing)
             # The Hub does not tell a stranger whether a repository is private or not there at all.
-            status = 401 if code == "RepoNotFound" and self._role() is None else 404
+            status = 401 if code == "RepoNotFound" and role is None else 404
             text = {"RepoNotFound": "Repository not found", "RevisionNotFound": "Invalid rev id"}
             self._refuse(status, code, text.get(code, "Entry not found"))
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle
 
-    def _refuse(self, status, code, text):
+    def _refuse(self, status, code, text, **more):
         headers = {"X-Error-Message": text} | ({"X-Error-Code": code} if code else {})
-        self._send(status, json.dumps({"error": text}).encode(), headers)
+        self._send(status, json.dumps({"error": text} | more).encode(), headers)
 
     def _send(self, status, content=b"", headers=None, *, total=None):
         self.send_response(status)
@@ -139,7 +140,6 @@ class Handler(BaseHTTPRequestHandler):
     def _may_read(self, name):
         if self.hub.store.read(name)["private"] and self._role() is None:
             raise Missing("RepoNotFound")
-        self._role()
 
     def _may_write(self, name=None):
         role = self._role()
@@ -157,7 +157,8 @@ class Handler(BaseHTTPRequestHandler):
         if name.split("/")[0] != USER:
             raise Refused(403, text=f"You don't have the rights to create a model under {name.split('/')[0]}")
         if self.hub.store.exists(name):
-            raise Refused(409, text="You already created this model repo")
+            url = f"{self.hub.url}/{name}"
+            raise Refused(409, text="You already created this model repo", url=url)
         self.hub.store.create(name, private=asked.get("visibility") == "private")
         self._json({"url": f"{self.hub.url}/{name}", "name": name})
 

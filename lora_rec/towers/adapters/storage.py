@@ -147,7 +147,13 @@ def load_adapter(
                 f"{where}: the backbone has no tensor {unknown[0]}; give the one it was trained on"
             )
         return Attached(settings, model, first_layer)
-    under = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+    try:
+        under = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise BundleError(
+            f"{where}: the saved adapter does not load ({reason}); get the bundle again"
+        ) from error
     check_tensors(under, folder, "default", where=where)
     keep_compute_type(under)
     return Attached(settings, under, first_layer)
