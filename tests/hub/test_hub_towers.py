@@ -1,4 +1,4 @@
-"""Towers from the Hub: by our loader, by plain peft, one without the other; bases and adapters that do not fit."""
+"""Towers from the Hub: by our loader, by plain peft, one alone; bases and adapters that do not fit."""
 
 import json
 import re
