@@ -1,0 +1,145 @@
+"""What the numbers say, in sentences; what is worse is said like what is better."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lora_rec.page.run import SERVED, Run
+from lora_rec.page.users import AGAINST, Again
+from lora_rec.pipeline.evidence import PairedTest
+from lora_rec.pipeline.slices import Slice
+
+
+def summarise(run: Run, again: Again | None = None) -> list[str]:
+    """Gives the sentences of the summary.
+
+    Args:
+        run: of the bundle.
+        again: its test users ranked for again, if the data was given.
+    """
+    sentences = [_setting(run), _tuning(run), _baseline(run), _towers_alone(run), _reranking(run)]
+    slices = run.slices if again is None else again.slices
+    sentences.append(_parts(run, slices, SERVED if again is not None else "ranking_head"))
+    if again is not None:
+        sentences.append(_users(run, again))
+    return [text for text in sentences if text]
+
+
+def verdict(test: PairedTest) -> str:
+    """Says whether a difference is more than chance; see `PairedTest.is_sure`."""
+    if not test.is_sure:
+        return "no sure difference"
+    return "surely better" if test.mean > 0 else "surely worse"
+
+
+def describe(test: PairedTest) -> str:
+    """Gives a difference with its interval and its p-value.
+
+    >>> describe(PairedTest("ours", "ease", "ndcg@10", 0.02, 0.01, 0.03, 600, 0.0004))
+    'surely better: +0.0200, 95 % interval +0.0100 to +0.0300, p < 0.001'
+    """
+    p_value = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
+    return f"{verdict(test)}: {test.mean:+.4f}, 95 % interval {test.low:+.4f} to {test.high:+.4f}, {p_value}"
+
+
+def _setting(run: Run) -> str:
+    if not run.data:
+        return ""
+    test = run.data["kept"].get("test", {})
+    n_users = next(iter(test.values()), 0)
+    return (
+        f"{run.data['n_users']:,} users, {run.data['n_items']:,} items, {run.data['n_interactions']:,}"
+        f" interactions; {n_users:,} test users, for each of whom the whole catalogue was ranked."
+    )
+
+
+def _tuning(run: Run) -> str:
+    """Says what the adapters brought."""
+    if not {"frozen_towers", "trained_towers"} <= run.rows.keys():
+        return ""
+    before, after = (run.rows[name][f"ndcg@{run.k}"] for name in ("frozen_towers", "trained_towers"))
+    text = f"Fine-tuning took the two towers, alone, from {before:.4f} to {after:.4f} ndcg@{run.k}"
+    if before > 0:
+        text += f" ({after / before - 1:+.0%})"
+    if run.metrics.get("training", {}).get("best_epoch") == 0:
+        return text + "; no epoch beat the frozen towers on validation users, so none was kept."
+    test = run.test("trained_towers", "frozen_towers")
+    return text + (f"; {describe(test)}." if test else "; it was not tested whether that is chance.")
+
+
+def _baseline(run: Run) -> str:
+    """Sets the head beside the strongest baseline."""
+    best = run.best_baseline
+    if best is None or "ranking_head" not in run.rows:
+        return ""
+    own, other = (run.rows[name][f"ndcg@{run.k}"] for name in ("ranking_head", best))
+    text = (
+        f"The ranking head, which serves without the language models, has {own:.4f} where the strongest"
+        f" baseline, {run.label(best)}, has {other:.4f}"
+    )
+    if other > 0:
+        text += f" ({own / other - 1:+.0%})"
+    test = run.test("ranking_head", best)
+    return text + (f"; {describe(test)}." if test else ".")
+
+
+def _towers_alone(run: Run) -> str:
+    """Warns where the towers lose to a baseline, and of what such a run does not measure."""
+    best, name = run.best_baseline, "trained_towers"
+    if best is None or name not in run.rows:
+        return ""
+    text = ""
+    if run.rows[name][f"ndcg@{run.k}"] < run.rows[best][f"ndcg@{run.k}"]:
+        text = (
+            f"Alone the towers are below {run.label(best)}: texts add to who took what,"
+            " they do not replace it. "
+        )
+    return text + "How the head would do on the frozen towers' vectors was not measured in this run."
+
+
+def _reranking(run: Run) -> str:
+    """Says what variety costs in the re-ranked lists of the run."""
+    if not {"ranking_head", "ranking_head_diverse"} <= run.rows.keys():
+        return ""
+    plain, diverse = (run.rows[name] for name in ("ranking_head", "ranking_head_diverse"))
+    parts = []
+    for metric in (f"ndcg@{run.k}", _variety(run)):
+        if plain.get(metric):
+            parts.append(
+                f"{metric} {plain[metric]:.4f} to {diverse[metric]:.4f}"
+                f" ({diverse[metric] / plain[metric] - 1:+.1%})"
+            )
+    return f"Re-ranking for variety changes {', '.join(parts)}." if parts else ""
+
+
+def _variety(run: Run) -> str:
+    names = (f"ild_factors@{run.k}", f"ild@{run.k}")
+    return next((name for name in names if name in run.rows["ranking_head"]), names[1])
+
+
+def _parts(run: Run, slices: Sequence[Slice], system: str) -> str:
+    """Counts the parts of the users where the system is surely above or below the baseline."""
+    compared = [(part, part.difference) for part in slices if part.difference is not None]
+    if not compared:
+        return ""
+    better = [part.name for part, found in compared if found.low > 0]
+    worse = [part.name for part, found in compared if found.high < 0]
+    what = "the bundle as it serves" if system == SERVED else run.label(system)
+    text = (
+        f"In {len(better)} of {len(compared)} parts of the users {what} is above"
+        f" {run.label(AGAINST)} beyond the interval, in {len(worse)} below it"
+    )
+    return text + (f": {', '.join(worse)}." if worse else ".")
+
+
+def _users(run: Run, again: Again) -> str:
+    difference = again.difference
+    helped, hurt = int((difference > 0).sum()), int((difference < 0).sum())
+    moved = np.abs(difference[difference != 0])
+    size = f" (by {moved.mean():.2f} of ndcg@{run.k} on average)" if len(moved) else ""
+    return (
+        f"User by user, the bundle helps {helped:,} of {len(difference):,} and hurts {hurt:,}{size};"
+        f" for {len(difference) - helped - hurt:,} both lists are equally good."
+    )
