@@ -51,7 +51,7 @@ def _colours(settings: Mapping[Any, str]) -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
+        matplotlib.rcParams.update({"text.parse_math": False, **settings})  # a category may be "$5 to $10"
         yield
 
 
@@ -61,7 +61,7 @@ def systems_picture(
     intervals: Mapping[str, Mapping[str, tuple[float, float]]],
 ) -> Picture:
     """Draws relevance and variety of every system, with the intervals that there are."""
-    metrics = {f"ndcg@{run.k}": "relevance", f"ild_factors@{run.k}": "variety, by who took what"}
+    metrics = {f"ndcg@{run.k}": "relevance", f"ild_factors@{run.k}": "variety"}
     there = [name for name in metrics if all(name in row for row in rows.values())]
     return make_picture(
         "systems",
@@ -112,9 +112,7 @@ def slices_picture(run: Run, group: str, slices: Sequence[Slice], systems: Seque
     return make_picture(
         f"slices_{group.split()[0]}",
         f"ndcg@{run.k} by {group}, of {', '.join(run.label(name) for name in systems)}",
-        lambda: _draw_slices(
-            slices, {name: run.label(name).partition(":")[0] for name in systems}, f"ndcg@{run.k}", group
-        ),
+        lambda: _draw_slices(slices, {name: run.short(name) for name in systems}, f"ndcg@{run.k}", group),
     )
 
 

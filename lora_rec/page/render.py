@@ -21,7 +21,7 @@ from lora_rec.page.tables import (
     front_table,
     slices_table,
     systems_table,
-    tests_table,
+    tests_tables,
     towers_table,
 )
 from lora_rec.page.users import AGAINST, RANDOM, Again, Example
@@ -65,7 +65,7 @@ def render_page(run: Run, again: Again | None = None, users: Sequence[Example] |
     systems = systems_picture(run, rows, intervals)
     slices, n_slices = _slices(run, again)
     front = front_picture(run)
-    tests = [*run.tests, *(test for test in again.tests)] if again is not None else run.tests
+    tests = [*run.tests, *(() if again is None else again.tests)]
     environment = Environment(
         loader=PackageLoader("lora_rec.page", "."),
         autoescape=True,
@@ -81,7 +81,7 @@ def render_page(run: Run, again: Again | None = None, users: Sequence[Example] |
         missing=_missing(run, again),
         systems=systems_table(run, rows, intervals),
         systems_picture=systems,
-        tests=tests_table(run, tests) if tests else None,
+        tests=tests_tables(run, tests),
         front=front_table(run),
         front_picture=front,
         chosen=_chosen(run),
@@ -122,8 +122,13 @@ def _slices(run: Run, again: Again | None) -> tuple[list[tuple[str, Picture, Tab
     result = []
     for group in dict.fromkeys(part.group for part in parts):
         own = [part for part in parts if part.group == group]
+        if len(own) < 2:  # a part that is everybody says nothing new
+            continue
         systems = [name for name in (*SYSTEMS, SERVED) if any(name in part.ndcg for part in own)]
-        few = [name for name in systems if name not in ("popularity", "item_cosine", "ranking_head_diverse")]
+        hidden = {"popularity", "item_cosine", "ranking_head_diverse"}
+        if again is not None and run.manifest.ranking.diversity == 0:
+            hidden.add("ranking_head")  # the bundle serves just that
+        few = [name for name in systems if name not in hidden]
         picture = slices_picture(run, group, own, few)
         result.append((group, picture, slices_table(run, own, systems, system)))
     return result, len(parts)

@@ -25,9 +25,17 @@ SYSTEMS = {
     "ranking_head_diverse": ("ranking head, re-ranked", "after fine-tuning"),
 }
 """System to what it is called on the page, and what it is."""
-BASELINES = tuple(name for name, (_, kind) in SYSTEMS.items() if kind == "baseline")
 SERVED = "as_served"
 """The bundle as it is now, ranked again from the data; the others are of the run."""
+SHORT = {
+    "item_cosine": "item cosine",
+    "frozen_towers": "frozen",
+    "trained_towers": "fine-tuned",
+    "ranking_head": "head",
+    "ranking_head_diverse": "head, re-ranked",
+    SERVED: "this bundle",
+}
+BASELINES = tuple(name for name, (_, kind) in SYSTEMS.items() if kind == "baseline")
 KEPT = 0.95
 """Share of the relevance order's `ndcg` at which strategies are set side by side."""
 
@@ -88,6 +96,10 @@ class Run:
         """Gives the paired test of two systems, if it was made."""
         wanted = (system, other, f"{metric}@{self.k}")
         return next((t for t in self.tests if (t.system, t.other, t.metric) == wanted), None)
+
+    def short(self, system: str) -> str:
+        """Gives a system's name where there is little room."""
+        return SHORT.get(system) or self.label(system)
 
     def label(self, system: str) -> str:
         """Gives what a system is called on the page."""

@@ -34,55 +34,67 @@ def verdict(test: PairedTest) -> str:
     return "surely better" if test.mean > 0 else "surely worse"
 
 
-def describe(test: PairedTest) -> str:
-    """Gives a difference with its interval and its p-value.
+def certainty(test: PairedTest) -> str:
+    """Gives the interval and the p-value of a difference.
 
-    >>> describe(PairedTest("ours", "ease", "ndcg@10", 0.02, 0.01, 0.03, 600, 0.0004))
-    'surely better: +0.0200, 95 % interval +0.0100 to +0.0300, p < 0.001'
+    >>> certainty(PairedTest("ours", "ease", "ndcg@10", 0.02, 0.01, 0.03, 600, 0.0004))
+    'difference +0.0100 to +0.0300, p < 0.001'
     """
     p_value = "p < 0.001" if test.p_value < 0.001 else f"p = {test.p_value:.3f}"
-    return f"{verdict(test)}: {test.mean:+.4f}, 95 % interval {test.low:+.4f} to {test.high:+.4f}, {p_value}"
+    return f"difference {test.low:+.4f} to {test.high:+.4f}, {p_value}"
 
 
 def _setting(run: Run) -> str:
     if not run.data:
         return ""
-    test = run.data["kept"].get("test", {})
-    n_users = next(iter(test.values()), 0)
+    n_users = next(iter(run.data["kept"].get("test", {}).values()), 0)
     return (
         f"{run.data['n_users']:,} users, {run.data['n_items']:,} items, {run.data['n_interactions']:,}"
-        f" interactions; {n_users:,} test users, for each of whom the whole catalogue was ranked."
+        f" interactions; the whole catalogue was ranked for {n_users:,} test users."
     )
 
 
 def _tuning(run: Run) -> str:
     """Says what the adapters brought."""
-    if not {"frozen_towers", "trained_towers"} <= run.rows.keys():
+    name, before = "trained_towers", "frozen_towers"
+    if not {name, before} <= run.rows.keys():
         return ""
-    before, after = (run.rows[name][f"ndcg@{run.k}"] for name in ("frozen_towers", "trained_towers"))
-    text = f"Fine-tuning took the two towers, alone, from {before:.4f} to {after:.4f} ndcg@{run.k}"
-    if before > 0:
-        text += f" ({after / before - 1:+.0%})"
     if run.metrics.get("training", {}).get("best_epoch") == 0:
-        return text + "; no epoch beat the frozen towers on validation users, so none was kept."
-    test = run.test("trained_towers", "frozen_towers")
-    return text + (f"; {describe(test)}." if test else "; it was not tested whether that is chance.")
+        return "No epoch of fine-tuning beat the frozen towers on validation users, so none was kept."
+    said = {
+        "surely better": "Fine-tuning made the two towers better",
+        "surely worse": "Fine-tuning made the two towers worse",
+        "no sure difference": "Fine-tuning changed the two towers by no more than chance may",
+    }
+    test = run.test(name, before)
+    start = said[verdict(test)] if test else "Fine-tuning changed the two towers"
+    return f"{start}, when they rank alone: {_change(run, before, name, test)}."
 
 
 def _baseline(run: Run) -> str:
     """Sets the head beside the strongest baseline."""
-    best = run.best_baseline
-    if best is None or "ranking_head" not in run.rows:
+    best, name = run.best_baseline, "ranking_head"
+    if best is None or name not in run.rows:
         return ""
-    own, other = (run.rows[name][f"ndcg@{run.k}"] for name in ("ranking_head", best))
-    text = (
-        f"The ranking head, which serves without the language models, has {own:.4f} where the strongest"
-        f" baseline, {run.label(best)}, has {other:.4f}"
+    said = {
+        "surely better": "better than",
+        "surely worse": "worse than",
+        "no sure difference": "not surely different from",
+    }
+    test = run.test(name, best)
+    how = said[verdict(test)] if test else "set beside"
+    return (
+        f"The ranking head, which serves without the language models, is {how} {run.label(best)}, the"
+        f" strongest baseline: {_change(run, best, name, test)}."
     )
-    if other > 0:
-        text += f" ({own / other - 1:+.0%})"
-    test = run.test("ranking_head", best)
-    return text + (f"; {describe(test)}." if test else ".")
+
+
+def _change(run: Run, other: str, system: str, test: PairedTest | None) -> str:
+    """Gives the `ndcg` of two systems with what is known of the difference."""
+    before, after = (run.rows[name][f"ndcg@{run.k}"] for name in (other, system))
+    known = [f"{after / before - 1:+.0%}"] if before > 0 else []
+    known += [certainty(test)] if test else []
+    return f"ndcg@{run.k} {after:.4f} instead of {before:.4f}" + (f" ({'; '.join(known)})" if known else "")
 
 
 def _towers_alone(run: Run) -> str:
@@ -92,10 +104,7 @@ def _towers_alone(run: Run) -> str:
         return ""
     text = ""
     if run.rows[name][f"ndcg@{run.k}"] < run.rows[best][f"ndcg@{run.k}"]:
-        text = (
-            f"Alone the towers are below {run.label(best)}: texts add to who took what,"
-            " they do not replace it. "
-        )
+        text = f"Alone the towers stay below {run.label(best)}. "
     return text + "How the head would do on the frozen towers' vectors was not measured in this run."
 
 
@@ -104,19 +113,9 @@ def _reranking(run: Run) -> str:
     if not {"ranking_head", "ranking_head_diverse"} <= run.rows.keys():
         return ""
     plain, diverse = (run.rows[name] for name in ("ranking_head", "ranking_head_diverse"))
-    parts = []
-    for metric in (f"ndcg@{run.k}", _variety(run)):
-        if plain.get(metric):
-            parts.append(
-                f"{metric} {plain[metric]:.4f} to {diverse[metric]:.4f}"
-                f" ({diverse[metric] / plain[metric] - 1:+.1%})"
-            )
+    names = (f"ndcg@{run.k}", f"ild_factors@{run.k}", f"ild@{run.k}", f"coverage@{run.k}")
+    parts = [f"{name} by {diverse[name] / plain[name] - 1:+.1%}" for name in names if plain.get(name)]
     return f"Re-ranking for variety changes {', '.join(parts)}." if parts else ""
-
-
-def _variety(run: Run) -> str:
-    names = (f"ild_factors@{run.k}", f"ild@{run.k}")
-    return next((name for name in names if name in run.rows["ranking_head"]), names[1])
 
 
 def _parts(run: Run, slices: Sequence[Slice], system: str) -> str:
@@ -128,8 +127,8 @@ def _parts(run: Run, slices: Sequence[Slice], system: str) -> str:
     worse = [part.name for part, found in compared if found.high < 0]
     what = "the bundle as it serves" if system == SERVED else run.label(system)
     text = (
-        f"In {len(better)} of {len(compared)} parts of the users {what} is above"
-        f" {run.label(AGAINST)} beyond the interval, in {len(worse)} below it"
+        f"In {len(better)} of {len(compared)} parts of the users {what} is above {run.label(AGAINST)}"
+        f" beyond the interval, in {len(worse)} below it"
     )
     return text + (f": {', '.join(worse)}." if worse else ".")
 

@@ -64,19 +64,22 @@ def systems_table(
     return Table(("system", *names), tuple(lines))
 
 
-def tests_table(run: Run, tests: Sequence[PairedTest]) -> Table:
-    """Gives the paired tests, one a line."""
-    lines = [
-        (
-            Cell(f"{run.label(test.system)}, against {run.label(test.other)}", is_text=True),
-            Cell(test.metric, is_text=True),
-            Cell(f"{test.mean:+.4f}", f"{test.low:+.4f} to {test.high:+.4f}"),
-            Cell("< 0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"),
-            Cell(verdict(test), is_text=True),
-        )
-        for test in tests
-    ]
-    return Table(("paired test", "metric", "mean difference", "p", "verdict"), tuple(lines))
+def tests_tables(run: Run, tests: Sequence[PairedTest]) -> list[Table]:
+    """Gives the paired tests of each metric, one a line."""
+    tables = []
+    for metric in dict.fromkeys(test.metric for test in tests):
+        lines = [
+            (
+                Cell(f"{run.label(test.system)}, against {run.label(test.other)}", is_text=True),
+                Cell(f"{test.mean:+.4f}", f"{test.low:+.4f} to {test.high:+.4f}"),
+                Cell("< 0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"),
+                Cell(verdict(test), is_text=True),
+            )
+            for test in tests
+            if test.metric == metric
+        ]
+        tables.append(Table((f"{metric}, user by user", "mean difference", "p", "verdict"), tuple(lines)))
+    return tables
 
 
 def front_table(run: Run) -> Table | None:
@@ -125,7 +128,7 @@ def slices_table(run: Run, slices: Sequence[Slice], systems: Sequence[str], syst
             else Cell(f"{found.mean:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}")
         )
         lines.append(tuple(cells))
-    names = [run.label(name).partition(":")[0] for name in (*systems, system, AGAINST)]
+    names = [run.short(name) for name in (*systems, system, AGAINST)]
     return Table(("part", "users", *names[:-2], f"{names[-2]}, less {names[-1]}"), tuple(lines))
 
 

@@ -121,7 +121,6 @@ def rank_again(run: Run, dataset: Dataset, split: Split) -> Again:
         category_weights=None if rec.categories is None else rec.categories.weights,
         history_mix=None if rec.categories is None else rec.categories.mix(split.test.histories),
     )
-    pairs = [(SERVED, name) for name in comparison.lists if name != SERVED]
     slices = slice_users(comparison.lists, split, k=k, categories=rec.categories, pair=(SERVED, AGAINST))
     return Again(
         dataset=dataset,
@@ -129,7 +128,7 @@ def rank_again(run: Run, dataset: Dataset, split: Split) -> Again:
         comparison=comparison,
         rows=comparison.table(),
         intervals=intervals_of(comparison),
-        tests=tuple(compare_pairs(comparison, pairs)),
+        tests=tuple(compare_pairs(comparison, [(SERVED, AGAINST)])),
         slices=tuple(slices),
         ndcg={name: of_users(comparison, name)[f"ndcg@{k}"] for name in (SERVED, AGAINST)},
         recent=recent,

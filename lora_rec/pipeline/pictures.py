@@ -75,11 +75,11 @@ def draw_front(front: Front, chosen: Point | None, *, measure: str = "ild") -> b
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     draw_lines(axes, front, chosen, measure=measure)
     axes.set_title(f"{front.n_users:,} validation users")
-    axes.legend(fontsize=7)
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)  # inside, it hides points
     return to_png(figure)
 
 
