@@ -13,7 +13,7 @@ N_USERS, N_ITEMS = 24, 30
 
 @pytest.fixture(scope="module")
 def split():
-    """Everybody takes items 0 to 2, half of them 3 to 6 as well, then one of the test's: 10 to 12, or their own."""
+    """Everybody takes items 0 to 2, half of them 3 to 6 as well, then one that hardly anybody took."""
     users, items = [], []
     for user in range(N_USERS):
         own = [0, 1, 2, *(range(3, 7) if user % 2 else ()), 10 + user % 3 if user < 12 else 18 + user % 12]
