@@ -54,6 +54,11 @@ class TowerSection:
     """`zero`; `pissa` (leading singular vectors, arXiv 2404.02948); `olora` (QR, arXiv 2406.01775); `eva`
     (singular vectors of the inputs, ranks spread by explained variance, arXiv 2410.07170); `loftq` (the error
     of 4 bit, arXiv 2310.08659)."""
+    start_from: str | None = None
+    """A plain PEFT LoRA to train further: its folder, or OWNER/NAME[/SUBFOLDER] on the Hub. Its rank, scale,
+    dropout and modules are its own."""
+    start_revision: str | None = None
+    """Branch, tag or commit of `start_from` on the Hub."""
     init_rank: int | None = None
     """AdaLoRA: rank of every module at the start (12)."""
     target_rank: int | None = None
@@ -86,6 +91,22 @@ class TowerSection:
             (
                 self.compute is None or self.precision in ("8bit", "4bit"),
                 f"compute: has no effect with precision {self.precision!r}; leave it out",
+            ),
+        ]
+        own = ("lora_rank", "lora_alpha", "lora_dropout", "target_modules", "rslora", "dora", "lora_start")
+        given = [name for name in own if getattr(self, name) is not None]
+        checks += [
+            (
+                self.start_from is None or self.adapter == "lora",
+                f"start_from: a LoRA, and adapter is {self.adapter!r}; leave one of them out",
+            ),
+            (
+                self.start_from is None or not given,
+                f"{', '.join(given)}: has no effect with start_from, which brings its own; leave it out",
+            ),
+            (
+                self.start_revision is None or self.start_from is not None,
+                "start_revision: has no effect without start_from; leave it out",
             ),
         ]
         try:

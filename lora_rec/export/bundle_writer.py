@@ -142,6 +142,8 @@ def portable_recipe(recipe: Recipe) -> str:
         ("data", "friends"),
         ("user_tower", "backbone"),
         ("item_tower", "backbone"),
+        ("user_tower", "start_from"),
+        ("item_tower", "start_from"),
     ):
         value = tree[section][name]
         if value and (PurePath(value).is_absolute() or value.startswith("~")):

@@ -15,7 +15,7 @@ from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.explain import MatchExplanation, explain_match
 from lora_rec.export.projections import copy_state, mix_projections, read_projection
-from lora_rec.export.towers import check_adapter, check_base, load_tower
+from lora_rec.export.towers import check_base, load_tower
 from lora_rec.rank.candidates import unit_rows
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
@@ -24,6 +24,7 @@ from lora_rec.text.templates import find_fields, render_histories, render_items
 from lora_rec.towers.adapters import (
     add_adapter,
     add_mixed,
+    check_adapter,
     check_addable,
     check_name,
     mix_adapters,

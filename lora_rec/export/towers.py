@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.errors import BundleError
 from lora_rec.export.projections import PROJECTIONS, read_projection
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
-from lora_rec.towers.adapters import OWN_FORMAT, load_adapter, save_adapter
+from lora_rec.towers.adapters import check_adapter, load_adapter, save_adapter
 from lora_rec.towers.backbone import Backbone, load_backbone
 from lora_rec.towers.layout import find_layout
 from lora_rec.towers.source import PACKAGE_PREFIX
 from lora_rec.towers.two_tower import Tower, TwoTower
-
-MAX_RANK = 4096
-EXECUTED = ("megatron_config",)
-"""Settings of peft for which it imports what a file names."""
 
 
 def describe_tower(
@@ -162,36 +157,3 @@ def check_base(backbone: Backbone, described: TowerManifest, *, where: str) -> N
             f" fingerprint {backbone.fingerprint[:12]} instead of {described.fingerprint[:12]});"
             f" give the right one as {where.removesuffix('_tower')}_backbone"
         )
-
-
-def check_adapter(folder: Path, adapter: str, *, where: str) -> None:
-    """Refuses adapter weights that peft would load in silence.
-
-    Raises:
-        BundleError: a tensor is not finite, or the adapter is larger than any that we write.
-    """
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise BundleError(f"{where}: the bundle holds no weights for its adapter; get it again")
-    if adapter not in OWN_FORMAT:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        named = [key for key in EXECUTED if config.get(key)]
-        if named:
-            raise BundleError(
-                f"{where}: adapter_config.json names modules to import ({named[0]}), which no adapter of ours"
-                " does; it was not loaded"
-            )
-        sizes = {key: config.get(key) for key in ("r", "num_virtual_tokens")} | (
-            config.get("rank_pattern") or {}
-        )
-        for key, size in sizes.items():
-            if not 0 <= int(size or 0) <= MAX_RANK:
-                raise BundleError(
-                    f"{where}: adapter_config.json asks for {key}={size}; the limit is {MAX_RANK}"
-                )
-    for file in files:
-        for name, tensor in load_file(str(file)).items():
-            if not bool(torch.isfinite(tensor).all()):
-                raise BundleError(
-                    f"{where}: tensor {name} holds values that are not finite; get the bundle again"
-                )

@@ -103,6 +103,10 @@ def translate(error: Exception, *, name: str, revision: str | None, token: str |
         return Unreachable(
             f"{name}: the Hub is switched off (HF_HUB_OFFLINE=1); unset that, or give a folder"
         )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return Unreachable(
+            f"{name}: the Hub does not answer, and the file is not in its cache; connect and try again"
+        )
     if isinstance(error, errors.GatedRepoError):
         return HubError(f"{name}: it is gated; ask for access on its page on the Hub, then log in")
     if isinstance(error, errors.RepositoryNotFoundError):

@@ -18,6 +18,7 @@ from lora_rec.pipeline import plan_stages as stages
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.plan_activations import activation_memory
 from lora_rec.pipeline.plan_table import format_plan
+from lora_rec.pipeline.starts import settings_of
 from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches, tokenize
 from lora_rec.towers.adapters import Attached, attach
@@ -167,7 +168,7 @@ def _plan_tower(recipe: Recipe, name: str, parts: Sequence[TokenizedTexts]) -> T
     section: TowerSection = getattr(recipe, name)
     source = resolve_backbone(section.backbone, revision=section.revision, where=f"{name}.backbone")
     config, _ = read_config(source, name=section.backbone, where=name)
-    settings = section.adapter_settings()
+    settings = settings_of(section, base_model_id=source.base_model_id, where=name)
     precisions = _precisions(section, settings, n_bytes=weight_bytes(source.folder))
     bare = _meta_model(config, precisions[0])
     linear, n_backbone = memory.linear_parts(bare), sum(p.numel() for p in bare.parameters())

@@ -19,11 +19,17 @@ from lora_rec.data.examples import Examples
 from lora_rec.data.lists import Lists
 from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
+from lora_rec.pipeline.starts import find_start, settings_of
 from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe, TowerSection, TrainSection
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches, tokenize
-from lora_rec.towers.adapters import attach, start_from_inputs, start_from_weights
+from lora_rec.towers.adapters import (
+    attach,
+    attach_saved,
+    start_from_inputs,
+    start_from_weights,
+)
 from lora_rec.towers.backbone import load_backbone
 from lora_rec.towers.two_tower import Tower, TwoTower, project
 from lora_rec.train.loop import TrainingResult, train_two_tower
@@ -62,6 +68,7 @@ def build_tower(
     section: TowerSection, *, width: int, where: str, device: str | torch.device | None = None
 ) -> Tower:
     """Loads a backbone and attaches its adapter; see `load_backbone` for the device."""
+    start = find_start(section)
     settings = section.adapter_settings()
     auto_full = section.precision == "auto" and settings.adapter in FULL_PRECISION_ONLY
     backbone = load_backbone(
@@ -72,9 +79,17 @@ def build_tower(
         device=device,
         where=where,
     )
-    if section.precision == "auto":
-        settings = section.adapter_settings(precision=backbone.precision.name, where=where)
-    adapter = attach(backbone.model, settings, trained_layers=section.trained_layers, where=where)
+    settings = settings_of(
+        section,
+        base_model_id=backbone.source.base_model_id,
+        where=where,
+        precision=backbone.precision.name if section.precision == "auto" else None,
+    )
+    layers = section.trained_layers
+    if start is None:
+        adapter = attach(backbone.model, settings, trained_layers=layers, where=where)
+    else:
+        adapter = attach_saved(backbone.model, start, settings, trained_layers=layers, where=where)
     start_from_weights(
         adapter,
         lambda: load_backbone(section.backbone, revision=section.revision, device="cpu", where=where).model,

@@ -5,12 +5,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hub_server import WRITE_TOKEN
+from test_hub_errors import fails
 from test_hub_round_trip import push
-from tiny import rewrite
+from tiny import make_tower, rewrite, tokens_of, train
 
 import lora_rec
-from lora_rec.errors import BundleError
+from lora_rec.errors import BundleError, RecipeError, TowerError
+from lora_rec.recipe import TowerSection
 from lora_rec.schema import TOWERS
 
 TEXTS = ["war1 war2", "love3 love4 ; war9"]
@@ -135,3 +138,66 @@ value = push_after_run(section, Path(bundle))
     assert "there is no token, so the push at the end will fail" in without.log
     assert "there is no token; log in first" in without.value
     assert WRITE_TOKEN not in without.log
+
+
+def saved_lora(folder, place, **settings):
+    """A plain LoRA, saved by peft alone, that has moved."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    given = {"r": 4, "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [2]} | settings
+    model = get_peft_model(AutoModel.from_pretrained(folder), LoraConfig(**given))
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    model.save_pretrained(place)
+    config = json.loads((place / "adapter_config.json").read_text())
+    (place / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "tiny-llama"}))
+    return model.eval()
+
+
+def test_a_plain_adapter_from_the_hub_starts_a_tower(client, hub, models, tmp_path):
+    model = saved_lora(models["llama"], tmp_path / "plain")
+    hub.store.create("ann/plain-start", private=False)
+    files = {f"item/{path.name}": path.read_bytes() for path in (tmp_path / "plain").iterdir()}
+    hub.store.commit("ann/plain-start", "main", "peft", files, {}, [])
+    find = "from lora_rec.hub.adapter import find_adapter\nvalue = str(find_adapter(name))"
+    folder = client.value(find, name="ann/plain-start/item")
+    fails(client, find, "HubError", "a file is missing on the Hub", name="ann/plain-start/nothing")
+    tower = make_tower(models["llama"], start_from=folder, trained_layers=1)
+    texts = tokens_of(tower)
+    batch = texts.batch(np.arange(1))
+    with torch.no_grad():
+        wanted = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state[0]
+    assert torch.allclose(tower.encode_tokens(batch)[0], wanted, atol=1e-5)
+    assert tower.adapter.settings["lora_rank"] == 4
+    before = {name: p.detach().clone() for name, p in tower.trained_parameters().items()}
+    train(tower)
+    assert all(not torch.equal(before[name], p) for name, p in tower.trained_parameters().items())
+    with pytest.raises(TowerError, match="was trained on tiny-llama, the tower's backbone is tiny-gpt2"):
+        make_tower(models["gpt2"], start_from=folder)
+    saved_lora(models["llama"], tmp_path / "deep", layers_to_transform=None)
+    with pytest.raises(TowerError, match=r"acts on layers.0.*set item_tower.trained_layers=null"):
+        make_tower(models["llama"], start_from=str(tmp_path / "deep"))
+    make_tower(models["llama"], start_from=str(tmp_path / "deep"), trained_layers=None)
+    saved_lora(models["llama"], tmp_path / "heads", modules_to_save=["embed_tokens"])
+    with pytest.raises(TowerError, match="also has modules_to_save, which no tower has"):
+        make_tower(models["llama"], start_from=str(tmp_path / "heads"))
+
+
+def test_a_run_from_a_plain_adapter_goes_through_a_bundle(make_bundle, models, bases, tmp_path):
+    saved_lora(models["llama"], tmp_path / "plain")
+    bundle = make_bundle("continued", item_tower={"start_from": str(tmp_path / "plain")})
+    assert str(tmp_path) not in (bundle / "recipe.yaml").read_text()
+    towers = lora_rec.load_towers(bundle, **bases)
+    rec = lora_rec.load(bundle)
+    texts = towers.render_items(rec.item_fields)
+    assert (towers.encode_items(texts) * rec.item_vectors).sum(axis=1).min() > 0.98
+
+
+def test_settings_that_start_from_would_ignore_are_refused():
+    with pytest.raises(RecipeError, match="lora_rank: has no effect with start_from"):
+        TowerSection(start_from="ann/x", lora_rank=4)
+    with pytest.raises(RecipeError, match="start_from: a LoRA, and adapter is 'ia3'"):
+        TowerSection(start_from="ann/x", adapter="ia3")

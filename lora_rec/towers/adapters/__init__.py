@@ -2,6 +2,7 @@
 
 from lora_rec.towers.adapters.attach import Attached, attach
 from lora_rec.towers.adapters.prefix import prefix_inputs
+from lora_rec.towers.adapters.saved import attach_saved, check_adapter, read_lora_settings
 from lora_rec.towers.adapters.starts import start_from_inputs, start_from_weights
 from lora_rec.towers.adapters.storage import OWN_FORMAT, load_adapter, save_adapter
 from lora_rec.towers.adapters.switch import (
@@ -21,11 +22,14 @@ __all__ = [
     "add_adapter",
     "add_mixed",
     "attach",
+    "attach_saved",
+    "check_adapter",
     "check_addable",
     "check_name",
     "load_adapter",
     "mix_adapters",
     "prefix_inputs",
+    "read_lora_settings",
     "remove_adapter",
     "require_lora",
     "save_adapter",

@@ -45,6 +45,8 @@ class Attached:
     """A `PeftModel`, or the backbone itself for `bottleneck`, `full` and `none`."""
     first_layer: int
     """The adapter touches nothing below this layer."""
+    is_continued: bool = False
+    """Whether it was learned before; see `saved.attach_saved`."""
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Gives the tensors that learn, by name."""
@@ -63,10 +65,11 @@ class Attached:
     def starts_elsewhere(self) -> bool:
         """Whether the model's outputs change as soon as the adapter is attached.
 
-        LoftQ mends what 4 bit lost, and keys before the text take attention, whatever they are.
+        LoftQ mends what 4 bit lost, keys before the text take attention, whatever they are, and what was
+        learned before stays.
         """
         loftq = self.settings.adapter == "lora" and self.settings["lora_start"] == "loftq"
-        return loftq or self.settings.adapter == "prefix"
+        return loftq or self.settings.adapter == "prefix" or self.is_continued
 
     def learning_rate_factor(self, name: str) -> float:
         """Gives the factor of the learning rate for one trained tensor (LoRA+, AdaLoRA)."""

@@ -147,16 +147,26 @@ def load_adapter(
                 f"{where}: the backbone has no tensor {unknown[0]}; give the one it was trained on"
             )
         return Attached(settings, model, first_layer)
+    under = open_saved(model, folder, is_trainable=False, where=where)
+    keep_compute_type(under)
+    return Attached(settings, under, first_layer)
+
+
+def open_saved(model: nn.Module, folder: Path, *, is_trainable: bool, where: str) -> PeftModel:
+    """Puts what peft has saved on its backbone.
+
+    Raises:
+        BundleError: it does not fit, or not all of it is there.
+    """
     try:
-        under = PeftModel.from_pretrained(model, str(folder))  # type: ignore[arg-type]
+        under = PeftModel.from_pretrained(model, str(folder), is_trainable=is_trainable)  # type: ignore[arg-type]
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise BundleError(
             f"{where}: the saved adapter does not load ({reason}); get the bundle again"
         ) from error
     check_tensors(under, folder, "default", where=where)
-    keep_compute_type(under)
-    return Attached(settings, under, first_layer)
+    return under
 
 
 def check_tensors(model: nn.Module, folder: Path, name: str, *, where: str) -> None:
