@@ -21,6 +21,14 @@ DARK = {
     name: "#e4e7eb"
     for name in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
 }
+CHINESE = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "PingFang SC",
+    "Microsoft YaHei",
+)
 MARKERS = "osD^vP*X"
 
 
@@ -51,8 +59,17 @@ def _colours(settings: Mapping[Any, str]) -> Iterator[None]:
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        matplotlib.rcParams["font.family"] = ["DejaVu Sans", *_fonts_with_chinese()]
         matplotlib.rcParams.update({"text.parse_math": False, **settings})  # a category may be "$5 to $10"
         yield
+
+
+def _fonts_with_chinese() -> list[str]:
+    """Gives those of `CHINESE` that are installed; matplotlib brings none, and draws boxes without one."""
+    from matplotlib.font_manager import fontManager
+
+    there = set(fontManager.get_font_names())
+    return [name for name in CHINESE if name in there]
 
 
 def systems_picture(

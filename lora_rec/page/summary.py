@@ -31,7 +31,8 @@ def verdict(test: PairedTest) -> str:
     """Says whether a difference is more than chance; see `PairedTest.is_sure`."""
     if not test.is_sure:
         return "no sure difference"
-    return "surely better" if test.mean > 0 else "surely worse"
+    higher, lower = ("more", "less") if test.metric.startswith("ild") else ("better", "worse")
+    return f"surely {higher if test.mean > 0 else lower}"
 
 
 def certainty(test: PairedTest) -> str:

@@ -69,7 +69,7 @@ def tests_tables(run: Run, tests: Sequence[PairedTest]) -> list[Table]:
     for metric in dict.fromkeys(test.metric for test in tests):
         lines = [
             (
-                Cell(f"{run.label(test.system)}, against {run.label(test.other)}", is_text=True),
+                Cell(f"{run.short(test.system)}, against {run.short(test.other)}", is_text=True),
                 Cell(f"{test.mean:+.4f}", f"{test.low:+.4f} to {test.high:+.4f}"),
                 Cell("< 0.001" if test.p_value < 0.001 else f"{test.p_value:.3f}"),
                 Cell(verdict(test), is_text=True),
