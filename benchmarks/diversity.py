@@ -87,7 +87,7 @@ def run(
     candidates, scores = fitted.top_k(split.test, k=n_candidates)
     chosen, arrays = choose(front), {}
     for name, setting in chosen.items():
-        lists = lists_by(spaces, candidates, scores, setting, k=K)
+        lists = lists_by(spaces, candidates, scores, setting, k=K, chances=front.chances)
         arrays[f"{name}/lists"] = lists.astype(np.int32)
         for measure, values in _per_user(split, lists, rulers).items():
             arrays[f"{name}/{measure}"] = values
