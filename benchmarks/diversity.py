@@ -1,8 +1,8 @@
 """What re-ranking buys on four published sets: diversity and coverage at 95 % of the plain list's `ndcg@10`.
 
 The head is `lora_rec_head_frozen` of the quality benchmark (quality_ours.py); it is trained a second time
-with targets counting less the more popular they are (`head.inverse_propensity`). On validation users, with the
-heads as they were before they saw their items, every strategy, space and strength is measured
+with targets counting less the more popular they are (`head.inverse_propensity`). On validation users, with
+the heads as they were before they saw their items, every strategy, space and strength is measured
 (pipeline/tradeoff.py). Three settings are chosen there and measured on the test users once: the most `ild`
 and the most coverage at 95 % of the plain list's `ndcg@10`, and the most `ndcg@10` among those that are
 better than the plain list in both. The plain list is that of the first head.
