@@ -1,14 +1,17 @@
 """What re-ranking buys on four published sets: diversity and coverage at 95 % of the plain list's `ndcg@10`.
 
-The head is `lora_rec_head_frozen` of the quality benchmark (quality_ours.py). On validation users, with the
-head as it was before it saw their items, every strategy, space and strength is measured
+The head is `lora_rec_head_frozen` of the quality benchmark (quality_ours.py); it is trained a second time
+with targets counting less the more popular they are (`head.inverse_propensity`). On validation users, with
+the heads as they were before they saw their items, every strategy, space and strength is measured
 (pipeline/tradeoff.py). Three settings are chosen there and measured on the test users once: the most `ild`
 and the most coverage at 95 % of the plain list's `ndcg@10`, and the most `ndcg@10` among those that are
-better than the plain list in both.
+better than the plain list in both. The plain list is that of the first head.
 
 These settings are the systems `most_ild_at_95`, `most_coverage_at_95` and `best_ndcg`; their rows are shares
-of the plain list's values, which are rows, too. The aims stand again as `lora_rec`: `ild_gain_at_95` with
-`ndcg_kept`, `coverage_gain_at_95` with `ndcg_kept_at_coverage`, `ndcg_gain_at_best` with `ild_gain_at_best`.
+of the plain list's values, which are rows, too. `... by re-ranking` is the best of the first head alone, and
+`inverse_propensity` the second head's relevance order: what the list does, and what the training does. The
+aims stand again as `lora_rec`: `ild_gain_at_95` with `ndcg_kept`, `coverage_gain_at_95` with
+`ndcg_kept_at_coverage`, `ndcg_gain_at_best` with `ild_gain_at_best`.
 `low` and `high` are the lowest and the highest seed; in the rows `... over users` a 95 % bootstrap interval
 over test users of the mean over seeds. (Of coverage it is no symmetric one: users drawn anew repeat lists.)
 
@@ -29,7 +32,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +48,7 @@ from lora_rec.pipeline.head import fit_on_texts
 from lora_rec.pipeline.spaces import Rulers, make_spaces
 from lora_rec.pipeline.tradeoff import lists_by, measure_front
 from lora_rec.rank.linear import centre
-from lora_rec.rank.tradeoff import Front, Point
+from lora_rec.rank.tradeoff import PLAIN, Front, Point
 from lora_rec.recipe import HeadSection
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,23 +56,53 @@ NAME = "diversity"
 K, N_CANDIDATES, KEEP = 10, 100, 0.95
 LEAST_GAIN = 1.01
 """Of `ild`, which a setting that is better in both has at least."""
-VERSION = 2
+INVERSE_PROPENSITY = 0.5
+VERSION = 3
 """Raise it when anything that a piece holds changes: older pieces are then not read."""
 MEASURES = ("ndcg", "ild", "ild_text", "novelty")
-SETTINGS = ("plain", "most_ild_at_95", "most_coverage_at_95", "best_ndcg")
+SETTINGS = (
+    "plain",
+    "most_ild_at_95",
+    "most_coverage_at_95",
+    "best_ndcg",
+    "most_ild_at_95 by re-ranking",
+    "most_coverage_at_95 by re-ranking",
+    "inverse_propensity",
+)
 N_RESAMPLES = 500
 
 
-def choose(front: Front) -> dict[str, Point]:
-    """Chooses on validation alone; plain where nothing is better in both."""
-    better = [p for p in front.points if p.values["ild"] >= LEAST_GAIN * front.plain.values["ild"]]
-    better = [p for p in better if front.kept(p) >= 1]
-    return {
-        "plain": front.plain,
-        "most_ild_at_95": front.most_diverse(keep=KEEP),
-        "most_coverage_at_95": front.most_diverse(keep=KEEP, measure="coverage"),
-        "best_ndcg": max(better, key=lambda p: p.values["ndcg"], default=front.plain),
-    }
+Setting = tuple[float, Point]
+"""The inverse propensity of the head, and how its lists are re-ranked."""
+
+
+def choose(fronts: dict[float, Front]) -> dict[str, Setting]:
+    """Chooses on validation alone; plain where nothing is better in both.
+
+    Args:
+        fronts: of the head of each inverse propensity, the plain one, 0, first.
+    """
+    first = fronts[0.0]
+    plain = (0.0, first.plain)
+    every = [(head, point) for head, front in fronts.items() for point in (front.plain, *front.points)]
+    better = [
+        s
+        for s in every
+        if first.kept(s[1]) >= 1 and _value_of(s, "ild") >= LEAST_GAIN * _value_of(plain, "ild")
+    ]
+    chosen = {"plain": plain, "best_ndcg": max(better, key=lambda s: _value_of(s, "ndcg"), default=plain)}
+    kept = [s for s in every if first.kept(s[1]) >= KEEP]
+    for measure in ("ild", "coverage"):
+        name = f"most_{measure}_at_95"
+        chosen[name] = max(kept, key=lambda s: (_value_of(s, measure), _value_of(s, "ndcg")))
+        chosen[f"{name} by re-ranking"] = (0.0, first.most_diverse(keep=KEEP, measure=measure))
+    if INVERSE_PROPENSITY in fronts:
+        chosen["inverse_propensity"] = (INVERSE_PROPENSITY, fronts[INVERSE_PROPENSITY].plain)
+    return chosen
+
+
+def _value_of(setting: Setting, measure: str) -> float:
+    return setting[1].values[measure]
 
 
 def run(
@@ -78,24 +111,34 @@ def run(
     """Gives the front and what was chosen, and of each setting the test lists and their values per user."""
     split, text = prepared.split, centre(prepared.item_vectors)
     section = HeadSection(n_fits=trials, **({"epochs": 0} if linear_only else {}))  # type: ignore[arg-type]
-    fitted = fit_on_texts(section, text, split, linear=choose_linear_part(prepared, trials), seed=seed)
+    linear = choose_linear_part(prepared, trials)
+    # The linear part has no targets to weigh.
+    heads = {
+        weight: fit_on_texts(
+            replace(section, inverse_propensity=weight), text, split, linear=linear, seed=seed
+        )
+        for weight in ((0.0,) if linear_only else (0.0, INVERSE_PROPENSITY))
+    }
     spaces, rulers = make_spaces(text, split, seed=seed)
     start = time.perf_counter()
-    front = measure_front(fitted, split, spaces, rulers, k=K, n_candidates=n_candidates)
+    fronts = {
+        weight: measure_front(fitted, split, spaces, rulers, k=K, n_candidates=n_candidates)
+        for weight, fitted in heads.items()
+    }
     seconds = time.perf_counter() - start
     spaces = spaces.counted_anew(split.item_counts(include_validation=True))
-    candidates, scores = fitted.top_k(split.test, k=n_candidates)
-    chosen, arrays = choose(front), {}
-    for name, setting in chosen.items():
-        lists = lists_by(spaces, candidates, scores, setting, k=K)
+    tops = {weight: fitted.top_k(split.test, k=n_candidates) for weight, fitted in heads.items()}
+    chosen, arrays = choose(fronts), {}
+    for name, (weight, setting) in chosen.items():
+        lists = lists_by(spaces, *tops[weight], setting, k=K, chances=fronts[weight].chances)
         arrays[f"{name}/lists"] = lists.astype(np.int32)
         for measure, values in _per_user(split, lists, rulers).items():
             arrays[f"{name}/{measure}"] = values
     about = {
-        "front": front.to_json(),
-        "chosen": {name: asdict(setting) for name, setting in chosen.items()},
+        "front": fronts[0.0].to_json(),
+        "chosen": {name: [weight, asdict(setting)] for name, (weight, setting) in chosen.items()},
         "seconds": seconds,
-        "validation": fitted.validation,
+        "validation": {str(weight): fitted.validation for weight, fitted in heads.items()},
     }
     return about, arrays
 
@@ -136,7 +179,7 @@ def rows_of(case: str, pieces: list[Piece], *, n_items: int) -> list[dict[str, A
     for measure in (*MEASURES, "coverage"):
         values = [_value(found, "plain", measure, None, n_items) for found in arrays]
         rows.append(row(NAME, case, "plain", f"{measure}@{K}", values))
-    for setting in SETTINGS[1:]:
+    for setting in (name for name in SETTINGS[1:] if f"{name}/ndcg" in arrays[0]):
         for measure in (*MEASURES, "coverage"):
             metric = "ndcg_kept" if measure == "ndcg" else f"{measure}_gain"
             rows += _ratio_rows(case, setting, metric, arrays, setting, measure, n_items)
@@ -258,7 +301,7 @@ def main() -> None:
         header["chosen"][case] = [
             {name: _described(point) for name, point in about["chosen"].items()} for about, _ in pieces
         ]
-        fronts[case] = (pieces[0][0]["front"], pieces[0][0]["chosen"]["most_ild_at_95"])
+        fronts[case] = (pieces[0][0]["front"], pieces[0][0]["chosen"]["most_ild_at_95 by re-ranking"][1])
         for r in found:
             if r["system"] == "lora_rec":
                 print(
@@ -273,8 +316,10 @@ def main() -> None:
     draw(fronts, RESULTS / f"{NAME}.png")
 
 
-def _described(point: dict[str, Any]) -> str:
-    return f"{Point(**point).line}, {point['diversity']:.3g}"
+def _described(setting: tuple[float, dict[str, Any]]) -> str:
+    weight, point = setting
+    head = f"inverse propensity {weight:g}, " if weight else ""
+    return f"{head}{Point(**point).line}, {point['diversity']:.3g}".replace("plain, 0", PLAIN)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,9 @@ class RankingManifest:
     """0 keeps the relevance order, 1 is the most diverse."""
     space: str = "text"
     """One of `SPACES`."""
+    steepness: float | None = None
+    """With the next what turns scores into chances, see `rank.chances`; None in older bundles."""
+    typical_chance: float | None = None
     category_field: str | None = None
     """Item field with categories, if there is one."""
     category_separator: str = "|"

@@ -98,7 +98,14 @@ def run(recipe: Recipe) -> None:
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
-        comparison.add_head(fitted, spaces, shown, n_candidates=n_candidates, categories=categories)
+        comparison.add_head(
+            fitted,
+            spaces,
+            shown,
+            n_candidates=n_candidates,
+            chances=front.chances,
+            categories=categories,
+        )
         metrics = collect_metrics(comparison, model, training, ease, fitted, categories=categories)
     metrics |= {"data": describe_data(dataset, split), "cost": stages.to_json()}
     ranks = training.ranks if training.best_epoch > 0 else {}

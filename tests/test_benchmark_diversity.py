@@ -21,11 +21,29 @@ def point(strategy, ndcg, ild, coverage):
 def test_each_setting_is_chosen_for_its_own_aim():
     plain = point(PLAIN, 0.2, 0.4, 0.1)
     points = (point("msd", 0.192, 0.6, 0.12), point("novel", 0.191, 0.5, 0.2), point("ssd", 0.201, 0.42, 0.1))
-    chosen = bench.choose(Front(10, 5, 50, plain, points))
-    assert [setting.strategy for setting in chosen.values()] == [PLAIN, "msd", "novel", "ssd"]
+    front = Front(10, 5, 50, plain, points)
+    chosen = {name: setting.strategy for name, (_, setting) in bench.choose({0.0: front}).items()}
+    assert chosen == {
+        "plain": PLAIN,
+        "most_ild_at_95": "msd",
+        "most_ild_at_95 by re-ranking": "msd",
+        "most_coverage_at_95": "novel",
+        "most_coverage_at_95 by re-ranking": "novel",
+        "best_ndcg": "ssd",
+    }
     # More relevance with the same variety is no gain in both.
-    alike = bench.choose(Front(10, 5, 50, plain, (point("mmr", 0.21, 0.4, 0.1), point("dpp", 0.1, 0.9, 0.1))))
-    assert alike["best_ndcg"] == plain
+    alike = Front(10, 5, 50, plain, (point("mmr", 0.21, 0.4, 0.1), point("dpp", 0.1, 0.9, 0.1)))
+    assert bench.choose({0.0: alike})["best_ndcg"] == (0.0, plain)
+
+
+def test_another_head_is_judged_by_the_plain_list_of_the_first():
+    first = Front(10, 5, 50, point(PLAIN, 0.2, 0.4, 0.1), (point("novel", 0.191, 0.5, 0.15),))
+    second = Front(10, 5, 50, point(PLAIN, 0.21, 0.45, 0.12), (point("novel", 0.195, 0.5, 0.2),))
+    chosen = bench.choose({0.0: first, bench.INVERSE_PROPENSITY: second})
+    # It keeps .93 of its own plain list's, and .975 of the first's.
+    assert chosen["most_coverage_at_95"] == (bench.INVERSE_PROPENSITY, second.points[0])
+    assert chosen["most_coverage_at_95 by re-ranking"] == (0.0, first.points[0])
+    assert chosen["best_ndcg"] == chosen["inverse_propensity"] == (bench.INVERSE_PROPENSITY, second.plain)
 
 
 def test_gains_are_shares_of_the_plain_list():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from typing import Any
@@ -100,6 +101,9 @@ def export_bundle(
         category_field=recipe.ranking.category_field,
         category_separator=recipe.ranking.category_separator,
     )
+    if front is not None and front.chances is not None:
+        steepness, typical = front.chances.steepness, front.chances.typical
+        ranking = replace(ranking, steepness=steepness, typical_chance=typical)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         width=recipe.train.width,

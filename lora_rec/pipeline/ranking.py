@@ -16,6 +16,7 @@ from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.pipeline.tradeoff import lists_by
 from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
 from lora_rec.rank.categories import Categories
+from lora_rec.rank.chances import Chances
 from lora_rec.rank.linear import LinearModel, decompose
 from lora_rec.rank.search import top_k
 from lora_rec.rank.spaces import ItemSpaces
@@ -93,6 +94,7 @@ class Comparison:
         setting: Point,
         *,
         n_candidates: int,
+        chances: Chances | None = None,
         categories: Categories | None = None,
     ) -> None:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
@@ -104,6 +106,7 @@ class Comparison:
             scores,
             setting,
             k=self.k,
+            chances=chances,
             category_weights=None if categories is None else categories.weights,
             history_mix=None if categories is None else categories.mix(self.split.test.histories),
         )

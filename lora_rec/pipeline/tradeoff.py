@@ -15,6 +15,7 @@ from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import draw_users
 from lora_rec.pipeline.spaces import Rulers
 from lora_rec.rank.categories import Categories
+from lora_rec.rank.chances import Chances, fit_chances
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import PLAIN, Front, Point
 from lora_rec.recipe import RankingSection
@@ -66,6 +67,7 @@ def measure_front(
         scores,
         measure,
         k=k,
+        chances=fit_chances(candidates, scores, judged.targets),
         category_weights=None if categories is None else categories.weights,
         history_mix=None if categories is None else categories.mix(judged.histories),
         strategies=strategies,
@@ -106,6 +108,7 @@ def sweep(
     measure: Measure,
     *,
     k: int,
+    chances: Chances | None = None,
     category_weights: _Array | None = None,
     history_mix: _Array | None = None,
     strategies: Sequence[str] = STRATEGIES,
@@ -121,6 +124,7 @@ def sweep(
         scores: (U, N).
         measure: of lists (U, k).
         k: list length.
+        chances: see `rerank_lists`.
         category_weights: (N, C), see `rerank_lists`; without them no strategy that looks at them is measured.
         history_mix: (U, C), for the same.
         strategies: of `schema.STRATEGIES`.
@@ -132,6 +136,7 @@ def sweep(
         n_candidates=candidates.shape[1],
         plain=Point(PLAIN, "", 0.0, measure(candidates[:, :k])),
         points=(),
+        chances=chances,
     )
     curves = [
         (strategy, space)
@@ -150,6 +155,7 @@ def sweep(
                 scores,
                 setting,
                 k=k,
+                chances=chances,
                 category_weights=category_weights,
                 history_mix=history_mix,
             )
@@ -194,6 +200,7 @@ def lists_by(
     setting: Point,
     *,
     k: int,
+    chances: Chances | None = None,
     category_weights: _Array | None = None,
     history_mix: _Array | None = None,
 ) -> _Ints:
@@ -207,6 +214,7 @@ def lists_by(
         diversity=setting.diversity,
         strategy=setting.strategy,
         space=setting.space,
+        chances=chances,
         category_weights=category_weights,
         history_mix=history_mix,
     )[0]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Array = NDArray[np.float32]
+_LEAST = np.float32(1e-30)
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,7 @@ class Pool:
     """
 
     every_relevance: _Array
-    """(U, N), within 0..1, also of the candidates beyond the pool."""
+    """(U, N), also of the candidates beyond the pool: each user's scores scaled to 0..1, or `Chances`."""
     every_present: NDArray[np.bool_]
     """(U, N)"""
     k: int
@@ -39,6 +40,8 @@ class Pool:
     """(U, M), within 0..1; (U, 0) for strategies that do not look at it."""
     users: NDArray[np.int64]
     """(U,), 0..U - 1: the row of each user."""
+    comparable: bool = False
+    """Whether the relevance of one user compares to that of another, as that of `Chances` does."""
 
     @property
     def relevance(self) -> _Array:
@@ -55,7 +58,12 @@ class Pool:
         return np.matmul(self.vectors, self.vectors[self.users, taken][:, :, None])[:, :, 0]
 
     def standard_relevance(self) -> _Array:
-        """Gives (U, N), mean 0 and deviation 1 over each user's candidates; zeros if all are equal."""
+        """Gives (U, N), mean 0 and deviation 1 over each user's candidates; zeros if all are equal.
+
+        Of a comparable relevance, the root of a chance, it is the chance's logarithm instead.
+        """
+        if self.comparable:
+            return 2 * np.log(np.maximum(self.every_relevance, _LEAST))
         n = np.maximum(self.every_present.sum(axis=1, keepdims=True), 1).astype(np.float32)
         centred = self.every_relevance - self.every_relevance.sum(axis=1, keepdims=True) / n
         deviation = np.sqrt(np.square(centred).sum(axis=1, keepdims=True, where=self.every_present) / n)

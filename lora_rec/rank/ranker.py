@@ -15,6 +15,7 @@ from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError
 from lora_rec.rank.candidates import CandidateScorer
 from lora_rec.rank.catalogue import Catalogue
+from lora_rec.rank.chances import Chances
 from lora_rec.rank.explain import Explanation, explain_items
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.recommendation import Recommendation, RecommendationTable
@@ -271,6 +272,7 @@ class Recommender(Catalogue):
             space=space or own.space,
             category_weights=weights,
             history_mix=mix,
+            chances=Chances.of(own),
             quotas=rules,
             explore=explore,
             seed=seed,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.rank.chances import Chances
 from lora_rec.rank.pool import Objective, Pool
 from lora_rec.rank.rules import QuotaCount, Quotas, explore_below
 from lora_rec.rank.strategies import CEILINGS, OBJECTIVES, RelevanceOrder
@@ -33,6 +34,7 @@ def rerank_lists(
     category_weights: _Floats | None = None,
     history_mix: _Floats | None = None,
     popularity: _Floats | None = None,
+    chances: Chances | None = None,
     by_relevance: bool = False,
     quotas: Quotas | None = None,
     explore: float = 0.0,
@@ -44,7 +46,7 @@ def rerank_lists(
 
     Args:
         candidates: (U, N), items by relevance, best first; -1 for empty slots at the end.
-        scores: (U, N), their relevance; scaled to 0..1 over the candidates before it is traded off.
+        scores: (U, N), their relevance; see `chances`.
         item_vectors: (n_items, D), of any length; their cosine says how alike two items are.
         k: list length.
         diversity: 0 keeps the relevance order exactly, 1 is the most diverse.
@@ -52,6 +54,8 @@ def rerank_lists(
         category_weights: (n_items, C), see `categories.Categories`; for `xquad` and `calibrated`.
         history_mix: (U, C), see `Categories.mix`; for the same.
         popularity: (n_items,), within 0..1, see `spaces.popularity_of`; for `novel`.
+        chances: turns scores into the relevance that is traded off; without them each user's scores are
+            scaled to 0..1 over the candidates.
         by_relevance: put the chosen items in the order of relevance, before any are drawn.
         quotas: hold in every list.
         explore: share of the places that is drawn from the candidates below the list, never the first.
@@ -94,6 +98,7 @@ def rerank_lists(
                 weights,
                 mix[users],
                 popularity if diversity > 0 and strategy == NOVEL else None,
+                chances if diversity > 0 else None,
                 n=n,
                 k=places.shape[1],
                 diversity=diversity,
@@ -187,6 +192,7 @@ def _pool(
     category_weights: _Floats,
     mix: _Floats,
     popularity: _Floats | None,
+    chances: Chances | None,
     *,
     n: int,
     k: int,
@@ -196,10 +202,7 @@ def _pool(
     present = candidates >= 0
     missing = ~present[:, :n]
     places = np.maximum(candidates[:, :n], 0)
-    high = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=present)
-    low = np.min(scores, axis=1, keepdims=True, initial=np.inf, where=present)
-    spread = np.where(high > low, high - low, 1)
-    relevance = np.where(present, np.where(high > low, (scores - low) / spread, 1), 0).astype(np.float32)
+    relevance = _scaled(scores, present) if chances is None else chances.relevance(scores, present)
     # The items were checked, and clipping saves a second look at each.
     vectors = np.take(item_vectors, places, axis=0, mode="clip").astype(np.float32, copy=False)
     weights = np.take(category_weights, places, axis=0, mode="clip")
@@ -212,7 +215,16 @@ def _pool(
     vectors *= np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)[:, :, None]
     users = np.arange(len(candidates))
     known = np.zeros((len(users), 0), dtype=np.float32) if popularity is None else popularity[places]
-    return Pool(relevance, present, k, np.float32(diversity), vectors, weights, mix, known, users)
+    strength, compares = np.float32(diversity), chances is not None
+    return Pool(relevance, present, k, strength, vectors, weights, mix, known, users, comparable=compares)
+
+
+def _scaled(scores: _Floats, present: NDArray[np.bool_]) -> _Floats:
+    """Gives (U, N), within 0..1 over what is present, and 0 for the rest; 1 where all are equal."""
+    high = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=present)
+    low = np.min(scores, axis=1, keepdims=True, initial=np.inf, where=present)
+    spread = np.where(high > low, high - low, 1)
+    return np.where(present, np.where(high > low, (scores - low) / spread, 1), 0).astype(np.float32)
 
 
 def _within_quotas(

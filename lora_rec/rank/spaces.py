@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.errors import BundleError
+from lora_rec.rank.chances import Chances
 from lora_rec.rank.rerank import rerank_lists
 from lora_rec.rank.rules import Quotas
 from lora_rec.schema import NOVEL, SPACES, VECTOR_STRATEGIES
@@ -98,6 +99,7 @@ class ItemSpaces:
         space: str,
         category_weights: _Array | None = None,
         history_mix: _Array | None = None,
+        chances: Chances | None = None,
         quotas: Quotas | None = None,
         explore: float = 0.0,
         seed: int = 0,
@@ -117,6 +119,7 @@ class ItemSpaces:
             space: one of `schema.SPACES`, for `schema.VECTOR_STRATEGIES`; the others do not look at it.
             category_weights: (n_items, C), for `schema.CATEGORY_STRATEGIES`; see `rerank_lists`.
             history_mix: (U, C), for the same.
+            chances: see `rerank_lists`.
             quotas: hold in every list.
             explore: share of the places, never the first, that is drawn from the candidates below the list;
                 what is drawn stands where it was drawn to.
@@ -143,6 +146,7 @@ class ItemSpaces:
             category_weights=category_weights,
             history_mix=history_mix,
             popularity=self.popularity,
+            chances=chances,
             by_relevance=True,
             quotas=quotas,
             explore=explore,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lora_rec.errors import BundleError
+from lora_rec.rank.chances import Chances
 from lora_rec.schema import VECTOR_STRATEGIES, RankingManifest
 
 MEASUREMENTS = "diversity.json"
@@ -42,6 +43,8 @@ class Front:
     n_candidates: int
     plain: Point
     points: tuple[Point, ...]
+    chances: Chances | None = None
+    """What the scores were turned into chances by; None where they were scaled for each user."""
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain dictionaries and lists; nothing in it concerns a single user."""
@@ -49,6 +52,7 @@ class Front:
             "k": self.k,
             "n_users": self.n_users,
             "n_candidates": self.n_candidates,
+            "chances": None if self.chances is None else asdict(self.chances),
             "plain": self.plain.values,
             "points": [
                 {"strategy": p.strategy, "space": p.space, "diversity": p.diversity, **p.values}
@@ -64,7 +68,9 @@ class Front:
             values = {name: row[name] for name in tree["plain"]}
             points.append(Point(row["strategy"], row["space"], row["diversity"], values))
         plain = Point(PLAIN, "", 0.0, tree["plain"])
-        return cls(tree["k"], tree["n_users"], tree["n_candidates"], plain, tuple(points))
+        # Bundles of older versions have none.
+        chances = Chances(**tree["chances"]) if tree.get("chances") else None
+        return cls(tree["k"], tree["n_users"], tree["n_candidates"], plain, tuple(points), chances)
 
     def kept(self, point: Point) -> float:
         """Gives the share of the relevance order's `ndcg` that a setting keeps; 1 where there is none."""
