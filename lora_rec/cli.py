@@ -122,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="merge into the base as it was before 8 or 4 bit, instead of what those stand for",
     )
+    merge.add_argument(
+        "--sentence-transformers",
+        action="store_true",
+        help="write models of that library, with pooling and map in them",
+    )
     merge.add_argument("--force", action="store_true", help="write although lists change")
     merge.set_defaults(run=_merge)
 
@@ -216,6 +221,7 @@ def _merge(arguments: argparse.Namespace) -> None:
         user_backbone=arguments.user_backbone,
         item_backbone=arguments.item_backbone,
         original_base=arguments.original_base,
+        sentence_transformers=arguments.sentence_transformers,
         force=arguments.force,
     )
     for report in reports:

@@ -19,6 +19,7 @@ from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError
 from lora_rec.export.loaded import LoadedTowers, load_towers
 from lora_rec.export.merge import check_mergeable, load_in_full, merge
+from lora_rec.export.sentences import write_sentence_transformer
 from lora_rec.rank.ranker import Recommender
 from lora_rec.rank.search import top_k
 from lora_rec.schema import TOWERS, Manifest
@@ -56,6 +57,7 @@ def merge_bundle(
     user_backbone: str | None = None,
     item_backbone: str | None = None,
     original_base: bool = False,
+    sentence_transformers: bool = False,
     force: bool = False,
 ) -> list[MergeReport]:
     """Writes `OUTPUT/user_tower` and `OUTPUT/item_tower`: plain transformers models, each with its tokenizer.
@@ -66,6 +68,7 @@ def merge_bundle(
         user_backbone: where the user tower's base lies, if the bundle cannot know it.
         item_backbone: the same for the item tower.
         original_base: merge into the base as it was before 8 or 4 bit, not into what those stand for.
+        sentence_transformers: write each as a model of that library, which does the pooling and the map too.
         force: write although lists change.
 
     Raises:
@@ -98,7 +101,11 @@ def merge_bundle(
             merged = merge(tower)
             setattr(served.model, name, merged)
             after[name] = _encode(served, name, texts[name])
-            _write_model(merged, scratch / name)
+            if sentence_transformers:
+                max_tokens = manifest.tower(name).max_tokens
+                write_sentence_transformer(merged, scratch / name, max_tokens=max_tokens)
+            else:
+                _write_model(merged, scratch / name)
         reports = [_compare(name, as_served, before, after) for name in TOWERS]
         _refuse_changes(reports, force=force)
         for name, report in zip(TOWERS, reports, strict=True):

@@ -146,7 +146,8 @@ def saved_lora(folder, place, **settings):
     from transformers import AutoModel
 
     torch.manual_seed(0)
-    given = {"r": 4, "target_modules": ["q_proj", "v_proj"], "layers_to_transform": [2]} | settings
+    last = [f"layers.2.self_attn.{name}" for name in ("q_proj", "v_proj")]
+    given = {"r": 4, "target_modules": last} | settings
     model = get_peft_model(AutoModel.from_pretrained(folder), LoraConfig(**given))
     for name, parameter in model.named_parameters():
         if ".lora_B." in name:
@@ -177,7 +178,7 @@ def test_a_plain_adapter_from_the_hub_starts_a_tower(client, hub, models, tmp_pa
     assert all(not torch.equal(before[name], p) for name, p in tower.trained_parameters().items())
     with pytest.raises(TowerError, match="was trained on tiny-llama, the tower's backbone is tiny-gpt2"):
         make_tower(models["gpt2"], start_from=folder)
-    saved_lora(models["llama"], tmp_path / "deep", layers_to_transform=None)
+    saved_lora(models["llama"], tmp_path / "deep", target_modules=["q_proj", "v_proj"])
     with pytest.raises(TowerError, match=r"acts on layers.0.*set item_tower.trained_layers=null"):
         make_tower(models["llama"], start_from=str(tmp_path / "deep"))
     make_tower(models["llama"], start_from=str(tmp_path / "deep"), trained_layers=None)
