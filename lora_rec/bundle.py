@@ -85,8 +85,13 @@ def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
     replace_file(root / MANIFEST, text.encode("utf-8"))
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes, *, advice: str = "copy the bundle elsewhere") -> None:
     """Writes a file beside its place and moves it there when it is whole.
+
+    Args:
+        path: in a folder that is there.
+        content: all of it.
+        advice: what to do where it cannot be written.
 
     Raises:
         BundleError: it cannot be written.
@@ -94,9 +99,7 @@ def replace_file(path: Path, content: bytes) -> None:
     try:
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
     except OSError as error:
-        raise BundleError(
-            f"{path}: cannot be written ({error.strerror}); copy the bundle elsewhere"
-        ) from error
+        raise BundleError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
     scratch = Path(name)
     try:
         with os.fdopen(number, "wb") as file:

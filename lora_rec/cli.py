@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lora_rec
-from lora_rec import cli_data, cli_lists, cli_tune
+from lora_rec import cli_data, cli_lists, cli_report, cli_tune
 from lora_rec.errors import LoraRecError
 from lora_rec.schema import SPACES, STRATEGIES
 
@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lora-rec",
         description="Write a recipe for your data, check data and costs before a run, look into its bundle,"
-        " recommend from it, choose its trade-off, merge it.",
+        " recommend from it, choose its trade-off, report on it, merge it.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -137,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_commands(commands)
     cli_lists.add_commands(commands)
     cli_tune.add_commands(commands)
+    cli_report.add_commands(commands)
     return parser
 
 

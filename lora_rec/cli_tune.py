@@ -74,14 +74,11 @@ def _table(front: Front, chosen: Point, measure: str) -> str:
     """Gives the relevance order, and of each line the most diverse points at some shares of relevance."""
     from lora_rec.metrics import format_table
 
-    lines: dict[str, list[Point]] = {}
-    for point in front.points:
-        lines.setdefault(point.line, []).append(point)
     shown = [front.plain]
-    for points in lines.values():
+    for line in front.lines():
         for keep in (1.0, 0.95, 0.9):
-            allowed = [p for p in points if front.kept(p) >= keep]
-            if allowed and (best := max(allowed, key=lambda p: p.values[measure])) not in shown:
+            best = front.best_of_line(line, keep=keep, measure=measure)
+            if best is not None and best not in shown:
                 shown.append(best)
     if chosen not in shown:
         shown.append(chosen)

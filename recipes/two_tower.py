@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
-from lora_rec.pipeline.data import prepare_data, prepare_texts, read_categories
+from lora_rec.pipeline.data import describe_data, prepare_data, prepare_texts, read_categories
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.launch import check_processes, launch
 from lora_rec.pipeline.pictures import check_pictures, draw_ranks
@@ -92,7 +92,7 @@ def run(recipe: Recipe) -> None:
         own, shown = settings_of(front, recipe.ranking)
         spaces = spaces.counted_anew(split.item_counts(include_validation=True))
     with stages("compare"):
-        comparison = Comparison(split, ruler=centre(frozen.items), k=recipe.ranking.k)
+        comparison = Comparison(split, ruler=centre(frozen.items), factors=rulers.factors, k=recipe.ranking.k)
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)
@@ -104,7 +104,8 @@ def run(recipe: Recipe) -> None:
             chances=front.chances,
             categories=categories,
         )
-        metrics = collect_metrics(comparison, model, training, ease, fitted)
+        metrics = collect_metrics(comparison, model, training, ease, fitted, categories=categories)
+    metrics |= {"data": describe_data(dataset, split), "cost": stages.to_json()}
     ranks = training.ranks if training.best_epoch > 0 else {}
     with stages("write bundle"):
         folder = export_bundle(

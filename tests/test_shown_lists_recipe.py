@@ -116,3 +116,10 @@ def test_mistakes_are_told(shown_bundle, bundle, tree, tmp_path):
     wrong = {"data": tree["data"] | {"split": "random"}, "head": {"epochs": 3}}
     with pytest.raises(RecipeError, match=r"head: has no effect on shown lists[\s\S]*set last_day or time"):
         run(tree | wrong, tmp_path / "none")
+
+
+def test_there_is_no_page_about_it(shown_bundle, tmp_path, capsys):
+    assert main(["report", str(shown_bundle), "--output", str(tmp_path / "page.html")]) == 1
+    error = capsys.readouterr().err
+    assert "it orders lists that were shown" in error and error.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()

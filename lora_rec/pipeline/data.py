@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,30 @@ def split_data(section: DataSection, dataset: Dataset) -> Split:
     # The Amazon sequences of 2014 have no times, but their order is that of time.
     ordered = section.time_column is None or section.source == "amazon"
     return leave_last_out(dataset, ordered=ordered)
+
+
+def describe_data(dataset: Dataset, split: Split) -> dict[str, Any]:
+    """Gives what a bundle keeps of its data: numbers, and by which to tell the same data and split again.
+
+    The fingerprint is over all interactions by their place in the split. It holds no user, but whoever has
+    the whole data set can tell that it is this one.
+    """
+    parts = (split.train_log, split.validation_log)
+    arrays = [array for log in parts for array in (log.users, log.items)]
+    for known in (split.test.histories, split.test.targets):
+        arrays += [known.values, known.offsets]
+    digest = hashlib.sha256("\n".join(dataset.item_ids).encode())
+    for array in (*arrays, split.validation.users, split.test.users):
+        digest.update(f"{len(array)};".encode() + array.astype("<i8").tobytes())
+    return {
+        "split": split.report.name,
+        "n_users": dataset.n_users,
+        "n_items": dataset.n_items,
+        "n_interactions": dataset.n_interactions,
+        "kept": split.report.kept,
+        "dropped": split.report.dropped,
+        "fingerprint": digest.hexdigest(),
+    }
 
 
 def _read(section: DataSection) -> Dataset:

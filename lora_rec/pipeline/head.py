@@ -16,6 +16,7 @@ from lora_rec.pipeline.judge import draw_users, mean_ndcg
 from lora_rec.pipeline.new_items import NewItemChoice, choose_new_items, new_items_of
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.pipeline.weights import (
+    Recent,
     choose_recent,
     choose_sequence_weight,
     rank_judged,
@@ -54,20 +55,14 @@ class FittedHead:
     """The same parts as learned from training alone: what is chosen on validation users is judged with it."""
 
     def top_k(self, wanted: EvaluationSet, *, k: int) -> tuple[NDArray[np.int64], _Array]:
-        """Gives the lists as they would have been served at each user's moment, (U, K), and their scores."""
-        return top_k_of(
-            lambda rows: self.scores(wanted.take(rows)),
-            n_users=len(wanted),
-            n_items=self.head.n_items,
-            k=k,
-            exclude=wanted.histories,
-        )
+        """Gives the lists as they would have been served at each user's moment; see `lists_at_moments`."""
+        counts = recent_of(self.recent, wanted, half_life=self.half_life)
+        return lists_at_moments(self.head, wanted, recent=counts, k=k)
 
     def scores(self, wanted: EvaluationSet) -> _Array:
         """Gives (U, N) with the recent counts of each user's moment."""
-        counts = None
-        if self.recent is not None and self.half_life is not None and wanted.times is not None:
-            counts = self.recent.at(wanted.times, half_life=self.half_life)
+        recent = recent_of(self.recent, wanted, half_life=self.half_life)
+        counts = None if recent is None else recent(np.arange(len(wanted)))
         return self.head.scores(wanted.histories, recent=counts)
 
     def numbers(self) -> dict[str, Any]:
@@ -79,6 +74,31 @@ class FittedHead:
             "new_items": None if self.new_items is None else asdict(self.new_items),
             "validation": self.validation,
         }
+
+
+def lists_at_moments(
+    head: RankingHead, wanted: EvaluationSet, *, recent: Recent | None, k: int
+) -> tuple[NDArray[np.int64], _Array]:
+    """Gives the lists as they would have been served at each user's moment.
+
+    Args:
+        head: that of a run or a bundle.
+        wanted: U users.
+        recent: counts of each user's moment, see `recent_of`; those of the head for everybody without it.
+        k: list length.
+
+    Returns:
+        Items (U, K) and scores (U, K), see `top_k_of`.
+    """
+    return top_k_of(
+        lambda rows: head.scores(
+            wanted.histories.take(rows), recent=None if recent is None else recent(rows)
+        ),
+        n_users=len(wanted),
+        n_items=head.n_items,
+        k=k,
+        exclude=wanted.histories,
+    )
 
 
 def text_vectors(vectors: Vectors, item_states: _Array) -> _Array:

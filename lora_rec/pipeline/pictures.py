@@ -59,15 +59,15 @@ def draw_ranks(tower: str, steps: Sequence[tuple[int, Ranks]]) -> bytes:
     right.set_ylabel("sum of the ranks")
     right.set_title("budget")
     figure.suptitle(f"AdaLoRA, {tower.replace('_', ' ')}")
-    return _png(figure)
+    return to_png(figure)
 
 
-def draw_front(front: Front, chosen: Point, *, measure: str = "ild") -> bytes:
+def draw_front(front: Front, chosen: Point | None, *, measure: str = "ild") -> bytes:
     """Draws relevance against diversity, a line per strategy and space, and what was chosen.
 
     Args:
         front: what was measured.
-        chosen: one of its settings.
+        chosen: one of its settings; None marks none.
         measure: one of `tradeoff.MEASURES`, the horizontal axis.
 
     Returns:
@@ -75,34 +75,35 @@ def draw_front(front: Front, chosen: Point, *, measure: str = "ild") -> bytes:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
     draw_lines(axes, front, chosen, measure=measure)
     axes.set_title(f"{front.n_users:,} validation users")
-    axes.legend(fontsize=7)
-    return _png(figure)
+    figure.legend(loc="outside right upper", fontsize=7, frameon=False)  # inside, it hides points
+    return to_png(figure)
 
 
-def draw_lines(axes: Axes, front: Front, chosen: Point, *, measure: str = "ild") -> None:
+def draw_lines(axes: Axes, front: Front, chosen: Point | None, *, measure: str = "ild") -> None:
     """Draws a front's lines, each from the relevance order on, and the chosen point into given axes."""
-    lines: dict[str, list[Point]] = {}
-    for point in front.points:
-        lines.setdefault(point.line, [front.plain]).append(point)
     colors: dict[str, str] = {}
-    for line, points in lines.items():
+    ink = axes.xaxis.label.get_color()  # black, or white on dark ground
+    for line, later in front.lines().items():
+        points = [front.plain, *later]
         color = colors.setdefault(points[-1].strategy, f"C{len(colors)}")
         style = {"text": "-", "factors": "--", "both": ":"}[points[-1].space]
         values = [[p.values[name] for p in points] for name in (measure, "ndcg")]
         axes.plot(*values, style, color=color, marker=".", markersize=4, linewidth=1, label=line)
-    axes.plot(front.plain.values[measure], front.plain.values["ndcg"], "o", color="black", label="plain")
-    label = f"chosen: {chosen.line}, {chosen.diversity:.3g}"
-    place = chosen.values[measure], chosen.values["ndcg"]
-    axes.plot(*place, "*", color="black", markersize=14, zorder=4, label=label)
+    axes.plot(front.plain.values[measure], front.plain.values["ndcg"], "o", color=ink, label="plain")
+    if chosen is not None:
+        label = f"chosen: {chosen.line}, {chosen.diversity:.3g}"
+        place = chosen.values[measure], chosen.values["ndcg"]
+        axes.plot(*place, "*", color=ink, markersize=14, zorder=4, label=label)
     axes.set_xlabel(f"{measure}@{front.k}")
     axes.set_ylabel(f"ndcg@{front.k}")
 
 
-def _png(figure: Figure) -> bytes:
+def to_png(figure: Figure) -> bytes:
+    """Gives a figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()

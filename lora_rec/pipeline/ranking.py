@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lora_rec.data.dataset import Split
 from lora_rec.data.lists import Lists
-from lora_rec.metrics import coverage_at_k, evaluate_lists
+from lora_rec.metrics import coverage_at_k, evaluate_lists, ild_at_k, mean_over_users
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.pipeline.tradeoff import lists_by
@@ -63,9 +63,11 @@ class Comparison:
     """Lists of every system for the test users, all judged alike."""
 
     split: Split
-    ruler: _Array
+    ruler: _Array | None
     """(N, D), vectors on which `ild@k` is measured: those of the frozen towers, so no trained system is
-    judged by its own."""
+    judged by its own; without them it is left out."""
+    factors: _Array
+    """(N, F), for `ild_factors@k`, see `spaces.factor_ruler`."""
     k: int
     lists: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     """System to items (U, k)."""
@@ -125,6 +127,7 @@ class Comparison:
         row = evaluate_lists(lists, list(split.test.targets), histories=taken, **quality)  # type: ignore[arg-type]
         rare_targets = [targets[rare[targets]] for targets in split.test.targets]
         chosen = np.flatnonzero([len(targets) > 0 for targets in rare_targets])
+        row[f"ild_factors@{k}"] = mean_over_users(ild_at_k(lists, self.factors, k=k), name=f"ild_factors@{k}")
         # Coverage of the rare items is over all lists; relevance over the users who took one.
         only_rare = np.where((lists >= 0) & ~rare[lists], -1, lists)
         row[f"coverage@{k} (rare)"] = (
@@ -132,7 +135,8 @@ class Comparison:
         )
         if len(chosen):
             part = evaluate_lists(lists[chosen], [rare_targets[i] for i in chosen], **quality)  # type: ignore[arg-type]
-            row |= {f"{name}@{k} (rare)": part[f"{name}@{k}"] for name in ("recall", "ndcg", "ild")}
+            names = [f"{name}@{k}" for name in ("recall", "ndcg", "ild")]
+            row |= {f"{name} (rare)": part[name] for name in names if name in part}
         return row
 
 

@@ -16,8 +16,10 @@ import numpy as np
 
 from lora_rec.data.dataset import Dataset, Split
 from lora_rec.metrics import format_table
+from lora_rec.pipeline.evidence import collect_evidence
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.ranking import Comparison, LinearChoice
+from lora_rec.rank.categories import Categories
 from lora_rec.rank.ranker import Recommender
 from lora_rec.rank.tradeoff import Point
 from lora_rec.towers.two_tower import TwoTower
@@ -43,13 +45,24 @@ class Stages:
         self.peak_gb[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         logger.info("%s: %.1f s, peak memory so far %.2f GB", name, self.seconds[name], self.peak_gb[name])
 
+    def to_json(self) -> dict[str, Any]:
+        """Gives what the run has cost so far."""
+        return {"seconds": self.seconds, "peak_memory_gb": max(self.peak_gb.values(), default=0.0)}
+
 
 def collect_metrics(
-    comparison: Comparison, model: TwoTower, training: TrainingResult, ease: LinearChoice, fitted: FittedHead
+    comparison: Comparison,
+    model: TwoTower,
+    training: TrainingResult,
+    ease: LinearChoice,
+    fitted: FittedHead,
+    *,
+    categories: Categories | None,
 ) -> dict[str, Any]:
-    """Gives what metrics.json holds: a row per system, then how they were chosen and trained."""
+    """Gives what metrics.json holds: a row per system, how sure it is, and how all was chosen and trained."""
     return {
         **comparison.table(),
+        **collect_evidence(comparison, categories=categories),
         "chosen": {
             "ease": asdict(ease),
             "ranking_head": fitted.numbers(),

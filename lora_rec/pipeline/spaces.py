@@ -73,8 +73,16 @@ def make_spaces(text: _Array, split: Split, *, seed: int = HALVES_SEED) -> tuple
     mine, others = halve_users(split.train_histories(), seed=seed)
     n_items = split.n_items
     spaces = ItemSpaces(text, factor_vectors(mine, n_items=n_items), popularity_of(split.item_counts()))
-    factors = factor_vectors(others, n_items=n_items)
-    return spaces, Rulers(_fill_zeros(factors), _fill_zeros(text))
+    return spaces, Rulers(_ruler_of(others, n_items=n_items), _fill_zeros(text))
+
+
+def factor_ruler(split: Split, *, seed: int = HALVES_SEED) -> _Array:
+    """Gives the factors of `make_spaces`'s rulers alone, for lists that are judged without the texts."""
+    return _ruler_of(halve_users(split.train_histories(), seed=seed)[1], n_items=split.n_items)
+
+
+def _ruler_of(histories: Lists, *, n_items: int) -> _Array:
+    return _fill_zeros(factor_vectors(histories, n_items=n_items))
 
 
 def _fill_zeros(vectors: _Array, *, seed: int = 0) -> _Array:

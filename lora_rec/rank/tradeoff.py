@@ -77,6 +77,26 @@ class Front:
         whole = self.plain.values["ndcg"]
         return point.values["ndcg"] / whole if whole > 0 else 1.0
 
+    def lines(self) -> dict[str, list[Point]]:
+        """Gives the points of each strategy in each space, in order of strength."""
+        lines: dict[str, list[Point]] = {}
+        for point in self.points:
+            lines.setdefault(point.line, []).append(point)
+        return lines
+
+    def best_of_line(self, line: str, *, keep: float, measure: str = "ild") -> Point | None:
+        """Gives the most diverse point of one line that keeps enough relevance; None where none does."""
+        allowed = [p for p in self.lines()[line] if self.kept(p) >= keep]
+        return max(allowed, key=lambda p: p.values[measure], default=None)
+
+    def at(self, ranking: RankingManifest) -> Point | None:
+        """Gives what was measured at a bundle's own setting; None where that was not measured."""
+        if ranking.diversity == 0:
+            return self.plain
+        wanted = Point(ranking.strategy, ranking.space, ranking.diversity, {})
+        same = (p for p in self.points if (p.line, p.diversity) == (wanted.line, wanted.diversity))
+        return next(same, None)
+
     def most_diverse(self, *, keep: float, measure: str = "ild") -> Point:
         """Gives the most diverse setting that keeps enough relevance; plain where none does.
 
