@@ -138,6 +138,9 @@ DIVERSITY_ROWS = (
     ("most `ild@10` at 95 %", "most_ild_at_95"),
     ("most coverage at 95 %", "most_coverage_at_95"),
     ("better in both", "best_ndcg"),
+    ("most `ild@10`, re-ranking alone", "most_ild_at_95 by re-ranking"),
+    ("most coverage, re-ranking alone", "most_coverage_at_95 by re-ranking"),
+    ("training alone", "inverse_propensity"),
 )
 DIVERSITY_COLUMNS = ("ndcg_kept", "ild_gain", "ild_text_gain", "coverage_gain", "novelty_gain")
 

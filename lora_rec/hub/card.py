@@ -203,6 +203,11 @@ def _trade_off(contents: Contents) -> Iterator[str]:
         "Each line is a strategy of re-ranking from weak to strong, on validation users. By itself the bundle"
         f' gives {own}; `recommend(..., diversity=0.3, strategy="mmr")` asks for something else.'
     )
+    if ranking.steepness is not None and ranking.typical_chance is not None:
+        yield (
+            "Re-ranking weighs variety against the chance that an item is taken, which scores become with"
+            f" steepness {ranking.steepness:.3g}, typical chance {ranking.typical_chance:.3g}."
+        )
 
 
 def _limits(manifest: Manifest) -> Iterator[str]:

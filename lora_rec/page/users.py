@@ -19,6 +19,7 @@ from lora_rec.pipeline.slices import Slice, slice_users
 from lora_rec.pipeline.spaces import factor_ruler
 from lora_rec.pipeline.tradeoff import lists_by
 from lora_rec.pipeline.weights import Recent, recent_of
+from lora_rec.rank.chances import Chances
 from lora_rec.rank.explain import Explanation, explain_items
 from lora_rec.rank.ranker import RELATIVE_CANDIDATES
 from lora_rec.rank.recent import RecentCounts
@@ -118,6 +119,7 @@ def rank_again(run: Run, dataset: Dataset, split: Split) -> Again:
         scores,
         setting,
         k=k,
+        chances=Chances.of(own),
         category_weights=None if rec.categories is None else rec.categories.weights,
         history_mix=None if rec.categories is None else rec.categories.mix(split.test.histories),
     )

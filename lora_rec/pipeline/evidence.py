@@ -94,7 +94,8 @@ def of_users(comparison: Comparison, system: str) -> dict[str, NDArray[np.float6
     """Gives a system's metrics of each test user, (U,)."""
     lists, k = comparison.lists[system], comparison.k
     targets = list(comparison.split.test.targets)
-    return {
+    by_text = {} if comparison.ruler is None else {f"ild@{k}": ild_at_k(lists, comparison.ruler, k=k)}
+    return by_text | {
         f"ndcg@{k}": ndcg_at_k(lists, targets, k=k),
         f"recall@{k}": recall_at_k(lists, targets, k=k),
         f"ild_factors@{k}": ild_at_k(lists, comparison.factors, k=k),

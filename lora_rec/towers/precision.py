@@ -57,6 +57,8 @@ def resolve_precision(
             if n_bytes / 2 > whole / 3:
                 precision, reason = "4bit", f"bf16 would fill more than a third of {whole / 1e9:.1f} GB"
         logger.info("precision auto: %s (%s)", precision, reason)
+    elif precision == "bf16" and not half:
+        logger.warning("precision bf16: %s, so fp32 is several times faster; auto takes that", why_half)
     if precision not in QUANTISED:
         return Precision(precision, precision)
     if compute is None:

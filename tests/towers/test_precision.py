@@ -126,6 +126,14 @@ def test_auto_picks_by_device_and_says_why(models, caplog):
     assert load_backbone(str(models["bert"]), precision="auto", device="cpu").precision == chosen
 
 
+@pytest.mark.parametrize("abilities", [{"avx2": True}, {"avx512_bf16": True}])
+def test_half_precision_on_a_processor_without_it_warns(monkeypatch, caplog, abilities):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: abilities)
+    assert resolve_precision("bf16", None, n_bytes=1, device=torch.device("cpu")).name == "bf16"
+    warned = "so fp32 is several times faster; auto takes that" in caplog.text
+    assert warned == ("avx512_bf16" not in abilities)
+
+
 def test_the_size_of_the_weights_is_read_without_the_weights(models):
     parameters = load_backbone(str(models["bert"])).model.state_dict().values()
     n_bytes = 4 * sum(p.numel() for p in parameters)
