@@ -10,10 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
-
-WORDS = [f"{kind}{n}" for kind in ("war", "love") for n in range(20)]
-# Two tokens each: attention over a single token has no use for a query, so its adapter could not learn.
-TITLES = [f"{word.rstrip('0123456789')} {word}" for word in WORDS]
+from tiny_names import ENCODERS, TITLES, WORDS
 
 
 def _qwen_tokenizer(folder):
@@ -42,34 +39,6 @@ def _tokenizer(folder, *, encoder):
         names = {"unk_token": "<unk>", "eos_token": "<eos>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
     return len(vocabulary)
-
-
-ENCODERS = (
-    "bert",
-    "roberta",
-    "xlm-roberta",
-    "distilbert",
-    "electra",
-    "albert",
-    "deberta-v2",
-    "modernbert",
-)
-DECODERS = (
-    "gpt2",
-    "gpt_neo",
-    "gpt_neox",
-    "opt",
-    "bloom",
-    "llama",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma",
-    "gemma2",
-    "gemma3_text",
-    "phi",
-    "phi3",
-)
 
 
 def tiny_config(name, *, vocab_size):

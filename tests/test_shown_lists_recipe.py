@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TITLES
 from tiny import every_epoch_is_the_best
+from tiny_names import TITLES
 
 import lora_rec
 from lora_rec.cli import main

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from conftest import DECODERS, ENCODERS
 from peft import PeftModel
 from tiny import EVERY, batch_of, make_tower, states_of, tokens_of, train
+from tiny_names import DECODERS, ENCODERS
 from transformers import AutoModel
 
 from lora_rec.errors import TowerError
