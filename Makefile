@@ -36,7 +36,7 @@ quickstart: $(VENV)/.quickstart
 		--mixed_precision no --dynamo_backend no recipes/two_tower.py recipes/configs/quickstart.yaml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "slow and not gpu"
