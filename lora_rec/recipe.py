@@ -216,6 +216,20 @@ class RankingSection:
 
 
 @dataclass(frozen=True)
+class CheckpointSection:
+    """Where a run that was stopped goes on from: the folder `OUTPUT.checkpoints`, removed when it is done."""
+
+    every_seconds: float = 300.0
+    """Between two checkpoints while the adapters train; there is one after each epoch, too."""
+    resume: bool = True
+    """false starts anew, whatever an earlier run left."""
+
+    def __post_init__(self) -> None:
+        """Checks the range."""
+        require([(self.every_seconds >= 0, f"every_seconds: {self.every_seconds} is negative")])
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One run, from data to bundle."""
 
@@ -228,6 +242,7 @@ class Recipe:
     train: TrainSection = field(default_factory=TrainSection)
     head: HeadSection = field(default_factory=HeadSection)
     ranking: RankingSection = field(default_factory=RankingSection)
+    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
     hub: HubSection = field(default_factory=HubSection)
 
     def __post_init__(self) -> None:

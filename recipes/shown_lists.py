@@ -16,6 +16,7 @@ from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
+from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.hub import check_push, push_after_run
 from lora_rec.pipeline.launch import check_processes, launch
 from lora_rec.pipeline.report import Stages, collect_training
@@ -56,7 +57,8 @@ def run(recipe: Recipe) -> None:
         vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
         frozen = read = read_item_texts(recipe, model, sources, accelerator)
     with stages("train adapters"):
-        training = train_on_histories(recipe, model, sources, data, teacher, frozen, accelerator)
+        checkpoints = open_checkpoints(recipe, model, data.texts, data.examples, accelerator)
+        training = train_on_histories(recipe, model, sources, data, teacher, frozen, accelerator, checkpoints)
     learned = training.best_epoch > 0
     if learned:
         with stages("encode"):
@@ -83,6 +85,7 @@ def run(recipe: Recipe) -> None:
             pictures={},
             shown=scorer.to_arrays(),
         )
+    checkpoints.remove()
     print_shown_report(folder, metrics, stages, data=data)
     if outcome := push_after_run(recipe.hub, folder):
         print(outcome, flush=True)

@@ -14,6 +14,7 @@ from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
+from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.data import describe_data, prepare_data, prepare_texts, read_categories
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.hub import check_push, push_after_run
@@ -61,7 +62,10 @@ def run(recipe: Recipe) -> None:
     with stages("frozen towers"):
         frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     with stages("train adapters"):
-        training = train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator)
+        checkpoints = open_checkpoints(recipe, model, texts, examples, accelerator)
+        training = train_towers(
+            recipe, model, sources, texts, examples, split, teacher, frozen, accelerator, checkpoints
+        )
     with stages("encode"):
         vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
         item_states = read_items(recipe, model, sources, accelerator)
@@ -124,6 +128,7 @@ def run(recipe: Recipe) -> None:
             learned=training.best_epoch > 0,
             pictures=pictures | {"diversity.png": draw_front(front, own)},
         )
+    checkpoints.remove()
     print_report(
         folder,
         metrics,

@@ -13,13 +13,16 @@ import torch
 
 from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.recipe import Recipe
+from lora_rec.train.interruption import EXIT_CODE, Interrupted
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
 def launch(run: Callable[[Recipe], None], *, name: str, description: str | None) -> int:
-    """Parses the command line and runs; gives 1 after an error that the user can put right.
+    """Parses the command line and runs.
+
+    Gives 1 after an error that the user can put right, and 143 when SIGTERM stopped a run that can go on.
 
     Args:
         run: the script's own part.
@@ -39,7 +42,7 @@ def launch(run: Callable[[Recipe], None], *, name: str, description: str | None)
         run(Recipe.load(arguments.config, overrides=arguments.overrides))
     except LoraRecError as error:
         sys.stderr.write(f"{name}: {error}\n")
-        return 1
+        return EXIT_CODE if isinstance(error, Interrupted) else 1
     return 0
 
 

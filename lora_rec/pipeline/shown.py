@@ -27,6 +27,7 @@ from lora_rec.recipe import HeadSection, RankingSection, Recipe
 from lora_rec.text.templates import render_histories, render_items
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.candidates import count_clicks
+from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.loop import TrainingResult
 from lora_rec.train.projections import Teacher
 from lora_rec.train.shared import same_everywhere
@@ -146,6 +147,7 @@ def train_on_histories(
     teacher: Teacher,
     frozen: _Array,
     accelerator: Accelerator,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Trains the adapters on who read what; the model ends where its vectors order validation lists best.
 
@@ -157,6 +159,7 @@ def train_on_histories(
         teacher: of `teach_shown`.
         frozen: (N, H), of `read_item_texts` before.
         accelerator: of accelerate.
+        checkpoints: where a stopped run goes on from; None keeps none.
     """
     shown = data.split.validation
 
@@ -182,6 +185,7 @@ def train_on_histories(
         known=data.histories,
         start_validation=score(frozen),
         validate=validate,
+        checkpoints=checkpoints,
     )
 
 

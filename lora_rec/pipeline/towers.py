@@ -32,6 +32,7 @@ from lora_rec.towers.adapters import (
 )
 from lora_rec.towers.backbone import load_backbone
 from lora_rec.towers.two_tower import Tower, TwoTower, project
+from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.loop import TrainingResult, train_two_tower
 from lora_rec.train.prefix_cache import open_prefix_cache
 from lora_rec.train.projections import Teacher, build_teacher, solve_projection
@@ -205,6 +206,7 @@ def train_towers(
     teacher: Teacher,
     frozen: Vectors,
     accelerator: Accelerator,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Trains the adapters from the state that gave `frozen`; the model ends at the best `ndcg@10`."""
 
@@ -224,6 +226,7 @@ def train_towers(
         known=split.train_histories(),
         start_validation=score(frozen),
         validate=lambda: score(solve_and_encode(recipe, model, sources, texts, teacher, accelerator)),
+        checkpoints=checkpoints,
     )
 
 
@@ -239,6 +242,7 @@ def train_adapters(
     known: Lists,
     start_validation: float,
     validate: Callable[[], float],
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Trains the adapters; the model ends in the state for which `validate` gave the most.
 
@@ -253,6 +257,7 @@ def train_adapters(
         known: what each user took in training.
         start_validation: score of the model as it is given.
         validate: solves the projections anew and gives a score, the same in every process.
+        checkpoints: where a stopped run goes on from; None keeps none.
     """
     section = recipe.train
     return train_two_tower(
@@ -280,4 +285,5 @@ def train_adapters(
         token_budget=section.token_budget,
         patience=section.patience,
         seed=section.seed,
+        checkpoints=checkpoints,
     )

@@ -20,29 +20,19 @@ from tqdm import tqdm
 
 from lora_rec.data.examples import Examples
 from lora_rec.data.lists import Lists
-from lora_rec.errors import TrainingError
 from lora_rec.text.collate import BatchSource
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.adalora import build_allocations
+from lora_rec.train.checkpoint import Checkpoints
+from lora_rec.train.gradients import Gradients
+from lora_rec.train.interruption import lost_process, note_sigterm
 from lora_rec.train.learning_check import LearningCheck
-from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
 from lora_rec.train.optim import build_optimizer, warmup_cosine
 from lora_rec.train.projections import Teacher
-from lora_rec.train.shared import backpropagate, shared_leaf, sum_gradients
+from lora_rec.train.shared import sum_gradients
+from lora_rec.train.state import Best, EpochLog, Progress, TrainingState, keep
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EpochLog:
-    """What one epoch did."""
-
-    epoch: int
-    loss: float
-    validation: float
-    seconds: float
-    step_seconds: float
-    """Median over the optimizer steps."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +74,7 @@ def train_two_tower(
     token_budget: int,
     patience: int,
     seed: int,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Trains the adapters; at the end the model holds the state that validated best.
 
@@ -113,9 +104,14 @@ def train_two_tower(
         token_budget: padded tokens in one micro-batch.
         patience: epochs without a better validation before it stops.
         seed: of the order of the examples and of dropout.
+        checkpoints: where a run that was stopped goes on from; it is kept there as it trains, after each
+            epoch and when it is done, until the caller removes them.
 
     Raises:
-        TrainingError: the loss is not a number, or an adapter did not move in the first steps.
+        TrainingError: the loss is not a number, an adapter did not move in the first steps, a process was
+            lost, memory does not suffice for the smallest micro-batch, or the checkpoints are of another run
+            or cannot be written.
+        Interrupted: SIGTERM came; with checkpoints, one was written.
     """
     trained = model.trained_parameters()
     if not trained:
@@ -131,136 +127,76 @@ def train_two_tower(
     n_steps = epochs * n_batches
     schedule = warmup_cosine(optimizer, n_steps=n_steps, warmup_share=warmup_share)
     allocations = build_allocations(model, n_steps=n_steps)
+    gradients = Gradients(
+        model=model,
+        accelerator=accelerator,
+        user_source=user_source,
+        user_texts=user_texts,
+        item_source=item_source,
+        examples=examples,
+        known=known,
+        log_popularity=torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float(),
+        teacher=teacher,
+        learning_rate=learning_rate,
+        temperature=temperature,
+        popularity_correction=popularity_correction,
+        distillation=distillation,
+        extra_items=extra_items,
+        seed=seed,
+    )
+    best, progress = Best(model, start_validation), Progress(token_budget)
+    state = TrainingState(model, optimizer, schedule, allocations, best, progress)
+    if checkpoints is not None and (found := checkpoints.load()) is not None:
+        state.load(found)
     check = LearningCheck(trained)
-    log_popularity = torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float()
-    n_items = len(item_counts)
-
-    best = _Best(model, start_validation)
-    logs, step = [], 0
     logger.info("validation before training: %.4f", start_validation)
-    for epoch in range(1, epochs + 1):
-        began = time.perf_counter()
-        order = np.random.default_rng([seed, epoch]).permutation(len(examples))
-        losses, times, n_texts = [], [], 0
-        bar = tqdm(
-            np.array_split(order, n_batches),
-            desc=f"epoch {epoch}/{epochs}",
-            disable=not accelerator.is_main_process,
-        )
-        for rows in bar:
-            step += 1
-            step_began = time.perf_counter()
-            extra = np.random.default_rng([seed, step, 1]).choice(
-                n_items, size=min(extra_items, n_items), replace=False
+    with note_sigterm() as stop, lost_process(accelerator, progress):
+        while progress.epoch <= epochs and not progress.is_done:
+            if progress.epoch - 1 - best.last_gain >= patience:
+                logger.info("no better validation for %d epochs; stopping", patience)
+                break
+            began = time.perf_counter() - progress.seconds
+            order = np.random.default_rng([seed, progress.epoch]).permutation(len(examples))
+            bar = tqdm(
+                np.array_split(order, n_batches)[progress.batch :],
+                desc=f"epoch {progress.epoch}/{epochs}",
+                initial=progress.batch,
+                total=n_batches,
+                disable=not accelerator.is_main_process,
             )
-            pairs = _Pairs.of(examples, rows, known, extra)
-            passes = {"token_budget": token_budget, "seed": seed * 1_000_003 + step}
-            texts, text_of_row = np.unique(user_texts[rows], return_inverse=True)
-            users = shared_leaf(accelerator, model.user_tower, user_source, texts, **passes)
-            items = shared_leaf(accelerator, model.item_tower, item_source, pairs.items, **passes)
-            of_rows = users[torch.from_numpy(text_of_row)]
-            softmax = in_batch_softmax_loss(
-                of_rows,
-                items,
-                positive_users=pairs.positive_users.to(users.device),
-                positive_items=pairs.positive_items.to(users.device),
-                log_popularity=log_popularity[pairs.items].to(users.device),
-                known_mask=pairs.known_mask.to(users.device),
-                temperature=temperature,
-                popularity_correction=popularity_correction,
-            )
-            distilled = alignment_loss(
-                of_rows, torch.from_numpy(teacher.users[rows]).to(users.device)
-            ) + alignment_loss(items, torch.from_numpy(teacher.items[pairs.items]).to(users.device))
-            loss = (1 - distillation) * softmax + distillation * distilled
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"train: the loss is {loss.item()} at step {step};"
-                    f" lower train.learning_rate ({learning_rate:g})"
-                    f" or raise train.temperature ({temperature:g})"
+            n_texts, here = 0, time.perf_counter()
+            for rows in bar:
+                step_began = time.perf_counter()
+                step = progress.step + 1
+                loss, texts = gradients.with_enough_memory(rows, step, progress)
+                allocations.add_penalty(accelerator)
+                sum_gradients(accelerator, trained.values())
+                torch.nn.utils.clip_grad_norm_(trained.values(), max_gradient_norm)
+                optimizer.step()
+                check.after_step(step, last=step == n_steps)  # before ranks fall: what is cut has learned too
+                allocations.after_step(step, accelerator)
+                schedule.step()
+                optimizer.zero_grad()
+                progress.after_step(loss, time.perf_counter() - step_began, time.perf_counter() - began)
+                n_texts += texts
+                bar.set_postfix(
+                    loss=f"{loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
                 )
-            loss.backward()
-            backpropagate(accelerator, model.user_tower, user_source, texts, leaf=users, **passes)
-            backpropagate(accelerator, model.item_tower, item_source, pairs.items, leaf=items, **passes)
-            allocations.add_penalty(accelerator)
-            sum_gradients(accelerator, trained.values())
-            torch.nn.utils.clip_grad_norm_(trained.values(), max_gradient_norm)
-            optimizer.step()
-            check.after_step(step, last=step == n_steps)  # before ranks fall: what is cut has learned too
-            allocations.after_step(step, accelerator)
-            schedule.step()
-            optimizer.zero_grad()
-            losses.append(loss.item())
-            times.append(time.perf_counter() - step_began)
-            n_texts += len(texts) + len(pairs.items)
-            bar.set_postfix(
-                loss=f"{losses[-1]:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - began):.0f}"
-            )
-        score = validate()
-        seconds = time.perf_counter() - began
-        logs.append(EpochLog(epoch, float(np.mean(losses)), score, seconds, float(np.median(times))))
-        logger.info("epoch %d: loss %.4f, validation %.4f", epoch, logs[-1].loss, score)
-        # An adapter above its budget is not a result, however well it validates.
-        best.offer(score, epoch, eligible=allocations.are_final)
-        if epoch - best.last_gain >= patience:
-            logger.info("no better validation for %d epochs; stopping", patience)
-            break
-    if allocations.finish(step, accelerator):
-        best.offer(validate(), epoch, eligible=True)
-    best.restore()
+                keep(state, checkpoints, stop, accelerator)
+            score = validate()
+            log = progress.close_epoch(score, time.perf_counter() - began)
+            logger.info("epoch %d: loss %.4f, validation %.4f", log.epoch, log.loss, score)
+            # An adapter above its budget is not a result, however well it validates.
+            best.offer(score, log.epoch, eligible=allocations.are_final)
+            keep(state, checkpoints, stop, accelerator, now=True)
+        if not progress.is_done:
+            if allocations.finish(progress.step, accelerator):
+                best.offer(validate(), len(progress.logs), eligible=True)
+            best.restore()
+            progress.is_done = True
+            keep(state, checkpoints, stop, accelerator, now=True)
     if best.epoch == 0:
         logger.warning("no epoch validated better than the frozen towers, which are kept; try another rate")
     return TrainingResult(
-        start_validation, best.score, best.epoch, tuple(logs), allocations.ranks_over_time()
+        start_validation, best.score, best.epoch, tuple(progress.logs), allocations.ranks_over_time()
     )
-
-
-class _Best:
-    """The state that validated best; the state before training is the first to beat."""
-
-    def __init__(self, model: TwoTower, score: float) -> None:
-        self._model = model
-        self._state = _copy_state(model.learned_state())
-        self.score, self.epoch = score, 0
-        self._seen, self.last_gain = score, 0
-
-    def offer(self, score: float, epoch: int, *, eligible: bool) -> None:
-        """Keeps the present state if it is the best; one that may not be kept still counts as a gain."""
-        if score > self._seen:
-            self._seen, self.last_gain = score, epoch
-        if eligible and score > self.score:
-            self.score, self.epoch, self._state = score, epoch, _copy_state(self._model.learned_state())
-
-    def restore(self) -> None:
-        """Puts the best state back."""
-        with torch.no_grad():
-            for name, tensor in self._model.learned_state().items():
-                tensor.copy_(self._state[name])
-
-
-@dataclass(frozen=True, eq=False)
-class _Pairs:
-    """The positives of one batch, over its distinct items."""
-
-    items: NDArray[np.int64]
-    positive_users: torch.Tensor
-    positive_items: torch.Tensor
-    known_mask: torch.Tensor
-    """True where the user has taken the item at any time in training."""
-
-    @classmethod
-    def of(
-        cls, examples: Examples, rows: NDArray[np.int64], known: Lists, extra: NDArray[np.int64]
-    ) -> _Pairs:
-        targets = [examples.targets[int(row)] for row in rows]
-        drawn = np.concatenate(targets)
-        items, places = np.unique(np.concatenate([drawn, extra]), return_inverse=True)
-        positive_items = places[: len(drawn)]
-        positive_users = np.repeat(np.arange(len(rows)), [len(t) for t in targets])
-        mask = np.stack([np.isin(items, known[int(examples.users[row])], kind="sort") for row in rows])
-        mask[positive_users, positive_items] = True
-        return cls(items, *(torch.from_numpy(array) for array in (positive_users, positive_items, mask)))
-
-
-def _copy_state(trained: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: parameter.detach().clone() for name, parameter in trained.items()}

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from lora_rec.config import build_config
 from lora_rec.errors import TrainingError
+from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.ranking import choose_linear, fit_linear
 from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
@@ -19,8 +20,8 @@ from lora_rec.recipe import Recipe
 from lora_rec.train.learning_check import LearningCheck
 
 
-def train(tree, **settings):
-    """Runs the stages up to the trained towers."""
+def train(tree, *, keep=False, **settings):
+    """Runs the stages up to the trained towers; with `keep` there are checkpoints beside the output."""
     recipe = build_config(Recipe, tree | {"train": tree["train"] | settings})
     accelerator = Accelerator(cpu=True)
     set_seed(0)
@@ -32,7 +33,8 @@ def train(tree, **settings):
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)}
-    result = train_towers(recipe, model, sources, texts, examples, split, teacher, start, accelerator)
+    kept = open_checkpoints(recipe, model, texts, examples, accelerator) if keep else None
+    result = train_towers(recipe, model, sources, texts, examples, split, teacher, start, accelerator, kept)
     return model, result, before
 
 
@@ -120,9 +122,11 @@ def test_an_adapter_that_stands_still_is_an_error():
 
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe_tree, monkeypatch):
-    import lora_rec.train.loop as loop
+    import lora_rec.train.gradients as gradients
 
-    monkeypatch.setattr(loop, "alignment_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    monkeypatch.setattr(
+        gradients, "alignment_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True)
+    )
     with pytest.raises(TrainingError, match=r"the loss is nan at step 1; lower train.learning_rate \(0.01\)"):
         train(recipe_tree)
 
