@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-quality \
-	benchmark-quality-env benchmark-diversity readme clean help
+	benchmark-quality-env benchmark-diversity benchmark-speed benchmark-kills readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
@@ -17,6 +17,8 @@ help:
 	@echo "make benchmark-lists   time of re-ranking, beside pyversity's"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
 	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
+	@echo "make benchmark-speed DATA_ROOT=...      training and encoding beside sentence-transformers and a plain loop"
+	@echo "make benchmark-kills   50 kills of each adapter's run, and what they changed"
 	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
 	@echo "make readme       put the results into README.md"
 
@@ -76,6 +78,13 @@ benchmark-quality: $(VENV)/.quickstart
 
 benchmark-diversity: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/diversity.py --data-root $(DATA_ROOT)
+
+benchmark-speed: $(VENV)/.quickstart
+	$(BIN)/python benchmarks/speed.py --data-root $(DATA_ROOT) \
+		$$(test ! -e $(SENTENCES)/.done || echo --sentences-python $(SENTENCES)/bin/python)
+
+benchmark-kills: $(VENV)/.quickstart
+	$(BIN)/python benchmarks/kills.py
 
 benchmark-quality-env: $(PEERS)/.done $(SENTENCES)/.done
 

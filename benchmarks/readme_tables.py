@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from readme_speed import encoding_table, kills_table, training_table
+
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -206,6 +208,9 @@ TABLES = {
     "quality": sets_table,
     "diversity": diversity_table,
     "adapters": adapters_table,
+    "kills": kills_table,
+    "speed_train": training_table,
+    "speed_encode": encoding_table,
 }
 
 

@@ -55,3 +55,11 @@ def write_rows(benchmark: str, header: dict[str, Any], rows: list[dict[str, Any]
     file = RESULTS / f"{benchmark}.json"
     file.write_text(json.dumps([header, *rows], indent=1) + "\n", encoding="utf-8")
     print(f"wrote benchmarks/results/{file.name}")
+
+
+def merge_rows(benchmark: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives the rows of the results as they lie there, each replaced by the new row of the same names."""
+    file = RESULTS / f"{benchmark}.json"
+    old = json.loads(file.read_text(encoding="utf-8"))[1:] if file.exists() else []
+    found = {tuple(line[name] for name in ("case", "system", "metric")): line for line in (*old, *rows)}
+    return list(found.values())

@@ -1,12 +1,107 @@
-"""Where files lie that can be computed or downloaded again."""
+"""Where files lie that can be computed or downloaded again, how large they are, and which may go."""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import time
+from dataclasses import dataclass
 from pathlib import Path
+
+from lora_rec.errors import DataError
+
+ABOUT = "about.json"
+"""Says, in the folder of a prefix cache, what it is of."""
+KINDS = {
+    "prefix": "what frozen layers give for texts",
+    "tokens": "token ids of texts",
+    "backbones": "language models, converted",
+    "datasets": "data, downloaded",
+}
 
 
 def cache_folder() -> Path:
     """Gives the folder for what can be made again: LORA_REC_CACHE, or the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "lora_rec"
     return Path(os.environ.get("LORA_REC_CACHE") or default).expanduser()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing in the cache that can go without the others."""
+
+    kind: str
+    """One of `KINDS`."""
+    path: Path
+    about: str
+    """What it is, for people."""
+    n_bytes: int
+    last_opened: float
+    """Seconds since the epoch."""
+
+
+def list_cache(root: Path | None = None) -> list[Entry]:
+    """Gives what lies in the cache, the last opened first."""
+    root = root or cache_folder()
+    entries = [
+        Entry(kind, path, _about(path), *_size_and_time(path))
+        for kind in KINDS
+        for path in sorted((root / kind).glob("*"))
+    ]
+    return sorted(entries, key=lambda entry: -entry.last_opened)
+
+
+def prune_cache(
+    root: Path | None = None,
+    *,
+    keep_bytes: int | None = None,
+    older_than: float | None = None,
+    kinds: tuple[str, ...] = ("prefix", "tokens"),
+) -> list[Entry]:
+    """Removes what was not opened for longest; a run that has it open goes on undisturbed.
+
+    Args:
+        root: the cache; `cache_folder()` when left out.
+        keep_bytes: of these kinds together; what is above goes.
+        older_than: seconds since it was opened.
+        kinds: that may go.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        DataError: something cannot be removed.
+    """
+    gone, kept_bytes, now = [], 0, time.time()
+    for entry in list_cache(root):
+        if entry.kind not in kinds:
+            continue
+        kept_bytes += entry.n_bytes
+        too_old = older_than is not None and now - entry.last_opened > older_than
+        if not too_old and (keep_bytes is None or kept_bytes <= keep_bytes):
+            continue
+        kept_bytes -= entry.n_bytes
+        try:
+            shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
+        except OSError as error:
+            raise DataError(f"{entry.path}: cannot be removed ({error.strerror}); see who owns it") from error
+        gone.append(entry)
+    return gone
+
+
+def _size_and_time(path: Path) -> tuple[int, float]:
+    parts = [path, *path.rglob("*")] if path.is_dir() else [path]
+    sizes = [part.stat().st_size for part in parts if part.is_file()]
+    return sum(sizes), path.stat().st_mtime
+
+
+def _about(path: Path) -> str:
+    file = path / ABOUT
+    if not file.exists():
+        return path.name
+    about = json.loads(file.read_text(encoding="utf-8"))
+    n_segments = sum(1 for _ in path.glob("segment-*"))
+    return (
+        f"{about['backbone']}, {about['precision']}, below layer {about['layers']}, in {n_segments} segments"
+    )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lora_rec
-from lora_rec import cli_data, cli_hub, cli_lists, cli_report, cli_tune
+from lora_rec import cli_cache, cli_data, cli_hub, cli_index, cli_lists, cli_report, cli_tune
 from lora_rec.errors import LoraRecError
 from lora_rec.schema import SPACES, STRATEGIES
 
@@ -27,8 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lora-rec",
-        description="Write a recipe for your data, check data and costs before a run, look into its bundle,"
-        " recommend from it, choose its trade-off, report on it, merge it, push it to the Hub.",
+        description="Write a recipe for your data, check data and costs before a run, look into its"
+        " bundle, recommend from it, choose its trade-off, report on it, merge it, push it to the Hub,"
+        " prune the cache.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -142,8 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("overrides", nargs="*", help="section.field=value, e.g. item_tower.adapter=adalora")
     plan.set_defaults(run=_plan)
 
+    cli_cache.add_commands(commands)
     cli_data.add_commands(commands)
     cli_hub.add_commands(commands)
+    cli_index.add_commands(commands)
     cli_lists.add_commands(commands)
     cli_tune.add_commands(commands)
     cli_report.add_commands(commands)

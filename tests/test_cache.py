@@ -1,6 +1,12 @@
+import os
+import time
 from pathlib import Path
 
+import pytest
+
 from lora_rec.cache import cache_folder as find_cache_folder
+from lora_rec.cache import list_cache, prune_cache
+from lora_rec.cli import main
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch):
@@ -11,3 +17,52 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
     assert find_cache_folder() == Path("/tmp/caches/lora_rec")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert find_cache_folder() == Path.home() / ".cache" / "lora_rec"
+
+
+def entry(root, place, *, n_bytes, age):
+    file = root / place
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"0" * n_bytes)
+    top = root / Path(place).parts[0] / Path(place).parts[1]
+    os.utime(top, (time.time() - age, time.time() - age))
+
+
+@pytest.fixture
+def filled(cache_folder):
+    entry(cache_folder, "prefix/aa/segment-1/states.bin", n_bytes=1000, age=50)
+    entry(cache_folder, "prefix/bb/segment-1/states.bin", n_bytes=500, age=10)
+    entry(cache_folder, "tokens/cc.arrow", n_bytes=100, age=30)
+    entry(cache_folder, "datasets/movielens/100k/u.data", n_bytes=9000, age=90)
+    return cache_folder
+
+
+def names(entries):
+    return [entry.path.name for entry in entries]
+
+
+def test_the_last_opened_comes_first(filled):
+    assert names(list_cache()) == ["bb", "cc.arrow", "aa", "movielens"]
+    assert [entry.n_bytes for entry in list_cache()] == [500, 100, 1000, 9000]
+
+
+def test_what_was_not_opened_for_longest_goes_first(filled):
+    assert names(prune_cache(keep_bytes=700)) == ["aa"]
+    assert names(list_cache()) == ["bb", "cc.arrow", "movielens"]
+    assert names(prune_cache(older_than=20)) == ["cc.arrow"]
+    assert names(prune_cache(keep_bytes=0)) == ["bb"]
+    assert names(prune_cache(keep_bytes=0, kinds=("datasets",))) == ["movielens"]
+    assert list_cache() == []
+
+
+def test_the_command_lists_and_removes(filled, capsys):
+    (filled / "prefix" / "bb" / "about.json").write_text(
+        '{"backbone": "tiny", "precision": "4bit", "layers": 2, "width": 32}'
+    )
+    assert main(["cache"]) == 0
+    listed = capsys.readouterr().out
+    assert "tiny, 4bit, below layer 2, in 1 segments" in listed
+    assert "removed" not in listed
+    assert main(["cache", "--keep-gb", "0", "--kind", "prefix"]) == 0
+    assert capsys.readouterr().out.count("removed prefix") == 2
+    assert main(["cache", "--kind", "prefix"]) == 1
+    assert "add --keep-gb or --older-than" in capsys.readouterr().err

@@ -102,7 +102,7 @@ def read_frozen(recipe: Recipe, dataset: Dataset) -> NDArray[np.float32]:
             tokens,
             root=cache_folder(),
             token_budget=recipe.train.token_budget,
-            progress=lambda batches: tqdm(list(batches), desc="frozen layers, items"),
+            progress=lambda batches: tqdm(batches, desc="frozen layers, items"),
         )
     return encode_states(tower, source, np.arange(len(texts)), token_budget=recipe.train.token_budget)
 

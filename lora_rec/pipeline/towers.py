@@ -23,7 +23,8 @@ from lora_rec.pipeline.starts import find_start, settings_of
 from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe, TowerSection, TrainSection
-from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches, tokenize
+from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
+from lora_rec.text.token_file import open_tokens
 from lora_rec.towers.adapters import (
     attach,
     attach_saved,
@@ -109,7 +110,7 @@ def build_towers(recipe: Recipe, *, device: str | torch.device | None = None) ->
 
 
 def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Accelerator) -> Sources:
-    """Tokenises all texts and, where asked for, runs the frozen layers once.
+    """Tokenises all texts once and, where asked for, runs the frozen layers once.
 
     An adapter that starts from its inputs (EVA) gets its start here.
     """
@@ -120,19 +121,29 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
         ("items in the user tower", model.user_tower, recipe.user_tower, texts.items),
     )
     for what, tower, section, part in parts:
-        tokens = tokenize(tower.backbone_info.tokenizer, part, max_tokens=section.max_tokens)
+        info = tower.backbone_info
+        with accelerator.main_process_first():
+            tokens = open_tokens(
+                info.tokenizer,
+                part,
+                max_tokens=section.max_tokens,
+                fingerprint=info.fingerprint,
+                root=cache_folder(),
+            )
         source: BatchSource = tokens
         if tower.first_trained_layer == 0:
             logger.info("%s: no cache, because the adapter acts from the first layer on", what)
         elif recipe.train.prefix_cache:
-            with accelerator.main_process_first():
-                source = open_prefix_cache(
-                    tower,
-                    tokens,
-                    root=cache_folder(),
-                    token_budget=recipe.train.token_budget,
-                    progress=lambda batches, what=what: tqdm(list(batches), desc=f"frozen layers, {what}"),  # type: ignore[misc]
-                )
+            source = open_prefix_cache(
+                tower,
+                tokens,
+                root=cache_folder(),
+                token_budget=recipe.train.token_budget,
+                accelerator=accelerator,
+                progress=lambda batches, what=what: tqdm(  # type: ignore[misc]
+                    batches, desc=f"frozen layers, {what}", disable=not accelerator.is_main_process
+                ),
+            )
         opened.append(source)
     sources = Sources(*opened)
     for tower, source in ((model.user_tower, sources.users), (model.item_tower, sources.items)):

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
 
+ITEMS_AT_ONCE = 1 << 16
+"""Item vectors in one product: their scores stay in the processor's cache."""
+
 
 def top_k(
     user_vectors: NDArray[np.float32],
@@ -18,7 +21,10 @@ def top_k(
     exclude: Lists | None = None,
     block: int = 256,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Gives the best items of each user by dot product.
+    """Gives the best items of each user by dot product, exactly.
+
+    Goes through the items in blocks and keeps what is above the worst of each list so far, so the scores of
+    a million items are neither kept nor sorted, and the vectors may be memory-mapped.
 
     Args:
         user_vectors: (U, D).
@@ -27,14 +33,50 @@ def top_k(
         exclude: see `top_k_of`.
         block: see `top_k_of`.
     """
-    return top_k_of(
-        lambda rows: user_vectors[rows] @ item_vectors.T,
-        n_users=len(user_vectors),
-        n_items=len(item_vectors),
-        k=k,
-        exclude=exclude,
-        block=block,
-    )
+    n_users, n_items = len(user_vectors), len(item_vectors)
+    k = min(k, n_items)
+    items = np.full((n_users, k), -1, dtype=np.int64)
+    scores = np.full((n_users, k), -np.inf, dtype=np.float32)
+    for start in range(0, n_users, block):
+        rows = np.arange(start, min(start + block, n_users))
+        lists = None if exclude is None else exclude.take(rows)
+        for first in range(0, n_items, ITEMS_AT_ONCE):
+            part = user_vectors[rows] @ item_vectors[first : first + ITEMS_AT_ONCE].T
+            left_out = None if lists is None else _within(lists, first, part.shape[1])
+            _keep_best(items[start : start + block], scores[start : start + block], part, first, left_out)
+    return items, scores
+
+
+def _within(lists: Lists, first: int, n_items: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Gives rows and places of the lists' items among some `n_items` from `first` on."""
+    places = lists.values - first
+    chosen = (places >= 0) & (places < n_items)
+    return np.repeat(np.arange(len(lists)), lists.counts)[chosen], places[chosen]
+
+
+def _keep_best(
+    items: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    part: NDArray[np.float32],
+    first: int,
+    left_out: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+) -> None:
+    """Puts what is better among the scores (U, B) of the items from `first` on into lists (U, K)."""
+    _check_finite(part)
+    if left_out is not None:
+        part[left_out] = -np.inf
+    k = items.shape[1]
+    for row, threshold in enumerate(scores[:, -1]):
+        # Of equal scores the earlier item comes first, and it is in the list already.
+        better = np.flatnonzero(part[row] > threshold)
+        if len(better) > 4 * k:
+            values = part[row, better]
+            better = better[values >= np.partition(values, len(values) - k)[len(values) - k]]
+        if len(better):
+            values = np.concatenate([scores[row], part[row, better]])
+            best = np.argsort(-values, kind="stable")[:k]
+            items[row] = np.concatenate([items[row], better + first])[best]
+            scores[row] = values[best]
 
 
 def top_k_of(
@@ -92,8 +134,7 @@ def best_of(
     """
     n_users, n_items = scores.shape
     k = min(k, n_items)
-    if not np.isfinite(scores).all():  # the scores tell, and they are far fewer than the vectors' values
-        raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
+    _check_finite(scores)
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
     if exclude is not None:
@@ -109,3 +150,9 @@ def best_of(
         items[row], best_scores[row] = best, scores[row, best]
     items[np.isneginf(best_scores)] = -1
     return items, best_scores
+
+
+def _check_finite(scores: NDArray[np.float32]) -> None:
+    """The scores tell, and they are far fewer than the vectors' values."""
+    if not np.isfinite(scores).all():
+        raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")

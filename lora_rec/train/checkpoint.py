@@ -26,7 +26,7 @@ from lora_rec.errors import TrainingError
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2
 MANIFEST, TENSORS, STATE = "manifest.json", "tensors.safetensors", "state.json"
 _NAME = re.compile(r"step-(\d{8})")

@@ -17,6 +17,7 @@ from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.interruption import is_out_of_memory, smaller_budget
 from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
 from lora_rec.train.projections import Teacher
+from lora_rec.train.reading import Stopwatch
 from lora_rec.train.shared import backpropagate, shared_leaf
 from lora_rec.train.state import Progress
 
@@ -40,6 +41,8 @@ class Gradients:
     distillation: float
     extra_items: int
     seed: int
+    reading: Stopwatch
+    """Of the time outside of the model."""
 
     def with_enough_memory(self, rows: NDArray[np.int64], step: int, progress: Progress) -> tuple[float, int]:
         """Gives the loss and how many texts it is of, in micro-batches that are halved until they fit."""
@@ -61,7 +64,8 @@ class Gradients:
         extra = np.random.default_rng([self.seed, step, 1]).choice(
             n_items, size=min(self.extra_items, n_items), replace=False
         )
-        pairs = _Pairs.of(self.examples, rows, self.known, extra)
+        with self.reading:
+            pairs = _Pairs.of(self.examples, rows, self.known, extra)
         passes = {"token_budget": token_budget, "seed": self.seed * 1_000_003 + step}
         texts, text_of_row = np.unique(self.user_texts[rows], return_inverse=True)
         users = shared_leaf(accelerator, model.user_tower, self.user_source, texts, **passes)

@@ -29,6 +29,7 @@ from lora_rec.train.interruption import lost_process, note_sigterm
 from lora_rec.train.learning_check import LearningCheck
 from lora_rec.train.optim import build_optimizer, warmup_cosine
 from lora_rec.train.projections import Teacher
+from lora_rec.train.reading import Stopwatch, TimedSource
 from lora_rec.train.shared import sum_gradients
 from lora_rec.train.state import Best, EpochLog, Progress, TrainingState, keep
 
@@ -127,12 +128,13 @@ def train_two_tower(
     n_steps = epochs * n_batches
     schedule = warmup_cosine(optimizer, n_steps=n_steps, warmup_share=warmup_share)
     allocations = build_allocations(model, n_steps=n_steps)
+    reading = Stopwatch()
     gradients = Gradients(
         model=model,
         accelerator=accelerator,
-        user_source=user_source,
+        user_source=TimedSource(user_source, reading),
         user_texts=user_texts,
-        item_source=item_source,
+        item_source=TimedSource(item_source, reading),
         examples=examples,
         known=known,
         log_popularity=torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float(),
@@ -143,6 +145,7 @@ def train_two_tower(
         distillation=distillation,
         extra_items=extra_items,
         seed=seed,
+        reading=reading,
     )
     best, progress = Best(model, start_validation), Progress(token_budget)
     state = TrainingState(model, optimizer, schedule, allocations, best, progress)
@@ -177,7 +180,12 @@ def train_two_tower(
                 allocations.after_step(step, accelerator)
                 schedule.step()
                 optimizer.zero_grad()
-                progress.after_step(loss, time.perf_counter() - step_began, time.perf_counter() - began)
+                progress.after_step(
+                    loss,
+                    time.perf_counter() - step_began,
+                    time.perf_counter() - began,
+                    reading=reading.take(),
+                )
                 n_texts += texts
                 bar.set_postfix(
                     loss=f"{loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
@@ -185,7 +193,13 @@ def train_two_tower(
                 keep(state, checkpoints, stop, accelerator)
             score = validate()
             log = progress.close_epoch(score, time.perf_counter() - began)
-            logger.info("epoch %d: loss %.4f, validation %.4f", log.epoch, log.loss, score)
+            logger.info(
+                "epoch %d: loss %.4f, validation %.4f, %.1f %% of the steps' time outside of the model",
+                log.epoch,
+                log.loss,
+                score,
+                100 * log.outside,
+            )
             # An adapter above its budget is not a result, however well it validates.
             best.offer(score, log.epoch, eligible=allocations.are_final)
             keep(state, checkpoints, stop, accelerator, now=True)

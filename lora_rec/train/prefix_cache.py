@@ -20,8 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from lora_rec.bundle import replace_file
+from lora_rec.cache import ABOUT
 from lora_rec.errors import TrainingError
 from lora_rec.text.collate import TokenBatch, TokenizedTexts, padding_mask, plan_micro_batches
 from lora_rec.towers.two_tower import Tower
@@ -29,6 +32,8 @@ from lora_rec.towers.two_tower import Tower
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+_Known = dict[bytes, tuple[np.memmap, int]]
+"""Hash of a text's token ids to the states of its segment, and where in them its own begin."""
 # numpy has no bfloat16: its bits are kept as whole numbers.
 _STORED = {"fp32": np.float16, "bf16": np.uint16}
 _LIMIT = 60000.0  # float16 ends at 65504
@@ -84,15 +89,20 @@ def open_prefix_cache(
     *,
     root: Path,
     token_budget: int,
+    accelerator: Accelerator | None = None,
     progress: Callable[[Iterable[NDArray[np.int64]]], Iterable[NDArray[np.int64]]] = iter,
 ) -> CachedPrefix:
     """Computes what is missing and opens the cache for these texts.
 
+    Processes that share the folder share the work: each computes every P-th micro-batch. On a host with a
+    folder of its own each then computes what is still missing there.
+
     Args:
         tower: its frozen layers are run; its adapters play no part.
-        tokens: (n) tokenised texts.
+        tokens: (n) tokenised texts, the same in every process.
         root: folder of all caches.
         token_budget: padded tokens in one micro-batch.
+        accelerator: of accelerate; None is a process alone.
         progress: wraps the micro-batches that have to be computed.
 
     Raises:
@@ -101,30 +111,44 @@ def open_prefix_cache(
     """
     folder = root / "prefix" / cache_key(tower)
     digests = [hashlib.sha256(tokens[i].tobytes()).digest()[:16] for i in range(len(tokens))]
-    known = _open_segments(
-        folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision.compute
-    )
-    missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
-    if missing:
+
+    def compute(known: _Known, *, place: int, n_places: int) -> int:
+        missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
+        if not missing:
+            return 0
         indices = np.fromiter(missing.values(), dtype=np.int64)
         _check_split(tower, tokens, indices[:4])
-        _write_segment(
-            tower, tokens, indices, list(missing), folder, token_budget=token_budget, progress=progress
-        )
-        known = _open_segments(
-            folder, width=tower.backbone_info.hidden_size, precision=tower.backbone_info.precision.compute
-        )
-    logger.info("prefix cache %s: %d texts, %d computed now", folder.name, len(tokens), len(missing))
+        # Micro-batches are those of a process alone, so that the bits of the states are, too.
+        plan = plan_micro_batches(tokens.lengths[indices], token_budget=token_budget)
+        batches = [indices[rows] for rows in plan[place::n_places]]
+        if batches:
+            _write_segment(tower, tokens, batches, digests, folder, progress=progress)
+        return sum(map(len, batches))
+
+    n_computed = 0
+    known = _open_segments(folder, tower)
+    if accelerator is not None and accelerator.num_processes > 1:
+        accelerator.wait_for_everyone()  # nobody writes before all have looked
+        n_computed = compute(known, place=accelerator.process_index, n_places=accelerator.num_processes)
+        accelerator.wait_for_everyone()
+        known = _open_segments(folder, tower)
+    n_computed += compute(known, place=0, n_places=1)
+    if n_computed:
+        known = _open_segments(folder, tower)
+    os.utime(folder)  # `lora-rec cache` removes first what was not opened for longest
+    logger.info("prefix cache %s: %d texts, %d computed now", folder.name, len(tokens), n_computed)
     return CachedPrefix(tokens, [known[d] for d in digests], precision=tower.backbone_info.precision.compute)
 
 
-def _open_segments(folder: Path, *, width: int, precision: str) -> dict[bytes, tuple[np.memmap, int]]:
-    known: dict[bytes, tuple[np.memmap, int]] = {}
+def _open_segments(folder: Path, tower: Tower) -> _Known:
+    info, known = tower.backbone_info, _Known()
     for segment in sorted(folder.glob("segment-*")):
         offsets = np.load(segment / "offsets.npy")
         digests = (segment / "digests.bin").read_bytes()
-        shape = (int(offsets[-1]), width)
-        states = np.memmap(segment / "states.bin", dtype=_STORED[precision], mode="r", shape=shape)
+        shape = (int(offsets[-1]), info.hidden_size)
+        states = np.memmap(
+            segment / "states.bin", dtype=_STORED[info.precision.compute], mode="r", shape=shape
+        )
         for i, start in enumerate(offsets[:-1]):
             known[digests[16 * i : 16 * i + 16]] = (states, int(start))
     return known
@@ -133,37 +157,41 @@ def _open_segments(folder: Path, *, width: int, precision: str) -> dict[bytes, t
 def _write_segment(
     tower: Tower,
     tokens: TokenizedTexts,
-    indices: NDArray[np.int64],
+    batches: list[NDArray[np.int64]],
     digests: list[bytes],
     folder: Path,
     *,
-    token_budget: int,
     progress: Callable[[Iterable[NDArray[np.int64]]], Iterable[NDArray[np.int64]]],
 ) -> None:
     info = tower.backbone_info
-    lengths = tokens.lengths[indices]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    indices = np.concatenate(batches)
+    offsets = np.concatenate([[0], np.cumsum(tokens.lengths[indices])])
+    written = b"".join(digests[i] for i in indices)
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / ABOUT).exists():
+        about: dict[str, str | int] = {
+            "backbone": info.source.base_model_id,
+            "precision": info.precision.name,
+        }
+        about |= {"layers": tower.first_trained_layer, "width": info.hidden_size}
+        replace_file(folder / ABOUT, json.dumps(about).encode(), advice="free space, or set LORA_REC_CACHE")
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix="tmp-"))
     try:
         shape = (int(offsets[-1]), info.hidden_size)
         states = np.memmap(
             scratch / "states.bin", dtype=_STORED[info.precision.compute], mode="w+", shape=shape
         )
-        device = tower.device
-        for rows in progress(plan_micro_batches(lengths, token_budget=token_budget)):
-            hidden = tower.encode_prefix(tokens.batch(indices[rows]).to(device)).cpu()
-            for row, position in enumerate(rows):
-                text_states = hidden[row, : lengths[position]]
-                states[offsets[position] : offsets[position + 1]] = _to_stored(
-                    text_states, info.precision.compute
-                )
+        device, start = tower.device, 0
+        for rows in progress(batches):
+            hidden = tower.encode_prefix(tokens.batch(rows).to(device)).cpu()
+            for row, index in enumerate(rows):
+                stop = start + int(tokens.lengths[index])
+                states[start:stop] = _to_stored(hidden[row, : stop - start], info.precision.compute)
+                start = stop
         states.flush()
         np.save(scratch / "offsets.npy", offsets)
-        (scratch / "digests.bin").write_bytes(b"".join(digests))
-        os.rename(
-            scratch, folder / f"segment-{hashlib.sha256(b''.join(digests)).hexdigest()[:16]}-{os.getpid()}"
-        )
+        (scratch / "digests.bin").write_bytes(written)
+        os.rename(scratch, folder / f"segment-{hashlib.sha256(written).hexdigest()[:16]}-{os.getpid()}")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

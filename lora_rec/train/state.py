@@ -29,6 +29,8 @@ class EpochLog:
     seconds: float
     step_seconds: float
     """Median over the optimizer steps."""
+    outside: float
+    """Share of the steps' time that went into making batches, outside of the model."""
 
 
 @dataclass
@@ -46,29 +48,35 @@ class Progress:
     """Of its steps."""
     times: list[float] = field(default_factory=list)
     """Of its steps, in seconds."""
+    reading: float = 0.0
+    """Of these, what went into making batches, in seconds."""
     seconds: float = 0.0
     """That it took in processes before this one."""
     logs: list[EpochLog] = field(default_factory=list)
     is_done: bool = False
     """Whether the model holds the best state and nothing is left to train."""
 
-    def after_step(self, loss: float, step_seconds: float, seconds: float) -> None:
+    def after_step(self, loss: float, step_seconds: float, seconds: float, *, reading: float) -> None:
         """Counts a step.
 
         Args:
             loss: of it.
             step_seconds: that it took.
             seconds: that its epoch has taken so far.
+            reading: seconds of the step that went into making batches.
         """
         self.step, self.batch, self.seconds = self.step + 1, self.batch + 1, seconds
         self.losses.append(loss)
         self.times.append(step_seconds)
+        self.reading += reading
 
     def close_epoch(self, validation: float, seconds: float) -> EpochLog:
         """Logs an epoch and begins the next."""
         loss, median = float(np.mean(self.losses)), float(np.median(self.times))
-        self.logs.append(EpochLog(self.epoch, loss, validation, seconds, median))
-        self.epoch, self.batch, self.losses, self.times, self.seconds = self.epoch + 1, 0, [], [], 0.0
+        outside = self.reading / sum(self.times)
+        self.logs.append(EpochLog(self.epoch, loss, validation, seconds, median, outside))
+        self.epoch, self.batch, self.losses, self.times = self.epoch + 1, 0, [], []
+        self.seconds, self.reading = 0.0, 0.0
         return self.logs[-1]
 
     def to_json(self) -> dict[str, Any]:

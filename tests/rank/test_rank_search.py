@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lora_rec.data.lists import Lists
+from lora_rec.rank import search
 from lora_rec.rank.search import top_k, top_k_of
 
 
@@ -19,6 +20,19 @@ def test_equals_a_full_sort_over_blocks():
     users, items = generator.normal(size=(30, 5)).astype("f4"), generator.normal(size=(80, 5)).astype("f4")
     found, _ = top_k(users, items, k=10, block=7)
     assert (found == np.argsort(-(users @ items.T), axis=1)[:, :10]).all()
+
+
+def test_blocks_of_items_change_nothing(monkeypatch):
+    generator = np.random.default_rng(1)
+    users = generator.integers(-2, 3, size=(9, 3)).astype("f4")  # many equal scores
+    items = generator.integers(-2, 3, size=(200, 3)).astype("f4")
+    seen = Lists.from_arrays([generator.choice(200, n, replace=False) for n in range(9)])
+    whole = top_k(users, items, k=20, exclude=seen)
+    monkeypatch.setattr(search, "ITEMS_AT_ONCE", 7)
+    parts = top_k(users, items, k=20, exclude=seen)
+    by_any_score = top_k_of(lambda rows: users[rows] @ items.T, n_users=9, n_items=200, k=20, exclude=seen)
+    for one, other in zip((*whole, *whole), (*parts, *by_any_score), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_value_that_is_no_number_is_refused():

@@ -1,9 +1,12 @@
-from dataclasses import replace
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 
+from lora_rec.cache import list_cache
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.recipe import TowerSection
 from lora_rec.text.collate import tokenize
@@ -18,7 +21,7 @@ def tower_of(models, name, **settings):
     return build_tower(section, width=8, where="tower")
 
 
-def open_counting(tower, texts, root):
+def open_counting(tower, texts, root, *, token_budget=64, accelerator=None):
     computed = []
 
     def count(batches):
@@ -27,7 +30,10 @@ def open_counting(tower, texts, root):
             yield batch
 
     tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=32)
-    return tokens, open_prefix_cache(tower, tokens, root=root, token_budget=64, progress=count), len(computed)
+    cached = open_prefix_cache(
+        tower, tokens, root=root, token_budget=token_budget, accelerator=accelerator, progress=count
+    )
+    return tokens, cached, len(computed)
 
 
 @pytest.mark.parametrize("name", ["bert", "llama", "gpt2"])
@@ -74,3 +80,51 @@ def test_a_killed_write_is_not_read(models, tmp_path):
     (folder / "tmp-killed").mkdir(parents=True)
     (folder / "tmp-killed" / "states.bin").write_bytes(b"half")
     assert open_counting(tower, TEXTS, tmp_path)[2] == 3
+
+
+@dataclass
+class Process:
+    """One of several that wait for each other, as accelerate's do."""
+
+    process_index: int
+    num_processes: int
+    barrier: threading.Barrier
+
+    def wait_for_everyone(self):
+        self.barrier.wait(timeout=60)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_processes_share_the_work_and_get_the_bits_of_one(models, tmp_path, shared):
+    texts = [f"war{n} love{n} war{n + 1}" + " war" * n for n in range(9)]
+    _, alone, _ = open_counting(tower_of(models, "llama"), texts, tmp_path / "alone", token_budget=16)
+    barrier = threading.Barrier(2)
+    towers = [tower_of(models, "llama") for _ in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = [
+            pool.submit(
+                open_counting,
+                tower,
+                texts,
+                tmp_path / ("both" if shared else f"host-{index}"),
+                token_budget=16,
+                accelerator=Process(index, 2, barrier),
+            )
+            for index, tower in enumerate(towers)
+        ]
+        results = [future.result() for future in found]
+    counts = [n for _, _, n in results]
+    assert sum(counts) == (len(texts) if shared else 2 * len(texts))
+    assert min(counts) > 0
+    for _, cached, _ in results:
+        for index in range(len(texts)):
+            one, other = (c.batch(np.array([index])).hidden_states for c in (cached, alone))
+            assert torch.equal(one, other)
+
+
+def test_the_folder_says_what_it_is_of(models, tmp_path):
+    tower = tower_of(models, "llama")
+    open_counting(tower, TEXTS, tmp_path)
+    (entry,) = list_cache(tmp_path)
+    assert entry.kind == "prefix"
+    assert entry.about.endswith("fp32, below layer 2, in 1 segments")

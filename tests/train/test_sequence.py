@@ -164,8 +164,10 @@ def test_whitened_directions_have_one_variance():
 
 
 def test_items_that_the_same_users_had_start_close_together():
-    groups = Lists.from_arrays([GENERATOR.choice(10, 6, replace=False) + 10 * (n % 2) for n in range(60)])
-    factors = co_occurrence_factors(groups, n_items=22, width=1)
+    of_one = [GENERATOR.choice(10, 6, replace=False) + 10 * (n % 2) for n in range(60)]
+    # Some users had both: two groups without a link have two equal leading directions, and any mix of them.
+    of_both = [GENERATOR.choice(20, 6, replace=False) for _ in range(20)]
+    factors = co_occurrence_factors(Lists.from_arrays(of_one + of_both), n_items=22, width=1)
     # One direction beside popularity tells the two groups apart; nobody had the last two items.
     signs = factors[:20, 0].sign().numpy()
     assert abs(signs[:10].sum()) == abs(signs[10:].sum()) == 10

@@ -1,0 +1,66 @@
+"""Token ids in an Arrow file: a list of texts is tokenised once, and memory-mapped ever after."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from lora_rec.text.collate import TokenizedTexts, tokenize
+
+FORMAT = 1
+TEXTS_AT_ONCE = 10_000
+
+
+def open_tokens(
+    tokenizer: Any, texts: Sequence[str], *, max_tokens: int, fingerprint: str, root: Path
+) -> TokenizedTexts:
+    """Tokenises texts, or opens what an earlier call wrote for the same ones.
+
+    The file appears by one rename when it is whole. It is made in blocks, each tokenised on all cores, so
+    neither making nor reading it needs memory for all ids.
+
+    Args:
+        tokenizer: of transformers.
+        texts: any strings.
+        max_tokens: see `tokenize`.
+        fingerprint: of the tokenizer's files.
+        root: folder of all caches.
+    """
+    digest = hashlib.sha256(f"{FORMAT};{fingerprint};{max_tokens};{len(texts)}".encode())
+    for text in texts:
+        part = text.encode("utf-8", "surrogatepass")
+        digest.update(len(part).to_bytes(8, "little") + part)
+    file = root / "tokens" / f"{digest.hexdigest()[:32]}.arrow"
+    if not file.exists():
+        _write(tokenizer, texts, file, max_tokens=max_tokens)
+    os.utime(file)  # `lora-rec cache` removes first what was not opened for longest
+    with pa.memory_map(str(file)) as source:
+        column = pa.ipc.open_file(source).get_batch(0).column(0)
+    return TokenizedTexts(column.values.to_numpy(), column.offsets.to_numpy())
+
+
+def _write(tokenizer: Any, texts: Sequence[str], file: Path, *, max_tokens: int) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as scratch:
+        flat, lengths = Path(scratch) / "ids", []
+        with flat.open("wb") as ids:
+            for start in range(0, len(texts), TEXTS_AT_ONCE):
+                block = tokenize(tokenizer, texts[start : start + TEXTS_AT_ONCE], max_tokens=max_tokens)
+                ids.write(block.ids.tobytes())
+                lengths.append(block.lengths)
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate([[], *lengths]))]).astype(np.int64)
+        # One batch of all rows, because only the parts of one batch can be mapped as one array.
+        with pa.memory_map(str(flat)) if offsets[-1] else pa.BufferReader(b"") as mapped:
+            values = pa.Array.from_buffers(pa.int32(), int(offsets[-1]), [None, mapped.read_buffer()])
+            rows = pa.LargeListArray.from_arrays(pa.array(offsets), values)
+            batch = pa.record_batch([rows], names=["input_ids"])
+            with pa.OSFile(f"{scratch}/whole", "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+                writer.write_batch(batch)
+        os.replace(f"{scratch}/whole", file)
