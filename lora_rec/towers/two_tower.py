@@ -142,6 +142,11 @@ class TwoTower(nn.Module):
         self.user_tower = user_tower
         self.item_tower = item_tower
 
+    @property
+    def towers(self) -> dict[str, Tower]:
+        """The towers by name."""
+        return {"user_tower": self.user_tower, "item_tower": self.item_tower}
+
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Gives the tensors of both adapters by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
