@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +155,21 @@ def load_backbone(
     return Backbone(model, tokenizer, kind, source, resolved, fingerprint(source.folder), head)
 
 
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keeps back what transformers says of a checkpoint without a head: `take_head` looks at that."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not any(mark in str(record.msg) for mark in ("LOAD REPORT", "checkpoint seem corrupted"))
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
 def _load_model(
     source: BackboneSource, kind: str, lm_head: bool, options: dict[str, Any]
 ) -> tuple[Any, nn.Module | None]:
@@ -159,7 +177,8 @@ def _load_model(
     if not lm_head:
         return AutoModel.from_pretrained(source.folder, **options), None
     auto: Any = AutoModelForMaskedLM if kind == "encoder" else AutoModelForCausalLM
-    full, report = auto.from_pretrained(source.folder, output_loading_info=True, **options)
+    with _without_report():
+        full, report = auto.from_pretrained(source.folder, output_loading_info=True, **options)
     full.requires_grad_(False)
     full.eval()
     return full.base_model, take_head(full, report["missing_keys"], hidden_size=_output_size(full.config))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -80,15 +80,21 @@ class TiedHead(nn.Module):
         return nn.functional.linear(self.map(states.float()), weight, self.bias)
 
 
-def take_head(model: Any, missing_keys: Iterable[str], *, hidden_size: int) -> nn.Module:
+def take_head(model: Any, missing_keys: Collection[str], *, hidden_size: int) -> nn.Module:
     """Gives a language model's head.
 
     Args:
         model: as transformers loaded it, with its backbone.
         missing_keys: tensors that the checkpoint did not have.
         hidden_size: width of the last states.
+
+    Raises:
+        ValueError: the checkpoint lacks tensors of the backbone itself.
     """
     prefix = f"{model.base_model_prefix}."
+    lost = [key for key in missing_keys if key.startswith(prefix) and ".pooler." not in key]
+    if lost:
+        raise ValueError(f"{len(lost)} tensors are missing, e.g. {sorted(lost)[0]}")
     if all(key.startswith(prefix) for key in missing_keys):
         return OwnHead(model)
     return TiedHead(model.base_model, hidden_size=hidden_size)
