@@ -85,7 +85,7 @@ class EntityRecognition:
             pooled=False,
             token_budget=work.token_budget,
         )
-        return Validation(loss / n_tokens, f1(hits=hits, right=right, told=told))
+        return Validation(float(loss / n_tokens), float(f1(hits=hits, right=right, told=told)))
 
 
 def f1(*, hits: float, right: float, told: float) -> float:

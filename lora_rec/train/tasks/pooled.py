@@ -77,4 +77,4 @@ def measure_accuracy(
         pooled=True,
         token_budget=work.token_budget,
     )
-    return Validation(loss / len(indices), right / len(indices))
+    return Validation(float(loss / len(indices)), float(right / len(indices)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,8 @@ def measure_perplexity(
         pooled=False,
         token_budget=work.token_budget,
     )
-    return Validation(total / n_asked, float(np.exp(total / n_asked)))
+    mean = float(total / n_asked)
+    return Validation(mean, math.exp(mean))
 
 
 def summed_loss(head: nn.Module, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
