@@ -15,6 +15,8 @@ from lora_rec.errors import BundleError
 from lora_rec.schema import Manifest
 
 MANIFEST = "bundle.json"
+PRETRAINED = "pretrain.json"
+"""In the folder of an adapter that was trained without labels."""
 
 
 def check_output(output: str | Path, *, marker: str = MANIFEST, what: str = "bundle") -> Path:

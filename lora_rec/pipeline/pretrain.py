@@ -199,6 +199,7 @@ def write_result(
         pretrained.tower,
         facts,
         recipe=cut_paths(recipe.to_yaml(), PATHS),
+        backbone=recipe.tower.backbone,
         trained_layers=recipe.tower.trained_layers,
     )
 
@@ -257,8 +258,8 @@ def format_result(recipe: PretrainRecipe, pretrained: Pretrained, folder: Path) 
             *table,
             f"best after epoch {training.best_epoch} of {len(training.epochs)};"
             f" {count.trained:,} of {count.total:,} parameters learned ({count.share:.2%})",
-            f"adapter: {folder}; go on with user_tower.start_from={folder} or item_tower.start_from={folder},"
-            f" or below a new one: lora-rec merge {folder} OUT",
+            f"adapter: {folder}; a two-tower recipe goes on from it with user_tower.start_from={folder} (or"
+            f" item_tower), or puts a new one on what lora-rec merge {folder} OUT writes",
         ]
     )
 
