@@ -14,7 +14,6 @@ import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -165,7 +164,7 @@ def attempt(work: Callable[[], None], *, kill_after: float | None, log: Path) ->
             work()
             status = 0
         except BaseException as error:  # noqa: BLE001 - the parent reads it in the log
-            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os.write(2, f"{type(error).__name__}: {error}\n".encode())
         finally:
             os._exit(status)
     if kill_after is not None:

@@ -15,21 +15,24 @@ from lora_rec.errors import BundleError
 from lora_rec.schema import Manifest
 
 MANIFEST = "bundle.json"
+PRETRAINED = "pretrain.json"
+"""In the folder of an adapter that was trained without labels."""
 
 
-def check_output(output: str | Path) -> Path:
-    """Checks, before a run, that a bundle can be written there.
+def check_output(output: str | Path, *, marker: str = MANIFEST, what: str = "bundle") -> Path:
+    """Checks, before a run, that its result can be written there.
+
+    Args:
+        output: folder of the result.
+        marker: file by which an older result is known, which may be replaced.
+        what: the result is called.
 
     Raises:
-        BundleError: the place holds something that is not a bundle, or cannot be written.
+        BundleError: the place holds something that is not such a result, or cannot be written.
     """
     folder = Path(output)
-    if (
-        folder.exists()
-        and not (folder / MANIFEST).is_file()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise BundleError(f"output: {output} exists and is no bundle; name another folder or move that away")
+    if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BundleError(f"output: {output} exists and is no {what}; name another folder or move that away")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,23 +52,31 @@ def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], 
         manifest: its `files` are filled in here.
         fill: writes all files but bundle.json into the folder that it is given.
     """
-    target = check_output(output)
+
+    def fill_and_sign(folder: Path) -> None:
+        fill(folder)
+        files = {name: file_digest(folder / name) for name in list_files(folder)}
+        (folder / MANIFEST).write_text(manifest_text(replace(manifest, files=files)), encoding="utf-8")
+
+    return write_folder(check_output(output), fill_and_sign)
+
+
+def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
+    """Writes a folder beside its place and moves it there when it is whole; an older one is replaced."""
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
     scratch.chmod(0o755)
     try:
         fill(scratch)
-        files = {name: file_digest(scratch / name) for name in list_files(scratch)}
-        (scratch / MANIFEST).write_text(manifest_text(replace(manifest, files=files)), encoding="utf-8")
-        for name in (*files, MANIFEST):
+        for name in list_files(scratch):
             with open(scratch / name, "rb") as file:
                 os.fsync(file.fileno())
         if target.exists():
             old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
-            os.rename(target, old / "bundle")
+            os.rename(target, old / target.name)
             try:
                 os.rename(scratch, target)
             except BaseException:
-                os.rename(old / "bundle", target)
+                os.rename(old / target.name, target)
                 os.rmdir(old)
                 raise
             shutil.rmtree(old)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import lora_rec
 from lora_rec import cli_cache, cli_data, cli_hub, cli_index, cli_lists, cli_report, cli_tune
-from lora_rec.errors import LoraRecError
+from lora_rec.bundle import PRETRAINED
+from lora_rec.errors import BundleError, LoraRecError
 from lora_rec.schema import SPACES, STRATEGIES
 
 
@@ -113,11 +114,12 @@ def _parser() -> argparse.ArgumentParser:
         " histories of the bundle's items are compared before and after.",
         epilog="example: lora-rec merge runs/quickstart runs/merged",
     )
-    merge.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
+    merge.add_argument("bundle", help=f"{cli_hub.BUNDLE_HELP}; or the output of recipes/pretrain.py")
     cli_hub.add_revision(merge)
     merge.add_argument("output", help="a folder that is not there yet")
     merge.add_argument("--user-backbone", help="where the user tower's base lies, if it was a local folder")
     merge.add_argument("--item-backbone", help="where the item tower's base lies, if it was a local folder")
+    merge.add_argument("--backbone", help="where the base of recipes/pretrain.py lies, if it was a folder")
     merge.add_argument(
         "--original-base",
         action="store_true",
@@ -215,9 +217,14 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
+    if (Path(arguments.bundle) / PRETRAINED).is_file():
+        _merge_pretrained(arguments)
+        return
     from lora_rec.hub import find_bundle
     from lora_rec.pipeline.merge import LEAST_OVERLAP, merge_bundle
 
+    if arguments.backbone is not None:
+        raise BundleError("--backbone: a bundle has two; use --user-backbone and --item-backbone")
     reports = merge_bundle(
         find_bundle(arguments.bundle, revision=arguments.revision),
         arguments.output,
@@ -237,6 +244,19 @@ def _merge(arguments: argparse.Namespace) -> None:
                 "  the rest is not the merge: the bundle computes in less than fp32, the plain model in fp32"
             )
     print(f"wrote {arguments.output}/user_tower and {arguments.output}/item_tower")
+
+
+def _merge_pretrained(arguments: argparse.Namespace) -> None:
+    from lora_rec.pipeline.pretrain_merge import merge_pretrained
+
+    names = ("user_backbone", "item_backbone", "original_base", "sentence_transformers", "force", "revision")
+    if without_effect := [f"--{n.replace('_', '-')}" for n in names if getattr(arguments, n)]:
+        raise BundleError(f"{', '.join(without_effect)}: has no effect on one adapter; leave it out")
+    cosine = merge_pretrained(arguments.bundle, arguments.output, backbone=arguments.backbone)
+    print(
+        f"wrote {arguments.output} (lowest cosine of a vector {cosine:.6f}); in a recipe:"
+        f" user_tower.backbone={arguments.output} or item_tower.backbone={arguments.output}"
+    )
 
 
 def _plan(arguments: argparse.Namespace) -> None:

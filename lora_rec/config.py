@@ -103,9 +103,11 @@ def _build(cls: type, tree: Mapping[str, Any], *, path: str, problems: list[str]
         if key not in fields:
             hint = did_you_mean(str(key), fields) or f"known: {', '.join(fields)}"
             problems.append(f"{where}: unknown key; {hint}")
-        elif dataclasses.is_dataclass(hints[key]):
+        elif (section := _section(hints[key])) is not None:
             if isinstance(raw, Mapping):
-                values[key] = _build(typing.cast(type, hints[key]), raw, path=f"{where}.", problems=problems)
+                values[key] = _build(section, raw, path=f"{where}.", problems=problems)
+            elif section is not hints[key] and _is_null(raw):
+                values[key] = None
             else:
                 problems.append(f"{where}: {raw!r} is a value, not a section; give it fields")
         else:
@@ -126,6 +128,16 @@ def _build(cls: type, tree: Mapping[str, Any], *, path: str, problems: list[str]
         return None
 
 
+def _section(hint: Any) -> type | None:
+    """Gives the dataclass that a field holds, one that may be left out (`Section | None`) too."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return next((part for part in parts if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
+
+
+def _is_null(raw: Any) -> bool:
+    return raw is None or (isinstance(raw, str) and raw.lower() in ("null", "none", "~", ""))
+
+
 def convert(raw: Any, hint: Any) -> Any:
     """Converts a YAML scalar or sequence to the type of a field.
 
@@ -137,7 +149,7 @@ def convert(raw: Any, hint: Any) -> Any:
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (Union, types.UnionType):
-        if raw is None or (isinstance(raw, str) and raw.lower() in ("null", "none", "~", "")):
+        if _is_null(raw):
             return None
         return convert(raw, next(a for a in args if a is not type(None)))
     if origin is Literal:

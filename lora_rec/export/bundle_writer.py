@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -23,7 +24,7 @@ from lora_rec.export.towers import describe_tower, save_towers
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import MEASUREMENTS, Front, Point, store_setting
 from lora_rec.recipe import Recipe
-from lora_rec.schema import FORMAT_VERSION, DataManifest, Manifest, RankingManifest, TextManifest
+from lora_rec.schema import FORMAT_VERSION, TOWERS, DataManifest, Manifest, RankingManifest, TextManifest
 from lora_rec.towers.two_tower import TwoTower
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -117,7 +118,7 @@ def export_bundle(
             newest_first=recipe.text.newest_first,
         ),
         ranking=ranking if setting is None else store_setting(ranking, setting),
-        versions={name: _version(name) for name in PACKAGES},
+        versions={name: version_of(name) for name in PACKAGES},
         files={},
         data=describe_source(recipe.data),
     )
@@ -137,29 +138,39 @@ def describe_source(section: DataSection) -> DataManifest:
 
 def portable_recipe(recipe: Recipe) -> str:
     """Gives the resolved recipe; an absolute path is cut to its last part, since bundles travel."""
-    tree = yaml.safe_load(recipe.to_yaml())
+    return cut_paths(
+        recipe.to_yaml(),
+        ("data.root", "data.interactions", "data.items", "data.friends"),
+        (f"{tower}.{name}" for name in ("backbone", "start_from") for tower in TOWERS),
+    )
+
+
+def cut_paths(text: str, *names: Iterable[str]) -> str:
+    """Gives a recipe with absolute paths, its output's too, cut to their last parts.
+
+    Args:
+        text: the recipe as YAML.
+        names: settings that may hold paths, e.g. `data.root`.
+    """
+    tree = yaml.safe_load(text)
     cut = []
-    for section, name in (
-        ("data", "root"),
-        ("data", "interactions"),
-        ("data", "items"),
-        ("data", "friends"),
-        ("user_tower", "backbone"),
-        ("item_tower", "backbone"),
-        ("user_tower", "start_from"),
-        ("item_tower", "start_from"),
-    ):
-        value = tree[section][name]
+    for path in chain(*names):
+        *sections, name = path.split(".")
+        holder = tree
+        for section in sections:
+            holder = holder.get(section) or {}
+        value = holder.get(name)
         if value and (PurePath(value).is_absolute() or value.startswith("~")):
-            tree[section][name] = PurePath(value).name
-            cut.append(f"{section}.{name}")
+            holder[name] = PurePath(value).name
+            cut.append(path)
     if PurePath(tree["output"]).is_absolute():
         tree["output"] = f"runs/{PurePath(tree['output']).name}"
     note = f"# Paths of the machine that ran this were cut; set again: {', '.join(cut)}\n" if cut else ""
     return note + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
+    """Gives the version of a package, of our own too where it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

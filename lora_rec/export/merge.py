@@ -13,7 +13,7 @@ from lora_rec.errors import TowerError
 from lora_rec.export.towers import put_on
 from lora_rec.schema import Manifest
 from lora_rec.towers.adapters import Attached
-from lora_rec.towers.backbone import load_backbone
+from lora_rec.towers.backbone import Backbone, load_backbone
 from lora_rec.towers.precision import QUANTISED, Precision, dequantise
 from lora_rec.towers.two_tower import Tower
 
@@ -23,16 +23,15 @@ UNMERGEABLE = {
 }
 
 
-def check_mergeable(manifest: Manifest, name: str) -> None:
+def check_mergeable(adapter: str, *, where: str) -> None:
     """Refuses an adapter that no plain model can hold.
 
     Raises:
         TowerError: the adapter is of such a kind.
     """
-    adapter = manifest.tower(name).adapter
     if adapter in UNMERGEABLE:
         raise TowerError(
-            f"{name}: adapter {adapter!r} cannot be merged, because {UNMERGEABLE[adapter]};"
+            f"{where}: adapter {adapter!r} cannot be merged, because {UNMERGEABLE[adapter]};"
             " serve it as it is, or train lora"
         )
 
@@ -56,19 +55,28 @@ def load_in_full(
         BundleError: the base is another one, or the adapter is damaged or does nothing.
     """
     described = manifest.tower(name)
-    loaded = load_backbone(
+    loaded = load_as_trained(
         backbone or described.backbone,
         revision=None if backbone else described.revision,
         precision="fp32" if original_base else described.precision,
         compute=None if original_base else described.compute,
-        device="cpu",
         where=name,
+    )
+    return put_on(loaded, folder, manifest, name)
+
+
+def load_as_trained(
+    name: str, *, revision: str | None, precision: str, compute: str | None, where: str
+) -> Backbone:
+    """Gives a backbone in fp32 with the very weights that it was trained with, in whatever precision."""
+    loaded = load_backbone(
+        name, revision=revision, precision=precision, compute=compute, device="cpu", where=where
     )
     if loaded.precision.name in QUANTISED:
         dequantise(loaded.model)
     else:
         loaded.model.float()
-    return put_on(replace(loaded, precision=Precision("fp32", "fp32")), folder, manifest, name)
+    return replace(loaded, precision=Precision("fp32", "fp32"))
 
 
 def merge(tower: Tower) -> Tower:

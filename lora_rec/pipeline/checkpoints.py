@@ -12,8 +12,8 @@ from accelerate import Accelerator
 
 from lora_rec.data.examples import Examples
 from lora_rec.pipeline.data import Texts
-from lora_rec.recipe import Recipe
-from lora_rec.towers.two_tower import TwoTower
+from lora_rec.recipe import CheckpointSection, Recipe
+from lora_rec.towers.two_tower import Tower, TwoTower
 from lora_rec.train.checkpoint import Checkpoints
 
 SECTIONS = ("text", "user_tower", "item_tower", "train")
@@ -35,17 +35,46 @@ def open_checkpoints(
     Raises:
         TrainingError: the folder cannot be written.
     """
-    output = Path(recipe.output)
     settings = asdict(recipe)
-    run = _flat({name: settings[name] for name in SECTIONS})
-    run["data"] = _digest(texts, examples)
-    for name in ("user_tower", "item_tower"):
-        run[f"{name} base"] = getattr(model, name).backbone_info.fingerprint
+    return open_run(
+        recipe.output,
+        recipe.checkpoint,
+        {name: settings[name] for name in SECTIONS},
+        digest=_digest(texts, examples),
+        towers=model.towers,
+        accelerator=accelerator,
+    )
+
+
+def open_run(
+    output: str,
+    section: CheckpointSection,
+    settings: Mapping[str, Any],
+    *,
+    digest: str,
+    towers: Mapping[str, Tower],
+    accelerator: Accelerator,
+) -> Checkpoints:
+    """Opens the checkpoints of any training of towers.
+
+    Args:
+        output: of the run; they lie beside it.
+        section: of the recipe.
+        settings: that decide how the towers train, nested.
+        digest: of the data.
+        towers: their bases are known by their fingerprints.
+        accelerator: the main process writes.
+
+    Raises:
+        TrainingError: the folder cannot be written.
+    """
+    bases = {f"{name} base": tower.backbone_info.fingerprint for name, tower in towers.items()}
+    place = Path(output)
     return Checkpoints(
-        output.parent / f"{output.name}.checkpoints",
-        run=run,
-        every_seconds=recipe.checkpoint.every_seconds,
-        resume=recipe.checkpoint.resume,
+        place.parent / f"{place.name}.checkpoints",
+        run=_flat(settings) | {"data": digest} | bases,
+        every_seconds=section.every_seconds,
+        resume=section.resume,
         writes=accelerator.is_main_process,
     )
 

@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from lora_rec.config import load_config
 from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.recipe import Recipe
 from lora_rec.train.interruption import EXIT_CODE, Interrupted
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def launch(run: Callable[[Recipe], None], *, name: str, description: str | None) -> int:
+R = TypeVar("R")
+
+
+def launch(
+    run: Callable[[R], None],
+    *,
+    name: str,
+    description: str | None,
+    recipe: type[R] = Recipe,  # type: ignore[assignment]
+) -> int:
     """Parses the command line and runs.
 
     Gives 1 after an error that the user can put right, and 143 when SIGTERM stopped a run that can go on.
@@ -28,6 +38,7 @@ def launch(run: Callable[[Recipe], None], *, name: str, description: str | None)
         run: the script's own part.
         name: of the script, for errors.
         description: for `--help`.
+        recipe: class of the settings.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -39,7 +50,7 @@ def launch(run: Callable[[Recipe], None], *, name: str, description: str | None)
     logging.getLogger("lora_rec").setLevel(logging.INFO)
     _use_all_cores()
     try:
-        run(Recipe.load(arguments.config, overrides=arguments.overrides))
+        run(load_config(recipe, arguments.config, overrides=arguments.overrides))
     except LoraRecError as error:
         sys.stderr.write(f"{name}: {error}\n")
         return EXIT_CODE if isinstance(error, Interrupted) else 1

@@ -80,7 +80,7 @@ def merge_bundle(
         raise BundleError(f"merge: {output} exists; name a folder that is not there yet")
     manifest = read_manifest(folder)
     for name in TOWERS:
-        check_mergeable(manifest, name)
+        check_mergeable(manifest.tower(name).adapter, where=name)
     overrides = dict(zip(TOWERS, (user_backbone, item_backbone), strict=True))
     served = load_towers(
         folder, user_backbone=user_backbone, item_backbone=item_backbone, precision=None, device="cpu"

@@ -22,9 +22,10 @@ from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.pipeline.starts import find_start, settings_of
 from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
-from lora_rec.recipe import Recipe, TowerSection, TrainSection
-from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
+from lora_rec.recipe import Recipe
+from lora_rec.text.collate import BatchSource, TokenBatch, TokenizedTexts, plan_micro_batches
 from lora_rec.text.token_file import open_tokens
+from lora_rec.tower_section import TowerSection
 from lora_rec.towers.adapters import (
     attach,
     attach_saved,
@@ -67,9 +68,14 @@ class Vectors:
 
 
 def build_tower(
-    section: TowerSection, *, width: int, where: str, device: str | torch.device | None = None
+    section: TowerSection,
+    *,
+    width: int | None,
+    where: str,
+    device: str | torch.device | None = None,
+    lm_head: bool = False,
 ) -> Tower:
-    """Loads a backbone and attaches its adapter; see `load_backbone` for the device."""
+    """Loads a backbone and attaches its adapter; see `load_backbone` for the device and the head."""
     start = find_start(section)
     settings = section.adapter_settings()
     auto_full = section.precision == "auto" and settings.adapter in FULL_PRECISION_ONLY
@@ -79,6 +85,7 @@ def build_tower(
         precision="fp32" if auto_full else section.precision,
         compute=section.compute,
         device=device,
+        lm_head=lm_head,
         where=where,
     )
     settings = settings_of(
@@ -114,6 +121,7 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
 
     An adapter that starts from its inputs (EVA) gets its start here.
     """
+    budget = recipe.train.token_budget
     opened = []
     parts = (
         ("histories", model.user_tower, recipe.user_tower, texts.users),
@@ -130,36 +138,54 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
                 fingerprint=info.fingerprint,
                 root=cache_folder(),
             )
-        source: BatchSource = tokens
-        if tower.first_trained_layer == 0:
-            logger.info("%s: no cache, because the adapter acts from the first layer on", what)
-        elif recipe.train.prefix_cache:
-            source = open_prefix_cache(
-                tower,
-                tokens,
-                root=cache_folder(),
-                token_budget=recipe.train.token_budget,
-                accelerator=accelerator,
-                progress=lambda batches, what=what: tqdm(  # type: ignore[misc]
-                    batches, desc=f"frozen layers, {what}", disable=not accelerator.is_main_process
-                ),
-            )
-        opened.append(source)
+        cached = recipe.train.prefix_cache
+        opened.append(
+            open_source(tower, tokens, accelerator, what=what, prefix_cache=cached, token_budget=budget)
+        )
     sources = Sources(*opened)
     for tower, source in ((model.user_tower, sources.users), (model.item_tower, sources.items)):
-        start_from_inputs(tower.adapter, tower.encode_states, _start_batches(tower, source, recipe.train))
+        start_adapter(tower, source, seed=recipe.train.seed, token_budget=budget)
     return sources
 
 
-def _start_batches(
-    tower: Tower, source: BatchSource, section: TrainSection
-) -> Iterator[tuple[TokenBatch, torch.Tensor]]:
-    """Yields a sample of a tower's texts."""
-    n = len(source.lengths)
-    sample = np.random.default_rng(section.seed).permutation(n)[:START_TEXTS]
-    for rows in plan_micro_batches(source.lengths[sample], token_budget=section.token_budget):
-        batch = source.batch(sample[rows]).to(tower.device)
-        yield batch, batch.attention_mask
+def open_source(
+    tower: Tower,
+    tokens: TokenizedTexts,
+    accelerator: Accelerator,
+    *,
+    what: str,
+    prefix_cache: bool,
+    token_budget: int,
+) -> BatchSource:
+    """Gives texts as a tower is to read them: from the prefix cache where there is one to be had."""
+    if tower.first_trained_layer == 0:
+        logger.info("%s: no cache, because the adapter acts from the first layer on", what)
+        return tokens
+    if not prefix_cache:
+        return tokens
+    return open_prefix_cache(
+        tower,
+        tokens,
+        root=cache_folder(),
+        token_budget=token_budget,
+        accelerator=accelerator,
+        progress=lambda batches: tqdm(
+            batches, desc=f"frozen layers, {what}", disable=not accelerator.is_main_process
+        ),
+    )
+
+
+def start_adapter(tower: Tower, source: BatchSource, *, seed: int, token_budget: int) -> None:
+    """Gives an adapter that starts from its inputs (EVA) its start, from a sample of texts."""
+
+    def batches() -> Iterator[tuple[TokenBatch, torch.Tensor]]:
+        n = len(source.lengths)
+        sample = np.random.default_rng(seed).permutation(n)[:START_TEXTS]
+        for rows in plan_micro_batches(source.lengths[sample], token_budget=token_budget):
+            batch = source.batch(sample[rows]).to(tower.device)
+            yield batch, batch.attention_mask
+
+    start_from_inputs(tower.adapter, tower.encode_states, batches())
 
 
 def teach(recipe: Recipe, linear: LinearModel, examples: Examples) -> Teacher:

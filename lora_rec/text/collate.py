@@ -59,6 +59,17 @@ class TokenizedTexts:
     def __getitem__(self, index: int) -> NDArray[np.int32]:
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
+    def take(self, indices: NDArray[np.int64]) -> TokenizedTexts:
+        """Gives the chosen texts in the order asked for."""
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[indices])])
+        ids = [self[int(i)] for i in indices]
+        return TokenizedTexts(np.concatenate([np.empty(0, np.int32), *ids]), offsets)
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """(tokens), the number of each token's text."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
     def batch(self, indices: NDArray[np.int64]) -> TokenBatch:
         """Gives the chosen texts as one batch, padded to its longest."""
         mask = padding_mask(self.lengths[indices])
@@ -94,7 +105,29 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int) -> Tokeni
     )
     sentinels = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id, 0)
     sentinel = next(t for t in sentinels if t is not None)
-    rows = [row if len(row) else [sentinel] for row in encoded]
+    return _join([row if len(row) else [sentinel] for row in encoded])
+
+
+def tokenize_pairs(
+    tokenizer: Any, firsts: Sequence[str], seconds: Sequence[str], *, max_tokens: int
+) -> TokenizedTexts:
+    """Tokenises pairs of texts: `[CLS] first [SEP] second [SEP]`, or without such tokens `first; second`.
+
+    The first text is cut at half of the tokens, the second at what is left.
+    """
+    one = tokenize(tokenizer, firsts, max_tokens=max_tokens // 2)
+    sep = tokenizer.sep_token_id
+    between = tokenizer(";", add_special_tokens=False)["input_ids"] if sep is None else []
+    end = [] if sep is None else [sep]
+    other = tokenizer(list(seconds), add_special_tokens=False)["input_ids"] if seconds else []
+    rows = []
+    for first, second in zip((one[i].tolist() for i in range(len(one))), other, strict=True):
+        left = max_tokens - len(first) - len(between) - len(end)
+        rows.append([*first, *between, *second[:left], *end])
+    return _join(rows)
+
+
+def _join(rows: Sequence[Sequence[int]]) -> TokenizedTexts:
     offsets = np.cumsum([0, *(len(row) for row in rows)], dtype=np.int64)
     flat = np.fromiter((t for row in rows for t in row), dtype=np.int32, count=int(offsets[-1]))
     return TokenizedTexts(flat, offsets)

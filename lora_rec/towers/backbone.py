@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PretrainedConfig,
+)
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
 from lora_rec.errors import TowerError
+from lora_rec.towers.lm_head import take_head
 from lora_rec.towers.precision import (
     DTYPES,
     QUANTISED,
@@ -38,6 +49,8 @@ class Backbone:
     precision: Precision
     fingerprint: str
     """SHA-256 over the configuration, the weights and the tokenizer files."""
+    lm_head: nn.Module | None = None
+    """From last states to logits of tokens; None unless it was asked for."""
 
     @property
     def hidden_size(self) -> int:
@@ -47,12 +60,16 @@ class Backbone:
     @property
     def output_size(self) -> int:
         """Width of the last states; small OPT models project them."""
-        return int(getattr(self.model.config, "word_embed_proj_dim", self.hidden_size))
+        return _output_size(self.model.config)
 
     @property
     def options(self) -> dict[str, bool]:
         """Gives what every call of the model's forward needs beside its inputs."""
         return {"use_cache": False} if self.kind == "decoder" else {}
+
+
+def _output_size(config: Any) -> int:
+    return int(getattr(config, "word_embed_proj_dim", config.hidden_size))
 
 
 def backbone_kind(config: PretrainedConfig) -> str | None:
@@ -90,6 +107,7 @@ def load_backbone(
     precision: str = "fp32",
     compute: str | None = None,
     device: str | torch.device | None = None,
+    lm_head: bool = False,
     where: str = "backbone",
 ) -> Backbone:
     """Loads a backbone, frozen and with dropout off.
@@ -100,6 +118,7 @@ def load_backbone(
         precision: `fp32`, `bf16`, `8bit` (LLM.int8), `4bit` (nf4, double quantisation), or `auto`.
         compute: for 8 and 4 bit, the type of what is not quantised; by device when left out.
         device: of torch; the current CUDA device, or the CPU, when left out.
+        lm_head: also give a head that scores tokens: the checkpoint's, or one tied to the input embeddings.
         where: named in errors, e.g. `user_tower`.
 
     Raises:
@@ -113,7 +132,7 @@ def load_backbone(
     if resolved.name in QUANTISED:
         options |= quantisation_options(resolved, place)
     try:
-        model = AutoModel.from_pretrained(source.folder, **options)
+        model, head = _load_model(source, kind, lm_head, options)
         tokenizer = AutoTokenizer.from_pretrained(source.folder)
     except (OSError, ValueError) as error:
         raise TowerError(
@@ -121,7 +140,8 @@ def load_backbone(
             " and tokenizer files"
         ) from error
     if resolved.name in QUANTISED:
-        keep_weights_as_loaded(model)
+        for part in filter(None, (model, head)):
+            keep_weights_as_loaded(part)
     else:
         model.to(place)
     if getattr(model, "pooler", None) is not None:
@@ -130,4 +150,35 @@ def load_backbone(
         tokenizer.pad_token = tokenizer.eos_token  # in the tokenizer alone; padding is known from the mask
     model.requires_grad_(False)
     model.eval()
-    return Backbone(model, tokenizer, kind, source, resolved, fingerprint(source.folder))
+    if head is not None:
+        head.to(place)
+    return Backbone(model, tokenizer, kind, source, resolved, fingerprint(source.folder), head)
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keeps back what transformers says of a checkpoint without a head: `take_head` looks at that."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not any(mark in str(record.msg) for mark in ("LOAD REPORT", "checkpoint seem corrupted"))
+
+    logger.addFilter(keep)
+    try:
+        yield
+    finally:
+        logger.removeFilter(keep)
+
+
+def _load_model(
+    source: BackboneSource, kind: str, lm_head: bool, options: dict[str, Any]
+) -> tuple[Any, nn.Module | None]:
+    """Gives the backbone, the same with and without a head."""
+    if not lm_head:
+        return AutoModel.from_pretrained(source.folder, **options), None
+    auto: Any = AutoModelForMaskedLM if kind == "encoder" else AutoModelForCausalLM
+    with _without_report():
+        full, report = auto.from_pretrained(source.folder, output_loading_info=True, **options)
+    full.requires_grad_(False)
+    full.eval()
+    return full.base_model, take_head(full, report["missing_keys"], hidden_size=_output_size(full.config))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
+from transformers.pytorch_utils import Conv1D
 
 from lora_rec.errors import missing_extra
 
@@ -113,16 +114,25 @@ def keep_weights_as_loaded(model: nn.Module) -> None:
 
 @torch.no_grad()
 def dequantise(model: nn.Module) -> None:
-    """Replaces every quantised linear module by a plain fp32 one with the very weights that it stands for."""
+    """Replaces every quantised linear module by a plain fp32 one with the very weights that it stands for.
+
+    One that was a `Conv1D` before it was quantised becomes one again, or the model would not load once saved.
+    """
     import bitsandbytes
 
     for path, module in list(model.named_modules()):
         if not isinstance(module, (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)):
             continue
-        plain = nn.Linear(
-            module.in_features, module.out_features, bias=module.bias is not None, device="meta"
-        )
-        plain.weight = nn.Parameter(full_weight(module), requires_grad=False)
+        was_transposed = getattr(module, "source_cls", None) is Conv1D
+        if was_transposed:
+            plain: Any = Conv1D(0, 0)
+            plain.nf, plain.nx = module.out_features, module.in_features
+        else:
+            plain = nn.Linear(
+                module.in_features, module.out_features, bias=module.bias is not None, device="meta"
+            )
+        weight = full_weight(module)
+        plain.weight = nn.Parameter(weight.T.contiguous() if was_transposed else weight, requires_grad=False)
         if module.bias is not None:
             plain.bias = nn.Parameter(module.bias.float(), requires_grad=False)
         parent, _, name = path.rpartition(".")

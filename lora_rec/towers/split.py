@@ -70,8 +70,8 @@ class Halves:
         self._gate: Any = lower[at]
         self._entry = _Enter(layers[at])
         upper[at] = self._entry
-        self._lower = _with_submodule(model, path, nn.ModuleList(lower))
-        self._upper = _with_submodule(model, path, nn.ModuleList(upper))
+        self._lower = with_submodule(model, path, nn.ModuleList(lower))
+        self._upper = with_submodule(model, path, nn.ModuleList(upper))
 
     def run_lower(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: Any
@@ -111,7 +111,7 @@ def _returns_tuple(model: nn.Module, layer: nn.Module) -> bool:
     return kinds[0]
 
 
-def _with_submodule(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
+def with_submodule(module: nn.Module, path: str, new: nn.Module) -> nn.Module:
     """Copies a module with one submodule exchanged; every parameter stays shared with the original."""
     result = _shallow_copy(module)
     owner = result

@@ -59,20 +59,23 @@ class Tower(nn.Module):
     one alone.
     """
 
-    def __init__(self, backbone: Backbone, adapter: Attached, *, pooling: str | None, width: int) -> None:
+    def __init__(
+        self, backbone: Backbone, adapter: Attached, *, pooling: str | None, width: int | None
+    ) -> None:
         """Puts the parts together.
 
         Args:
             backbone: as loaded, with its tokenizer.
             adapter: attached to that backbone.
             pooling: see `pooling.pool`; `mean` for encoders and `last` for decoders when left out.
-            width: length of the embeddings.
+            width: length of the embeddings; that of the states, unprojected, when left out.
         """
         super().__init__()
         self.adapter = adapter
         self.model = adapter.model
-        self.projection = Projection(backbone.output_size, width)
-        self.width, self.hidden_size = width, backbone.output_size
+        self.hidden_size = backbone.output_size
+        self.width = width or self.hidden_size
+        self.projection = Projection(self.hidden_size, self.width)
         self.backbone_info = backbone
         self.pooling = pooling or ("mean" if backbone.kind == "encoder" else "last")
         self.first_trained_layer = adapter.first_layer
@@ -141,6 +144,11 @@ class TwoTower(nn.Module):
         super().__init__()
         self.user_tower = user_tower
         self.item_tower = item_tower
+
+    @property
+    def towers(self) -> dict[str, Tower]:
+        """The towers by name."""
+        return {"user_tower": self.user_tower, "item_tower": self.item_tower}
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Gives the tensors of both adapters by name."""

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from lora_rec.errors import TrainingError
-from lora_rec.towers.two_tower import Tower, TwoTower
+from lora_rec.towers.two_tower import Tower
 
 logger = logging.getLogger(__name__)
 
@@ -213,9 +213,8 @@ class Allocations:
         return {name: allocation.ranks_over_time for name, allocation in self.towers.items()}
 
 
-def build_allocations(model: TwoTower, *, n_steps: int) -> Allocations:
+def build_allocations(towers: Mapping[str, Tower], *, n_steps: int) -> Allocations:
     """Finds the towers whose adapter is AdaLoRA; see `Schedule.of` for errors."""
-    towers = {"user_tower": model.user_tower, "item_tower": model.item_tower}
     return Allocations(
         {
             name: RankAllocation(tower, n_steps=n_steps, where=name)

@@ -14,12 +14,10 @@ from lora_rec.data.lists import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.text.collate import BatchSource
 from lora_rec.towers.two_tower import TwoTower
-from lora_rec.train.interruption import is_out_of_memory, smaller_budget
 from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
 from lora_rec.train.projections import Teacher
 from lora_rec.train.reading import Stopwatch
 from lora_rec.train.shared import backpropagate, shared_leaf
-from lora_rec.train.state import Progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +41,6 @@ class Gradients:
     seed: int
     reading: Stopwatch
     """Of the time outside of the model."""
-
-    def with_enough_memory(self, rows: NDArray[np.int64], step: int, progress: Progress) -> tuple[float, int]:
-        """Gives the loss and how many texts it is of, in micro-batches that are halved until they fit."""
-        while True:
-            try:
-                return self(rows, step, progress.token_budget)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the handler, which holds on to the tensors of the failed attempt.
-            for parameter in self.model.trained_parameters().values():
-                parameter.grad = None
-            progress.token_budget = smaller_budget(progress.token_budget, self.accelerator)
 
     def __call__(self, rows: NDArray[np.int64], step: int, token_budget: int) -> tuple[float, int]:
         """Leaves the gradients of this process's texts in the adapters."""

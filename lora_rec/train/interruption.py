@@ -6,10 +6,10 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from lora_rec.errors import LoraRecError, TrainingError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 EXIT_CODE = 128 + signal.SIGTERM
 """What a shell gives for a process that ended by SIGTERM: 143."""
@@ -106,6 +108,33 @@ def smaller_budget(token_budget: int, accelerator: Accelerator) -> int:
 
 class _Counts(Protocol):
     step: int
+    token_budget: int
+
+
+def with_enough_memory(
+    compute: Callable[[int], T],
+    trained: Collection[torch.nn.Parameter],
+    progress: _Counts,
+    accelerator: Accelerator,
+) -> T:
+    """Gives what `compute` gives for the tokens of a micro-batch, which are halved until memory suffices.
+
+    Args:
+        compute: leaves gradients.
+        trained: where it leaves them; those of a failed attempt are taken away.
+        progress: its token budget is lowered.
+        accelerator: see `smaller_budget`, for errors too.
+    """
+    while True:
+        try:
+            return compute(progress.token_budget)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, which holds on to the tensors of the failed attempt.
+        for parameter in trained:
+            parameter.grad = None
+        progress.token_budget = smaller_budget(progress.token_budget, accelerator)
 
 
 @contextmanager

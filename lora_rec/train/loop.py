@@ -1,4 +1,4 @@
-"""The training loop of the two towers.
+"""The training of the two towers.
 
 A step encodes each distinct history and each distinct item of its batch once, over all processes together:
 all see all embeddings and the same loss, and the gradients of their parts are added. The result is that of
@@ -7,46 +7,24 @@ one process, with all negatives; see `train.shared`.
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lora_rec.data.examples import Examples
 from lora_rec.data.lists import Lists
 from lora_rec.text.collate import BatchSource
 from lora_rec.towers.two_tower import TwoTower
-from lora_rec.train.adalora import build_allocations
 from lora_rec.train.checkpoint import Checkpoints
+from lora_rec.train.epochs import TrainingResult, run_epochs
 from lora_rec.train.gradients import Gradients
-from lora_rec.train.interruption import lost_process, note_sigterm
-from lora_rec.train.learning_check import LearningCheck
-from lora_rec.train.optim import build_optimizer, warmup_cosine
 from lora_rec.train.projections import Teacher
 from lora_rec.train.reading import Stopwatch, TimedSource
-from lora_rec.train.shared import sum_gradients
-from lora_rec.train.state import Best, EpochLog, Progress, TrainingState, keep
 
-logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What training did; the model holds the best state."""
-
-    start_validation: float
-    best_validation: float
-    best_epoch: int
-    """0 when no epoch beat the start."""
-    epochs: tuple[EpochLog, ...]
-    ranks: dict[str, list[tuple[int, dict[str, int]]]] = field(default_factory=dict)
-    """Of AdaLoRA: tower to steps, each with the ranks that the modules had left."""
+__all__ = ["TrainingResult", "train_two_tower"]
 
 
 def train_two_tower(
@@ -114,20 +92,12 @@ def train_two_tower(
             or cannot be written.
         Interrupted: SIGTERM came; with checkpoints, one was written.
     """
-    trained = model.trained_parameters()
-    if not trained:
-        logger.info("no tower has anything to train; keeping the frozen towers")
-        return TrainingResult(start_validation, start_validation, 0, ())
-    optimizer = build_optimizer(
-        trained,
-        factor=model.learning_rate_factor,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-    )
     n_batches = max(1, len(examples) // batch_size)
-    n_steps = epochs * n_batches
-    schedule = warmup_cosine(optimizer, n_steps=n_steps, warmup_share=warmup_share)
-    allocations = build_allocations(model, n_steps=n_steps)
+
+    def batches(epoch: int) -> list[NDArray[np.int64]]:
+        order = np.random.default_rng([seed, epoch]).permutation(len(examples))
+        return np.array_split(order, n_batches)
+
     reading = Stopwatch()
     gradients = Gradients(
         model=model,
@@ -147,70 +117,20 @@ def train_two_tower(
         seed=seed,
         reading=reading,
     )
-    best, progress = Best(model, start_validation), Progress(token_budget)
-    state = TrainingState(model, optimizer, schedule, allocations, best, progress)
-    if checkpoints is not None and (found := checkpoints.load()) is not None:
-        state.load(found)
-    check = LearningCheck(trained)
-    logger.info("validation before training: %.4f", start_validation)
-    with note_sigterm() as stop, lost_process(accelerator, progress):
-        while progress.epoch <= epochs and not progress.is_done:
-            if progress.epoch - 1 - best.last_gain >= patience:
-                logger.info("no better validation for %d epochs; stopping", patience)
-                break
-            began = time.perf_counter() - progress.seconds
-            order = np.random.default_rng([seed, progress.epoch]).permutation(len(examples))
-            bar = tqdm(
-                np.array_split(order, n_batches)[progress.batch :],
-                desc=f"epoch {progress.epoch}/{epochs}",
-                initial=progress.batch,
-                total=n_batches,
-                disable=not accelerator.is_main_process,
-            )
-            n_texts, here = 0, time.perf_counter()
-            for rows in bar:
-                step_began = time.perf_counter()
-                step = progress.step + 1
-                loss, texts = gradients.with_enough_memory(rows, step, progress)
-                allocations.add_penalty(accelerator)
-                sum_gradients(accelerator, trained.values())
-                torch.nn.utils.clip_grad_norm_(trained.values(), max_gradient_norm)
-                optimizer.step()
-                check.after_step(step, last=step == n_steps)  # before ranks fall: what is cut has learned too
-                allocations.after_step(step, accelerator)
-                schedule.step()
-                optimizer.zero_grad()
-                progress.after_step(
-                    loss,
-                    time.perf_counter() - step_began,
-                    time.perf_counter() - began,
-                    reading=reading.take(),
-                )
-                n_texts += texts
-                bar.set_postfix(
-                    loss=f"{loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
-                )
-                keep(state, checkpoints, stop, accelerator)
-            score = validate()
-            log = progress.close_epoch(score, time.perf_counter() - began)
-            logger.info(
-                "epoch %d: loss %.4f, validation %.4f, %.1f %% of the steps' time outside of the model",
-                log.epoch,
-                log.loss,
-                score,
-                100 * log.outside,
-            )
-            # An adapter above its budget is not a result, however well it validates.
-            best.offer(score, log.epoch, eligible=allocations.are_final)
-            keep(state, checkpoints, stop, accelerator, now=True)
-        if not progress.is_done:
-            if allocations.finish(progress.step, accelerator):
-                best.offer(validate(), len(progress.logs), eligible=True)
-            best.restore()
-            progress.is_done = True
-            keep(state, checkpoints, stop, accelerator, now=True)
-    if best.epoch == 0:
-        logger.warning("no epoch validated better than the frozen towers, which are kept; try another rate")
-    return TrainingResult(
-        start_validation, best.score, best.epoch, tuple(progress.logs), allocations.ranks_over_time()
+    return run_epochs(
+        model,
+        accelerator,
+        batches=batches,
+        gradients=gradients,
+        start_validation=start_validation,
+        validate=validate,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        warmup_share=warmup_share,
+        max_gradient_norm=max_gradient_norm,
+        token_budget=token_budget,
+        patience=patience,
+        checkpoints=checkpoints,
+        reading=reading,
     )

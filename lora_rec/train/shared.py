@@ -19,6 +19,11 @@ from numpy.typing import NDArray
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
 from lora_rec.towers.two_tower import Tower, encode_states
 
+TextLoss = Callable[[torch.Tensor, NDArray[np.int64]], torch.Tensor]
+"""From states and the positions of their texts to a number."""
+TextCount = Callable[[torch.Tensor, NDArray[np.int64]], NDArray[np.float64]]
+"""From states and the positions of their texts to numbers that add up."""
+
 
 def shared_leaf(
     accelerator: Accelerator,
@@ -76,6 +81,72 @@ def shared_states(
     part = np.zeros((-(-n // accelerator.num_processes), tower.hidden_size), dtype=np.float32)
     part[: len(mine)] = encode_states(tower, source, mine, token_budget=token_budget)
     return _join(accelerator, torch.from_numpy(part).to(accelerator.device), n).cpu().numpy()
+
+
+def learn_texts(
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    loss: TextLoss,
+    *,
+    pooled: bool,
+    weight: float,
+    token_budget: int,
+    seed: int,
+) -> float:
+    """Leaves the gradients of this process's texts for a loss that is a sum over texts.
+
+    Args:
+        accelerator: whose processes share the texts.
+        tower: in any mode; the adapter's dropout is on afterwards.
+        source: token ids or cached prefixes.
+        indices: which texts.
+        loss: of a micro-batch, its part of the whole.
+        pooled: whether it is of one vector a text (B, H), or of all states (B, L, H).
+        weight: of the gradients, not of what is given back.
+        token_budget: padded tokens in one micro-batch.
+        seed: of dropout.
+
+    Returns:
+        The loss of all texts.
+    """
+    mine = _share(accelerator, len(indices))
+    total = torch.zeros((), device=tower.device)
+    tower.train()
+    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
+        value = loss(_encode(tower, batch, pooled), mine[rows])
+        (weight * value).backward()
+        total += value.detach()
+    return float(accelerator.reduce(total, reduction="sum"))
+
+
+@torch.no_grad()
+def count_texts(
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    count: TextCount,
+    *,
+    n_numbers: int,
+    pooled: bool,
+    token_budget: int,
+) -> NDArray[np.float64]:
+    """Adds up the `n_numbers` that `count` gives for each micro-batch; the rest is as in `learn_texts`."""
+    mine = _share(accelerator, len(indices))
+    total = np.zeros(n_numbers)
+    was_training = tower.training
+    tower.eval()
+    for rows in plan_micro_batches(source.lengths[indices[mine]], token_budget=token_budget):
+        total += count(_encode(tower, source.batch(indices[mine][rows]), pooled), mine[rows])
+    tower.train(was_training)
+    return accelerator.reduce(torch.from_numpy(total).to(tower.device), reduction="sum").cpu().numpy()
+
+
+def _encode(tower: Tower, batch: TokenBatch, pooled: bool) -> torch.Tensor:
+    encode = tower.encode_states if pooled else tower.encode_tokens
+    return encode(batch.to(tower.device))
 
 
 def same_everywhere(accelerator: Accelerator, compute: Callable[[], float]) -> float:

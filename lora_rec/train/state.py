@@ -5,18 +5,29 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 
-from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.adalora import Allocations
 from lora_rec.train.checkpoint import Checkpoint, Checkpoints
 from lora_rec.train.interruption import Interrupted, StopRequest
 
 _AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+
+
+class Learner(Protocol):
+    """What has tensors that learn."""
+
+    def trained_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Gives the tensors that learn by gradient, by name."""
+        ...
+
+    def learned_state(self) -> dict[str, torch.Tensor]:
+        """Gives all that differs between two states of training."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Progress:
 class Best:
     """The state that validated best; the state before training is the first to beat."""
 
-    def __init__(self, model: TwoTower, score: float) -> None:
+    def __init__(self, model: Learner, score: float) -> None:
         """Keeps the model's present state."""
         self._model = model
         self.state = _copy(model.learned_state())
@@ -115,7 +126,7 @@ class Best:
 class TrainingState:
     """Everything that a step changes; `load` of what `save` gave makes the next step the same, bit by bit."""
 
-    model: TwoTower
+    model: Learner
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     allocations: Allocations

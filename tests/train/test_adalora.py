@@ -151,7 +151,7 @@ def test_other_adapters_have_no_allocation(models):
     from lora_rec.towers.two_tower import TwoTower
 
     towers = TwoTower(make_tower(models["bert"]), make_tower(models["llama"], **SETTINGS))
-    assert list(build_allocations(towers, n_steps=20).towers) == ["item_tower"]
+    assert list(build_allocations(towers.towers, n_steps=20).towers) == ["item_tower"]
 
 
 def test_the_loop_allocates_logs_the_table_and_keeps_the_budget(recipe_tree, caplog):

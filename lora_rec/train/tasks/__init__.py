@@ -1,0 +1,1 @@
+"""What a tower learns without labels: a module for each task, with one interface, `task.Task`."""

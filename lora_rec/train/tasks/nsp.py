@@ -1,0 +1,116 @@
+"""Next-sentence prediction: do two texts follow each other?
+
+Source: Devlin et al. 2019, "BERT", arXiv 1810.04805, section 3.1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from lora_rec.data.lists import Lists
+from lora_rec.text.collate import BatchSource
+from lora_rec.train.tasks.pooled import learn_classes, measure_accuracy
+from lora_rec.train.tasks.task import Validation, Work
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of texts, of which some follow each other."""
+
+    firsts: NDArray[np.int64]
+    """(P,)"""
+    seconds: NDArray[np.int64]
+    """(P,)"""
+    follow: NDArray[np.bool_]
+    """(P,)"""
+    sequences: NDArray[np.int64]
+    """(P,), the sequence that the first text is of."""
+
+
+def draw_pairs(sequences: Lists, *, per_sequence: int, seed: int) -> Pairs:
+    """Draws neighbours from sequences, and for each its first text with one from elsewhere.
+
+    The other text is drawn from the second texts of all neighbours, so that it is as popular as a real one
+    and popularity tells nothing; one that stands in the sequence itself is drawn again, a few times, and
+    given up where the sequence has nearly all of them.
+
+    Args:
+        sequences: numbers of texts.
+        per_sequence: neighbours of each; one with fewer gives all.
+        seed: same seed, same pairs.
+
+    >>> pairs = draw_pairs(Lists.from_arrays([[0, 1], [2, 3]]), per_sequence=9, seed=0)
+    >>> list(zip(pairs.firsts.tolist(), pairs.seconds.tolist(), pairs.follow.tolist()))
+    [(0, 1, True), (0, 3, False), (2, 3, True), (2, 1, False)]
+    """
+    generator = np.random.default_rng(seed)
+    neighbours: list[tuple[int, int, int]] = []
+    for number, sequence in enumerate(sequences):
+        n_pairs = len(sequence) - 1
+        places = generator.choice(max(n_pairs, 0), size=min(per_sequence, max(n_pairs, 0)), replace=False)
+        neighbours += [(number, int(sequence[p]), int(sequence[p + 1])) for p in np.sort(places)]
+    rows: list[tuple[int, int, int, bool]] = []
+    for number, first, second in neighbours:
+        if first == second:  # the same text twice follows itself, and teaches nothing
+            continue
+        rows.append((number, first, second, True))
+        for draw in generator.integers(len(neighbours), size=20):
+            other = neighbours[draw][2]
+            if other not in sequences[number]:
+                rows.append((number, first, other, False))
+                break
+    columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    return Pairs(columns[1], columns[2], columns[3].astype(bool), columns[0])
+
+
+class NextSentencePrediction:
+    """Both texts are read as one; a learned linear map of its vector says whether they follow each other."""
+
+    name, measure = "nsp", "accuracy"
+
+    def __init__(
+        self,
+        source: BatchSource,
+        follow: NDArray[np.bool_],
+        *,
+        train: NDArray[np.int64],
+        held_out: NDArray[np.int64],
+        hidden_size: int,
+    ) -> None:
+        """Makes the head.
+
+        Args:
+            source: P pairs, each as one text.
+            follow: (P,), whether they follow each other.
+            train: which pairs to learn from.
+            held_out: which to measure on.
+            hidden_size: of the vectors.
+        """
+        self.head: nn.Module = nn.Linear(hidden_size, 2)
+        self._source = source
+        self._shares = np.eye(2, dtype=np.float32)[follow.astype(np.int64)]
+        self._train, self._held_out = train, held_out
+        self.n_examples, self.n_held_out = len(train), len(held_out)
+
+    def learn(
+        self,
+        work: Work,
+        rows: NDArray[np.int64],
+        generator: np.random.Generator,
+        *,
+        weight: float,
+        seed: int,
+    ) -> float:
+        """See `Task.learn`: the mean cross-entropy over the pairs."""
+        pairs = self._train[rows]
+        return learn_classes(
+            work, self.head, self._source, pairs, self._shares[pairs], weight=weight, seed=seed
+        )
+
+    def validate(self, work: Work) -> Validation:
+        """See `Task.validate`."""
+        return measure_accuracy(work, self.head, self._source, self._held_out, self._shares[self._held_out])
