@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 from tiny_tasks import TASKS, learner_of, pretrain, recipe_of, write_shop
-from transformers import AutoModel
+from transformers import AutoModel, AutoTokenizer
 
 import lora_rec.towers.backbone as backbone_module
 from lora_rec.cli import main
