@@ -33,8 +33,8 @@ NAME = "search_speed"
 CASES = {"search-100k": 100_000, "search-1m": 1_000_000}
 WIDTH, K, LIST = 128, 100, 20
 RECALL = 0.98
-WIDTHS = (4, 8, 16, 32, 64, 128, 256, 512, 1024)
-"""Cells looked into, or items kept in sight: the first with the wished recall is taken."""
+WIDTHS = (32, 64, 128, 256, 512, 1024)
+"""Items that a graph keeps in sight: the first with the wished recall is taken."""
 READING = "reading"
 _Array = NDArray[np.float32]
 Found = tuple[NDArray[np.int64], _Array]
@@ -91,7 +91,7 @@ def approximate_searches(
     index = open_index(folder, items)
     found["lora_rec"] = lambda user: index.search(user, k=K)
     exact, _ = top_k(queries, items, k=K)
-    makers = {"faiss_ivf": make_faiss_cells, "usearch": make_usearch_graph}
+    makers = {"faiss_hnsw": make_faiss_graph, "usearch": make_usearch_graph}
     for name in peers:
         began = time.perf_counter()
         search, set_width = makers[name](items)
@@ -104,19 +104,18 @@ def approximate_searches(
     return found, seconds
 
 
-def make_faiss_cells(items: _Array) -> tuple[Search, Callable[[int], None]]:
-    """Gives a search in cells, 4 roots of N of them, and what sets into how many it looks."""
+def make_faiss_graph(items: _Array) -> tuple[Search, Callable[[int], None]]:
+    """Gives a search in a graph with 16 links an item, and what sets how wide it looks."""
     import faiss
 
-    n_cells = 1 << int(np.log2(4 * len(items) ** 0.5))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(WIDTH), WIDTH, n_cells, faiss.METRIC_INNER_PRODUCT)
-    index.train(items[:: max(1, len(items) // (40 * n_cells))])
-    index.add(items)
-    return lambda user: index.search(user, K)[::-1], lambda n: setattr(index, "nprobe", n)
+    graph = faiss.IndexHNSWFlat(WIDTH, 16, faiss.METRIC_INNER_PRODUCT)
+    graph.hnsw.efConstruction = 64
+    graph.add(items)
+    return lambda user: graph.search(user, K)[::-1], lambda n: setattr(graph.hnsw, "efSearch", n)
 
 
 def make_usearch_graph(items: _Array) -> tuple[Search, Callable[[int], None]]:
-    """Gives a search in a graph as ours, by usearch, and what sets how wide it looks."""
+    """Gives the same of usearch."""
     from usearch.index import Index
 
     graph = Index(ndim=WIDTH, metric="ip", dtype="f32", connectivity=16, expansion_add=64)
@@ -190,10 +189,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    peers = ("faiss_ivf", "usearch")
+    peers = ("faiss_hnsw", "usearch")
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES))
     parser.add_argument("--users", type=int, default=100)
-    parser.add_argument("--peers", nargs="*", choices=peers, default=list(peers), help="indices to take in")
+    parser.add_argument("--peers", nargs="*", choices=peers, default=list(peers), help="graphs to take in")
     arguments = parser.parse_args()
     for case in arguments.cases:  # each is written when it is there: the graphs of a million take long
         rows = measure(case, n_users=arguments.users, peers=arguments.peers)

@@ -35,6 +35,6 @@ def _index(arguments: argparse.Namespace) -> None:
     began = time.perf_counter()
     about = build_index(rec.folder or arguments.bundle, rec.item_vectors, recall=arguments.recall)
     print(
-        f"{rec.folder}: {about.n_items:,} items linked in {time.perf_counter() - began:.0f} s; a search"
-        f" keeps {about.search_width} in sight and finds {about.recall:.1%} of the exact 100 best"
+        f"{rec.folder}: {about.n_items:,} items in {about.n_cells:,} cells, made in"
+        f" {time.perf_counter() - began:.0f} s; a search looks into {about.n_probes} and finds {about.recall:.1%} of the exact 100 best"
     )

@@ -26,7 +26,7 @@ class CorpusSection:
 
     path: str
     """A text file with one text a line, where an empty line parts documents; or a table (CSV, TSV, JSON
-    Lines, Parquet), one row per text."""
+    Lines, Parquet), one row per text. A text longer than `tower.max_tokens` is cut: part long ones before."""
     text_column: str = "text"
     """Column of the table."""
     group_column: str | None = None

@@ -45,8 +45,10 @@ def run(recipe: PretrainRecipe) -> None:
         pretrained = train_tasks(recipe, model, tasks, accelerator, checkpoints)
     if not accelerator.is_main_process:
         return
-    checkpoints.remove()
+    if pretrained.training.best_epoch == 0:
+        checkpoints.remove()  # there is nothing to go on from: another rate is another run
     folder = write_result(recipe, domain, pretrained, cost=stages.to_json())
+    checkpoints.remove()
     print(format_result(recipe, pretrained, folder), flush=True)
 
 

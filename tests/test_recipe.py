@@ -13,6 +13,7 @@ MINIMAL = {"output": "runs/x", "data": {"source": "movielens-small"}}
 
 def test_every_config_loads():
     files = sorted((ROOT / "recipes" / "configs").glob("*.yaml"))
+    files = [file for file in files if not file.name.startswith("pretrain-")]  # test_pretrain_recipe.py
     assert files
     for file in files:
         assert Recipe.load(file).output

@@ -258,10 +258,18 @@ def format_result(recipe: PretrainRecipe, pretrained: Pretrained, folder: Path) 
             *table,
             f"best after epoch {training.best_epoch} of {len(training.epochs)};"
             f" {count.trained:,} of {count.total:,} parameters learned ({count.share:.2%})",
-            f"adapter: {folder}; a two-tower recipe goes on from it with user_tower.start_from={folder} (or"
-            f" item_tower), or puts a new one on what lora-rec merge {folder} OUT writes",
+            f"adapter: {folder}; {_way_on(recipe.tower.adapter, folder)}",
         ]
     )
+
+
+def _way_on(adapter: str, folder: Path) -> str:
+    """Says what a two-tower recipe does with the result."""
+    merged = f"puts a new adapter on what lora-rec merge {folder} OUT writes"
+    if adapter not in ("lora", "adalora"):  # only these are a LoRA on disk
+        return f"a two-tower recipe {merged}"
+    start = f"user_tower.start_from={folder} (or item_tower)"
+    return f"a two-tower recipe goes on from it with {start}, or {merged}"
 
 
 def _number(value: float) -> str:

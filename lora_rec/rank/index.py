@@ -1,10 +1,10 @@
 """Approximate search over many item vectors, by an embedded index that is memory-mapped when read.
 
-A graph of faiss (HNSW): each item is linked to items near it, and a search walks along the links. How wide it
-looks is chosen when the index is made, so that a wished share of the exact list is found. By
-benchmarks/search_speed.py a graph is faster than an inverted file of the same recall (1.8 to 11 ms with
-100,000 items), and faiss' faster than usearch's. Extra `ann`. `rank.search.top_k` is the exact search, which
-needs no index and no extra.
+An inverted file of faiss: vectors are parted into cells around centres, and a search looks into the cells
+nearest to it. How many is chosen when the index is made, so that a wished share of the exact list is found. By
+benchmarks/search_speed.py it is faster than a graph (HNSW, of faiss or of usearch) of the same recall on
+vectors that lie in clusters, as items do. Extra `ann`. `rank.search.top_k` is the exact search, which needs
+neither.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from lora_rec.rank.search import top_k
 INDEX, ABOUT = "index.faiss", "index.json"
 LEAST_ITEMS = 10_000
 """Below, exact search takes less than a millisecond."""
-LINKS, LINKED_WIDTH = 16, 64
-"""Of an item at each level of the graph, and items looked at to find them."""
+TRAINED_PER_CELL = 40
+"""Vectors that a centre is found by; faiss wants no fewer."""
 PROBED_K = 100
-ITEMS_AT_ONCE = 1 << 14
+ITEMS_AT_ONCE = 1 << 16
 _Array = NDArray[np.float32]
 
 
@@ -43,8 +43,9 @@ class IndexAbout:
     width: int
     digest: str
     """Of a sample of the vectors, by which others are told."""
-    search_width: int
-    """Items that a search keeps in sight."""
+    n_cells: int
+    n_probes: int
+    """Cells that a search looks into."""
     recall: float
     """Share of the exact 100 best that it finds, mean over the queries that it was made with."""
 
@@ -97,9 +98,8 @@ def build_index(
         folder: that has or will have `index.faiss` and `index.json`.
         vectors: (N, D) of the items, also memory-mapped.
         queries: (Q, D), vectors of users, for which the recall is measured; 200 items when left out.
-        recall: share of the exact 100 best that is to be found; a graph that does not reach it by looking
-            at a tenth of the items is kept with what it has reached.
-        seed: of the items that are asked for where there are no queries.
+        recall: share of the exact 100 best that is to be found.
+        seed: of the sample that the cells are made by.
         progress: wraps the first items of the blocks that are added.
 
     Raises:
@@ -115,23 +115,27 @@ def build_index(
             f"index: {n_items:,} items are searched exactly in under a millisecond; an index helps from"
             f" {LEAST_ITEMS:,} on"
         )
-    index = faiss.IndexHNSWFlat(width, LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = LINKED_WIDTH
+    generator = np.random.default_rng(seed)
+    # 4 roots of N, at the lower end of what faiss advises, with enough items in each.
+    n_cells = 1 << int(np.log2(min(4 * n_items**0.5, n_items / TRAINED_PER_CELL)))
+    sample = np.sort(generator.choice(n_items, TRAINED_PER_CELL * n_cells, replace=False))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
+    index.train(np.ascontiguousarray(vectors[sample], dtype=np.float32))
     for start in progress(range(0, n_items, ITEMS_AT_ONCE)):
         index.add(np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32))
     if queries is None:
-        queries = vectors[np.sort(np.random.default_rng(seed).choice(n_items, 200, replace=False))]
+        queries = vectors[np.sort(generator.choice(n_items, 200, replace=False))]
     k = min(PROBED_K, n_items)
     exact, _ = top_k(queries, vectors, k=k)
-    search_width, found = k, 0.0
+    n_probes, found = 1, 0.0
     while True:
-        index.hnsw.efSearch = search_width
+        index.nprobe = n_probes
         _, items = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
         found = float(np.mean([len(np.intersect1d(*pair)) / k for pair in zip(items, exact, strict=True)]))
-        if found >= recall or 2 * search_width > n_items // 10:
+        if found >= recall or n_probes == n_cells:
             break
-        search_width *= 2
-    about = IndexAbout(n_items, width, digest_of(vectors), search_width, found)
+        n_probes *= 2
+    about = IndexAbout(n_items, width, digest_of(vectors), n_cells, n_probes, found)
     _write(Path(folder), index, about, faiss)
     return about
 
@@ -150,12 +154,12 @@ def open_index(folder: str | Path, vectors: _Array) -> ItemIndex:
         raise DataError(f"{root}: no index; {advice}")
     try:
         about = IndexAbout(**json.loads((root / ABOUT).read_text(encoding="utf-8")))
-        index = faiss.read_index(str(root / INDEX), faiss.IO_FLAG_MMAP_IFC)
+        index = faiss.read_index(str(root / INDEX), faiss.IO_FLAG_MMAP)
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{root / INDEX}: does not read ({error}); {advice}") from error
     if (about.n_items, about.width) != vectors.shape or about.digest != digest_of(vectors):
         raise DataError(f"{root / INDEX}: of other vectors than these; {advice}")
-    index.hnsw.efSearch = about.search_width
+    index.nprobe = about.n_probes
     return ItemIndex(about, index)
 
 

@@ -23,7 +23,7 @@ def folder(vectors, tmp_path_factory):
     folder = tmp_path_factory.mktemp("index")
     about = build_index(folder, vectors)
     assert about.recall >= 0.98
-    assert about.search_width < about.n_items
+    assert about.n_probes < about.n_cells
     return folder
 
 
@@ -60,7 +60,7 @@ def test_an_index_of_other_vectors_is_refused(folder, vectors):
 def test_what_does_not_read_is_one_error(vectors, tmp_path):
     with pytest.raises(DataError, match="no index; make it anew"):
         open_index(tmp_path, vectors)
-    about = {"n_items": 1, "width": 1, "digest": "", "search_width": 1, "recall": 1.0}
+    about = {"n_items": 1, "width": 1, "digest": "", "n_cells": 1, "n_probes": 1, "recall": 1.0}
     (tmp_path / "index.json").write_text(json.dumps(about))
     (tmp_path / "index.faiss").write_bytes(b"no index")
     with pytest.raises(DataError, match="does not read"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,10 +40,13 @@ class Labelled:
             rows[row, : len(found)] = found
         return torch.from_numpy(rows)
 
+    @cached_property
+    def _asked_before(self) -> NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.labels != IGNORED)])[self.offsets]
+
     def n_asked(self, indices: NDArray[np.int64]) -> int:
         """Counts the labels of the chosen texts."""
-        asked = np.concatenate([[0], np.cumsum(self.labels != IGNORED)])
-        return int((asked[self.offsets[indices + 1]] - asked[self.offsets[indices]]).sum())
+        return int((self._asked_before[indices + 1] - self._asked_before[indices]).sum())
 
 
 def learn_tokens(
