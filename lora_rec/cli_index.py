@@ -34,7 +34,6 @@ def _index(arguments: argparse.Namespace) -> None:
     rec = lora_rec.load(arguments.bundle, revision=arguments.revision)
     began = time.perf_counter()
     about = build_index(rec.folder or arguments.bundle, rec.item_vectors, recall=arguments.recall)
-    print(
-        f"{rec.folder}: {about.n_items:,} items in {about.n_cells:,} cells, made in"
-        f" {time.perf_counter() - began:.0f} s; a search looks into {about.n_probes} and finds {about.recall:.1%} of the exact 100 best"
-    )
+    seconds = time.perf_counter() - began
+    print(f"{rec.folder}: {about.n_items:,} items in {about.n_cells:,} cells, made in {seconds:.0f} s")
+    print(f"a search looks into {about.n_probes} cells and finds {about.recall:.1%} of the exact 100 best")

@@ -1,8 +1,8 @@
 """Approximate search over many item vectors, by an embedded index that is memory-mapped when read.
 
 An inverted file of faiss: vectors are parted into cells around centres, and a search looks into the cells
-nearest to it. How many is chosen when the index is made, so that a wished share of the exact list is found. By
-benchmarks/search_speed.py it is faster than a graph (HNSW, of faiss or of usearch) of the same recall on
+nearest to it. How many is chosen when the index is made, so that a wished share of the exact list is found.
+By benchmarks/search_speed.py it is faster than a graph (HNSW, of faiss or of usearch) of the same recall on
 vectors that lie in clusters, as items do. Extra `ann`. `rank.search.top_k` is the exact search, which needs
 neither.
 """
