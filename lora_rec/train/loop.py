@@ -18,17 +18,16 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lora_rec.data.examples import Examples
-from lora_rec.data.lists import Lists
-from lora_rec.text.collate import BatchSource
+from lora_rec.text.augment import VariedSource
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.adalora import build_allocations
+from lora_rec.train.adversary import Adversary
 from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.gradients import Gradients
 from lora_rec.train.interruption import lost_process, note_sigterm
 from lora_rec.train.learning_check import LearningCheck
+from lora_rec.train.objectives import Objectives
 from lora_rec.train.optim import build_optimizer, warmup_cosine
-from lora_rec.train.projections import Teacher
 from lora_rec.train.shared import sum_gradients
 from lora_rec.train.state import Best, EpochLog, Progress, TrainingState, keep
 
@@ -52,25 +51,19 @@ def train_two_tower(
     model: TwoTower,
     accelerator: Accelerator,
     *,
-    user_source: BatchSource,
-    user_texts: NDArray[np.int64],
-    item_source: BatchSource,
-    examples: Examples,
-    known: Lists,
-    item_counts: NDArray[np.int64],
-    teacher: Teacher,
+    user_source: VariedSource,
+    item_source: VariedSource,
+    objectives: Objectives,
+    adversary: Adversary,
     start_validation: float,
     validate: Callable[[], float],
+    mine: Callable[[], NDArray[np.int32]] | None,
     epochs: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
     warmup_share: float,
     max_gradient_norm: float,
-    temperature: float,
-    popularity_correction: float,
-    distillation: float,
-    extra_items: int,
     token_budget: int,
     patience: int,
     seed: int,
@@ -82,25 +75,20 @@ def train_two_tower(
         model: both towers, on the accelerator's device; the same in every process.
         accelerator: of accelerate; gathers embeddings and adds gradients over processes.
         user_source: distinct texts of histories.
-        user_texts: (M,), which of them is the text of each example.
         item_source: texts of the catalogue; text i is that of item i.
-        examples: users, histories and next items.
-        known: (n_users), items that a user has taken: never that user's negatives.
-        item_counts: (N,), training interactions of each item, for the popularity correction.
-        teacher: vectors that the embeddings are aligned with.
+        objectives: what is learned from which examples.
+        adversary: moves the states that enter the trained layers, or not.
         start_validation: score of the model as it is given.
         validate: called in every process after each epoch; solves the projections for the adapters as they
             are, and gives a score; higher is better.
+        mine: called at the start and after each validation; gives (M, C), unknown items that the model now
+            ranks high for each example, -1 where there are fewer. None mines nothing.
         epochs: passes over the examples.
         batch_size: examples in one step, over all processes.
         learning_rate: peak rate of the adapters.
         weight_decay: of AdamW.
         warmup_share: share of the steps with a rising rate.
         max_gradient_norm: longer gradients are cut.
-        temperature: of the softmax.
-        popularity_correction: see `losses.in_batch_softmax_loss`.
-        distillation: weight of `losses.alignment_loss` in 0..1; the softmax over positives has the rest.
-        extra_items: random items of the catalogue in each step, so that rare ones keep their scale.
         token_budget: padded tokens in one micro-batch.
         patience: epochs without a better validation before it stops.
         seed: of the order of the examples and of dropout.
@@ -113,10 +101,13 @@ def train_two_tower(
             or cannot be written.
         Interrupted: SIGTERM came; with checkpoints, one was written.
     """
-    trained = model.trained_parameters()
-    if not trained:
+    adapters = model.adapter_parameters()
+    if not adapters:
         logger.info("no tower has anything to train; keeping the frozen towers")
         return TrainingResult(start_validation, start_validation, 0, ())
+    numbers = objectives.first_numbers(model.user_tower.width)
+    model.task_numbers.update({n: t.to(model.user_tower.device) for n, t in numbers.items()})
+    trained, examples = model.trained_parameters(), objectives.material.examples
     optimizer = build_optimizer(
         trained,
         factor=model.learning_rate_factor,
@@ -130,25 +121,20 @@ def train_two_tower(
     gradients = Gradients(
         model=model,
         accelerator=accelerator,
-        user_source=user_source,
-        user_texts=user_texts,
-        item_source=item_source,
-        examples=examples,
-        known=known,
-        log_popularity=torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float(),
-        teacher=teacher,
+        users=user_source,
+        items=item_source,
+        objectives=objectives,
+        adversary=adversary,
         learning_rate=learning_rate,
-        temperature=temperature,
-        popularity_correction=popularity_correction,
-        distillation=distillation,
-        extra_items=extra_items,
         seed=seed,
     )
     best, progress = Best(model, start_validation), Progress(token_budget)
     state = TrainingState(model, optimizer, schedule, allocations, best, progress)
-    if checkpoints is not None and (found := checkpoints.load()) is not None:
-        state.load(found)
-    check = LearningCheck(trained)
+    if checkpoints is not None and (kept := checkpoints.load()) is not None:
+        state.load(kept)
+    elif mine is not None:
+        state.mined = mine()
+    check = LearningCheck(adapters)
     logger.info("validation before training: %.4f", start_validation)
     with note_sigterm() as stop, lost_process(accelerator, progress):
         while progress.epoch <= epochs and not progress.is_done:
@@ -168,8 +154,10 @@ def train_two_tower(
             for rows in bar:
                 step_began = time.perf_counter()
                 step = progress.step + 1
-                loss, texts = gradients.with_enough_memory(rows, step, progress)
+                found = gradients.with_enough_memory(rows, step, progress, state.mined)
                 allocations.add_penalty(accelerator)
+                for number in model.task_numbers.values():  # every process has their whole gradient
+                    number.grad = None if number.grad is None else number.grad / accelerator.num_processes
                 sum_gradients(accelerator, trained.values())
                 torch.nn.utils.clip_grad_norm_(trained.values(), max_gradient_norm)
                 optimizer.step()
@@ -177,15 +165,22 @@ def train_two_tower(
                 allocations.after_step(step, accelerator)
                 schedule.step()
                 optimizer.zero_grad()
-                progress.after_step(loss, time.perf_counter() - step_began, time.perf_counter() - began)
-                n_texts += texts
+                progress.after_step(
+                    found.loss,
+                    time.perf_counter() - step_began,
+                    time.perf_counter() - began,
+                    parts=found.parts,
+                )
+                n_texts += found.n_texts
                 bar.set_postfix(
-                    loss=f"{loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
+                    loss=f"{found.loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
                 )
                 keep(state, checkpoints, stop, accelerator)
             score = validate()
             log = progress.close_epoch(score, time.perf_counter() - began)
-            logger.info("epoch %d: loss %.4f, validation %.4f", log.epoch, log.loss, score)
+            parts = ", ".join(f"{name} {value:.4f}" for name, value in log.parts.items())
+            logger.info("epoch %d: loss %.4f (%s), validation %.4f", log.epoch, log.loss, parts, score)
+            state.mined = None if mine is None else mine()
             # An adapter above its budget is not a result, however well it validates.
             best.offer(score, log.epoch, eligible=allocations.are_final)
             keep(state, checkpoints, stop, accelerator, now=True)

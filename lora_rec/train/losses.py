@@ -19,6 +19,7 @@ def in_batch_softmax_loss(
     known_mask: torch.Tensor,
     temperature: float,
     popularity_correction: float = 1.0,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy of each positive pair against the batch's other distinct items.
 
@@ -37,6 +38,7 @@ def in_batch_softmax_loss(
             out of the negatives.
         temperature: > 0; scores are divided by it.
         popularity_correction: 1 estimates the softmax over the catalogue, 0 leaves the sampling bias in.
+        label_smoothing: share of the label that is spread over the user's negatives alike.
 
     Raises:
         ValueError: shapes differ, or temperature is not positive.
@@ -57,7 +59,23 @@ def in_batch_softmax_loss(
     logits = user_embeddings @ item_embeddings.T / temperature - popularity_correction * log_popularity
     negatives = torch.logsumexp(logits.masked_fill(known_mask, -torch.inf), dim=1)
     positives = logits[positive_users, positive_items]
-    return (torch.logaddexp(positives, negatives[positive_users]) - positives).mean()
+    total = torch.logaddexp(positives, negatives[positive_users])
+    losses = total - positives
+    if label_smoothing:
+        others = mean_logit(logits, ~known_mask)[positive_users]
+        losses = losses + label_smoothing * torch.nan_to_num(total - others - losses)
+    return losses.mean()
+
+
+def mean_logit(logits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Gives the weighted mean of each row, (U,); NaN where no weight is above 0.
+
+    Args:
+        logits: (U, M).
+        weights: (U, M), at least 0, or bool.
+    """
+    kept = weights.to(logits.dtype)
+    return (logits * kept).sum(dim=1) / kept.sum(dim=1)
 
 
 def alignment_loss(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.adalora import Allocations
@@ -29,6 +30,8 @@ class EpochLog:
     seconds: float
     step_seconds: float
     """Median over the optimizer steps."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Mean loss of each objective, not weighed."""
 
 
 @dataclass
@@ -46,29 +49,37 @@ class Progress:
     """Of its steps."""
     times: list[float] = field(default_factory=list)
     """Of its steps, in seconds."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Sums of its steps' losses by objective."""
     seconds: float = 0.0
     """That it took in processes before this one."""
     logs: list[EpochLog] = field(default_factory=list)
     is_done: bool = False
     """Whether the model holds the best state and nothing is left to train."""
 
-    def after_step(self, loss: float, step_seconds: float, seconds: float) -> None:
+    def after_step(
+        self, loss: float, step_seconds: float, seconds: float, *, parts: Mapping[str, float]
+    ) -> None:
         """Counts a step.
 
         Args:
             loss: of it.
             step_seconds: that it took.
             seconds: that its epoch has taken so far.
+            parts: the loss of each objective.
         """
         self.step, self.batch, self.seconds = self.step + 1, self.batch + 1, seconds
+        self.parts = {name: self.parts.get(name, 0.0) + value for name, value in parts.items()}
         self.losses.append(loss)
         self.times.append(step_seconds)
 
     def close_epoch(self, validation: float, seconds: float) -> EpochLog:
         """Logs an epoch and begins the next."""
         loss, median = float(np.mean(self.losses)), float(np.median(self.times))
-        self.logs.append(EpochLog(self.epoch, loss, validation, seconds, median))
+        parts = {name: total / len(self.losses) for name, total in self.parts.items()}
+        self.logs.append(EpochLog(self.epoch, loss, validation, seconds, median, parts))
         self.epoch, self.batch, self.losses, self.times, self.seconds = self.epoch + 1, 0, [], [], 0.0
+        self.parts = {}
         return self.logs[-1]
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +114,7 @@ class Best:
         _put(self.state, self._model.learned_state())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TrainingState:
     """Everything that a step changes; `load` of what `save` gave makes the next step the same, bit by bit."""
 
@@ -113,6 +124,8 @@ class TrainingState:
     allocations: Allocations
     best: Best
     progress: Progress
+    mined: NDArray[np.int32] | None = None
+    """(M, C), hard negatives of this epoch; they were found with the adapters as they were at its start."""
 
     def save(self) -> Checkpoint:
         """Gives a checkpoint.
@@ -123,6 +136,8 @@ class TrainingState:
         best, schedule = self.best, self.schedule.state_dict()
         tensors = {f"model/{name}": tensor for name, tensor in self.model.learned_state().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in best.state.items()}
+        if self.mined is not None:
+            tensors["mined"] = torch.from_numpy(self.mined)
         for name, parameter in self.model.trained_parameters().items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
@@ -150,6 +165,7 @@ class TrainingState:
         state, tensors = checkpoint.state, checkpoint.tensors
         self.progress.take(state["progress"])
         _put(_under(tensors, "model/"), self.model.learned_state())
+        self.mined = tensors["mined"].numpy() if "mined" in tensors else None
         best = self.best
         for name, tensor in _under(tensors, "best/").items():
             best.state[name].copy_(tensor)
