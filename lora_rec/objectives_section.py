@@ -76,8 +76,7 @@ class ObjectivesSection:
         checks += [
             (
                 getattr(self, owner) != 0 or all(getattr(self, n) == default[n].default for n in names),
-                f"{', '.join(names)}: {'has' if len(names) == 1 else 'have'} no effect without {owner};"
-                " leave out",
+                f"{', '.join(names)}: no effect without {owner}; leave out",
             )
             for owner, names in only.items()
         ]

@@ -256,6 +256,11 @@ class Recipe:
                     " raise it",
                 ),
                 (
+                    set(active) != {"item_features"} or self.user_tower.adapter == "none",
+                    "objectives: item_features alone teaches the user tower nothing; set"
+                    " user_tower.adapter=none, or add an objective",
+                ),
+                (
                     "softmax" in active or self.train.popularity_correction == 1,
                     "train.popularity_correction: has no effect without objectives.softmax; leave it out",
                 ),

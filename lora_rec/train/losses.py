@@ -62,20 +62,36 @@ def in_batch_softmax_loss(
     total = torch.logaddexp(positives, negatives[positive_users])
     losses = total - positives
     if label_smoothing:
-        others = mean_logit(logits, ~known_mask)[positive_users]
-        losses = losses + label_smoothing * torch.nan_to_num(total - others - losses)
+        losses = smooth_softmax(
+            losses, total, logits, ~known_mask, positive_users, label_smoothing=label_smoothing
+        )
     return losses.mean()
 
 
-def mean_logit(logits: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Gives the weighted mean of each row, (U,); NaN where no weight is above 0.
+def smooth_softmax(
+    losses: torch.Tensor,
+    total: torch.Tensor,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    users: torch.Tensor,
+    *,
+    label_smoothing: float,
+) -> torch.Tensor:
+    """Spreads a share of each positive's label over the negatives of its user.
 
     Args:
+        losses: (P,), -log softmax at the positives.
+        total: (P,), log of what the softmax divides by.
         logits: (U, M).
-        weights: (U, M), at least 0, or bool.
+        weights: (U, M), how much of the share a negative gets; a user without any keeps the whole label.
+        users: (P,), row of each positive's user.
+        label_smoothing: the share.
     """
     kept = weights.to(logits.dtype)
-    return (logits * kept).sum(dim=1) / kept.sum(dim=1)
+    sums = kept.sum(dim=1)
+    means = (logits * kept).sum(dim=1) / sums.clamp(min=1e-30)
+    others = torch.where(sums[users] > 0, total - means[users], losses)
+    return (1 - label_smoothing) * losses + label_smoothing * others
 
 
 def alignment_loss(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,17 @@ from lora_rec.train.objectives.ranking import bpr_loss, drawn_softmax_loss, list
 
 Numbers = Mapping[str, torch.Tensor]
 """What objectives learn of their own; see `Objectives.first_numbers`."""
+
+
+class _Vectors(NamedTuple):
+    """Embeddings of a step."""
+
+    users: torch.Tensor
+    """(T, D), one per distinct text."""
+    rows: torch.Tensor
+    """(B, D), one per example."""
+    items: torch.Tensor
+    """(M, D)"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +96,8 @@ class Objectives:
             items: (M, D), of its distinct items.
             numbers: what the objectives learn of their own.
         """
-        return {name: _LOSSES[name](self, batch, users, items, numbers) for name in self.weights}
+        vectors = _Vectors(users, users[batch.text_of_row], items)
+        return {name: _LOSSES[name](self, batch, vectors, numbers) for name in self.weights}
 
     def combine(self, losses: Mapping[str, torch.Tensor], numbers: Numbers) -> torch.Tensor:
         """Gives the sum of weight times loss, or exp(-v) loss + v / 2 with learned log variances v.
@@ -107,39 +120,33 @@ class Objectives:
             total = total + part
         return total
 
-    def _softmax(
-        self, batch: Batch, users: torch.Tensor, items: torch.Tensor, numbers: Numbers
-    ) -> torch.Tensor:
+    def _softmax(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         return in_batch_softmax_loss(
-            users[batch.text_of_row],
-            items,
+            vectors.rows,
+            vectors.items,
             positive_users=batch.positive_users,
             positive_items=batch.positive_items,
-            log_popularity=self.material.log_popularity[batch.items].to(users.device),
+            log_popularity=self.material.log_popularity[batch.items].to(vectors.items.device),
             known_mask=batch.known_mask,
             temperature=self.temperature,
             popularity_correction=self.popularity_correction,
             label_smoothing=self.label_smoothing,
         )
 
-    def _alignment(
-        self, batch: Batch, users: torch.Tensor, items: torch.Tensor, numbers: Numbers
-    ) -> torch.Tensor:
+    def _alignment(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         teacher = self.material.teacher
-        of_rows = torch.from_numpy(teacher.users[batch.rows]).to(users.device)
-        of_items = torch.from_numpy(teacher.items[batch.items]).to(users.device)
-        return alignment_loss(users[batch.text_of_row], of_rows) + alignment_loss(items, of_items)
+        of_rows = torch.from_numpy(teacher.users[batch.rows]).to(vectors.items.device)
+        of_items = torch.from_numpy(teacher.items[batch.items]).to(vectors.items.device)
+        return alignment_loss(vectors.rows, of_rows) + alignment_loss(vectors.items, of_items)
 
-    def _sampled_softmax(
-        self, batch: Batch, users: torch.Tensor, items: torch.Tensor, numbers: Numbers
-    ) -> torch.Tensor:
+    def _sampled_softmax(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         n_drawn = min(self.extra_items, self.material.n_items)
         # A mined item stands for itself alone: it is there for certain.
         log_counts = torch.where(batch.drawn, math.log(self.material.n_items / n_drawn), -torch.inf)
         log_counts = log_counts.expand(batch.known_mask.shape).masked_fill(batch.mined, 0.0)
         return drawn_softmax_loss(
-            users[batch.text_of_row],
-            items,
+            vectors.rows,
+            vectors.items,
             positive_users=batch.positive_users,
             positive_items=batch.positive_items,
             log_counts=log_counts.masked_fill(batch.known_mask, -torch.inf),
@@ -147,10 +154,10 @@ class Objectives:
             label_smoothing=self.label_smoothing,
         )
 
-    def _bpr(self, batch: Batch, users: torch.Tensor, items: torch.Tensor, numbers: Numbers) -> torch.Tensor:
+    def _bpr(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         return bpr_loss(
-            users[batch.text_of_row],
-            items,
+            vectors.rows,
+            vectors.items,
             positive_users=batch.positive_users,
             positive_items=batch.positive_items,
             negative_mask=(batch.drawn | batch.mined) & ~batch.known_mask,
@@ -158,20 +165,17 @@ class Objectives:
             label_smoothing=self.label_smoothing,
         )
 
-    def _listwise(
-        self, batch: Batch, users: torch.Tensor, items: torch.Tensor, numbers: Numbers
-    ) -> torch.Tensor:
+    def _listwise(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         lists = batch.lists
         assert lists is not None  # they are drawn where the objective has a weight
-        scores = (users[lists.users][:, None] * items[lists.items]).sum(dim=2) / self.temperature
+        scores = torch.einsum("ld,lkd->lk", vectors.users[lists.users], vectors.items[lists.items])
+        scores = scores / self.temperature
         return listwise_loss(scores, lists.clicks, lists.present, label_smoothing=self.label_smoothing)
 
-    def _interest(
-        self, batch: Batch, users: torch.Tensor, items: torch.Tensor, numbers: Numbers
-    ) -> torch.Tensor:
+    def _interest(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         rows, columns = batch.positive_users, batch.positive_items
         if self.material.liked is not None:
-            labels = torch.from_numpy(self.material.liked[batch.positive_places]).to(users.device)
+            labels = torch.from_numpy(self.material.liked[batch.positive_places]).to(vectors.items.device)
         else:
             # Each pair meets one of the drawn items, in turn: as many items not taken as taken.
             drawn = torch.nonzero(batch.drawn)[:, 0]
@@ -180,27 +184,25 @@ class Objectives:
             labels = torch.cat([torch.ones_like(unknown), torch.zeros_like(unknown[unknown])])
             rows, columns = torch.cat([rows, rows[unknown]]), torch.cat([columns, against[unknown]])
         logits = interest_logits(
-            users[batch.text_of_row[rows]],
-            items[columns],
+            vectors.rows[rows],
+            vectors.items[columns],
             weights=numbers["interest_weights"],
             bias=numbers["interest_bias"],
             temperature=self.temperature,
         )
         return interest_loss(logits, labels, label_smoothing=self.label_smoothing)
 
-    def _item_features(
-        self, batch: Batch, users: torch.Tensor, items: torch.Tensor, numbers: Numbers
-    ) -> torch.Tensor:
-        total = items.new_zeros(())
+    def _item_features(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
+        total = vectors.items.new_zeros(())
         for place, field in enumerate(self.material.item_labels):
             weights, bias = numbers[f"feature{place}_weights"], numbers[f"feature{place}_bias"]
-            logits = items @ weights.T / self.temperature + bias
+            logits = vectors.items @ weights.T / self.temperature + bias
             if field.classes is not None:
-                labels = torch.from_numpy(field.classes[batch.items]).to(items.device)
+                labels = torch.from_numpy(field.classes[batch.items]).to(vectors.items.device)
                 total = total + class_loss(logits, labels, label_smoothing=self.label_smoothing)
             else:
                 assert field.tags is not None  # a field has one of the two
-                tags = torch.from_numpy(field.tags[batch.items]).to(items.device)
+                tags = torch.from_numpy(field.tags[batch.items]).to(vectors.items.device)
                 total = total + tags_loss(logits, tags, label_smoothing=self.label_smoothing)
         return total / len(self.material.item_labels)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from lora_rec.train.losses import mean_logit
+from lora_rec.train.losses import smooth_softmax
 
 
 def drawn_softmax_loss(
@@ -47,8 +47,10 @@ def drawn_softmax_loss(
     total = torch.logaddexp(positives, negatives)
     losses = total - positives
     if label_smoothing:
-        others = mean_logit(scores, log_counts.exp())[positive_users]
-        losses = losses + label_smoothing * torch.nan_to_num(total - others - losses)
+        counts = log_counts.exp()
+        losses = smooth_softmax(
+            losses, total, scores, counts, positive_users, label_smoothing=label_smoothing
+        )
     return losses.mean()
 
 
