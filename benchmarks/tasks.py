@@ -1,11 +1,11 @@
-"""What each task of phase two adds to the towers, and what keeps them from overfitting; writes results/tasks.json.
+"""What each task of phase two adds to the towers, and what keeps them from overfitting: results/tasks.json.
 
-`base` is the default: alignment and softmax. Every other case is the same run with one thing more, seed by seed;
-`gain` is its `ndcg@10` (of the towers' own lists over the catalogue; of shown lists on MIND) over that of
-`base`, less one. `auc` is that of likes against dislikes (of a purchase against a random item on Online Retail,
-of clicks within lists on MIND). The real backbones, adapters on the last layer, few examples a user: a run takes
-one to four minutes of one core, in a process of its own. Runs are kept in `--runs`, and the rows of cases that a
-call leaves out stay, so that the table can be made in pieces.
+`base` is the default: alignment and softmax. Every other case is the same run with one thing more, seed by
+seed; `gain` is its `ndcg@10` (of the towers' own lists over the catalogue; of shown lists on MIND) over that
+of `base`, less one. `auc` is that of likes against dislikes (of a purchase against a random item on Online
+Retail, of clicks within lists on MIND). The real backbones, adapters on the last layer, few examples a user:
+a run takes one to four minutes of one core, in a process of its own. Runs are kept in `--runs`, and the rows
+of cases that a call leaves out stay, so that the table can be made in pieces.
 
 python benchmarks/tasks.py --data-root ../shared/data --cases "movielens-100k bpr" --seeds 0
 """
@@ -56,6 +56,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "lora_dropout .1": dict.fromkeys(_BOTH, {"lora_dropout": 0.1}),
     "label_smoothing .1": {"regularisation": {"label_smoothing": 0.1}},
     "word_dropout .1": {"regularisation": {"word_dropout": 0.1, "word_variants": 2}},
+    "synonyms .1": {"regularisation": {"synonyms": 0.1, "word_variants": 2}},
     "fgm": {"regularisation": {"adversary": "fgm"}},
     "freelb": {"regularisation": {"adversary": "freelb"}},
 }
@@ -241,9 +242,10 @@ def run_apart(case: str, seed: int, data_root: Path, folder: Path) -> dict[str, 
             "--data-root",
             str(data_root),
         ]
+        places = ["--data-root", str(data_root), "--runs", str(folder)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
         with open(done.with_suffix(".log"), "w") as log:
-            subprocess.run([*command, "--runs", str(folder)], check=True, env=environment, stderr=log)
+            subprocess.run([*command, *places], check=True, env=environment, stderr=log)
     found: dict[str, float] = json.loads(done.read_text(encoding="utf-8"))
     return found
 

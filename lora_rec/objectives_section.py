@@ -127,9 +127,13 @@ class RegularisationSection:
     chance that a pair is taken to be the wrong way round. Alignment has no labels."""
     word_dropout: float = 0.0
     """Chance that a word of a training text is left out of one of its variants."""
+    synonyms: float = 0.0
+    """Chance that a word of a training text is replaced by a synonym in one of its variants, from an English
+    WordNet that nltk finds (extra `synonyms`)."""
     word_variants: int = 4
-    """Variants of each training text with words dropped. A step draws one or the text itself. Variants are
-    fixed, and the prefix cache holds each, so it grows by as many times; texts that are judged have none."""
+    """Variants of each training text with words dropped or replaced. A step draws one or the text itself.
+    Variants are fixed, and the prefix cache holds each, so it grows by as many times; texts that are judged have
+    none."""
     translate_there: str | None = None
     """A translation model by its Hub id or folder. With `translate_back` each training text has one variant
     more: itself, there and back. Translations are kept under LORA_REC_CACHE."""
@@ -154,10 +158,13 @@ class RegularisationSection:
                     f"label_smoothing: {self.label_smoothing} is not in [0, 0.5)",
                 ),
                 (0 <= self.word_dropout < 1, f"word_dropout: {self.word_dropout} is not in [0, 1)"),
+                (0 <= self.synonyms <= 1, f"synonyms: {self.synonyms} is not in [0, 1]"),
                 (self.word_variants >= 1, f"word_variants: {self.word_variants} is below 1"),
                 (
-                    self.word_dropout > 0 or self.word_variants == plain["word_variants"].default,
-                    "word_variants: has no effect without word_dropout; leave it out",
+                    self.word_dropout > 0
+                    or self.synonyms > 0
+                    or self.word_variants == plain["word_variants"].default,
+                    "word_variants: has no effect without word_dropout or synonyms; leave it out",
                 ),
                 (
                     (self.translate_there is None) == (self.translate_back is None),
@@ -183,4 +190,4 @@ class RegularisationSection:
     @property
     def has_variants(self) -> bool:
         """Whether training texts have variants."""
-        return self.word_dropout > 0 or self.translate_there is not None
+        return self.word_dropout > 0 or self.synonyms > 0 or self.translate_there is not None

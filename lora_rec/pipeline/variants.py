@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from lora_rec.cache import cache_folder
 from lora_rec.objectives_section import RegularisationSection
-from lora_rec.text.augment import VariedSource, make_variants
+from lora_rec.text.augment import VariedSource, drop_words
 from lora_rec.text.collate import BatchSource
+from lora_rec.text.synonyms import open_wordnet, swap_words
 from lora_rec.text.translate import translate_there_and_back
 
 if TYPE_CHECKING:
@@ -46,14 +47,31 @@ def open_varied(
             translated = translate_there_and_back(
                 chosen, there=section.translate_there, back=section.translate_back, root=cache_folder()
             )
-    variants = make_variants(
-        chosen,
-        word_dropout=section.word_dropout,
-        word_variants=section.word_variants,
-        translated=translated,
-    )
+    variants = make_variants(section, chosen)
+    if translated is not None:
+        variants.append(translated)
     places = np.tile(np.arange(len(texts)), (len(variants) + 1, 1))
     for number in range(len(variants)):
         places[number + 1, trained] = len(texts) + number * len(trained) + np.arange(len(trained))
     together = [*texts, *(text for variant in variants for text in variant)]
     return VariedSource(open_texts(together), places)
+
+
+def make_variants(section: RegularisationSection, texts: Sequence[str]) -> list[Sequence[str]]:
+    """Gives lists of variants with words left out and replaced, each with one text for each given one.
+
+    Raises:
+        LoraRecError: synonyms are asked for, and WordNet is not there.
+    """
+    found: list[Sequence[str]] = []
+    if section.word_dropout == section.synonyms == 0:
+        return found
+    lookup = open_wordnet() if section.synonyms > 0 else None
+    for seed in range(section.word_variants):
+        variant = list(texts)
+        if section.word_dropout > 0:
+            variant = [drop_words(text, share=section.word_dropout, seed=seed) for text in variant]
+        if lookup is not None:
+            variant = [swap_words(t, share=section.synonyms, seed=seed, lookup=lookup) for t in variant]
+        found.append(variant)
+    return found

@@ -7,7 +7,6 @@ the prefix cache holds them as it holds the text itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,29 +29,17 @@ def drop_words(text: str, *, share: float, seed: int) -> str:
     words = text.split()
     if not words:
         return text
-    digest = hashlib.sha256(text.encode()).digest()
-    generator = np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
+    generator = generator_of(text, seed)
     kept = generator.random(len(words)) >= share
     if not kept.any():
         kept[generator.integers(len(words))] = True
     return " ".join(word for word, stays in zip(words, kept, strict=True) if stays)
 
 
-def make_variants(
-    texts: Sequence[str], *, word_dropout: float, word_variants: int, translated: Sequence[str] | None
-) -> list[Sequence[str]]:
-    """Gives lists of variants, each with one text for each of the given ones.
-
-    Args:
-        texts: (n)
-        word_dropout: chance of a word to be left out; 0 makes no such variants.
-        word_variants: how many there are with words left out.
-        translated: (n), the texts there and back, as one variant more.
-    """
-    found: list[Sequence[str]] = []
-    if word_dropout > 0:
-        found += [[drop_words(t, share=word_dropout, seed=v) for t in texts] for v in range(word_variants)]
-    return found if translated is None else [*found, translated]
+def generator_of(text: str, seed: int) -> np.random.Generator:
+    """Gives a generator that is the same for a text wherever it stands."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return np.random.default_rng([seed, int.from_bytes(digest[:8], "big")])
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,12 +7,13 @@ from accelerate import Accelerator
 from objective_runs import run
 
 from lora_rec.config import build_config
-from lora_rec.errors import RecipeError, TowerError
+from lora_rec.errors import LoraRecError, RecipeError, TowerError
 from lora_rec.objectives_section import RegularisationSection
-from lora_rec.pipeline.variants import open_varied
+from lora_rec.pipeline.variants import make_variants, open_varied
 from lora_rec.recipe import Recipe
 from lora_rec.text import translate
-from lora_rec.text.augment import VariedSource, drop_words, make_variants
+from lora_rec.text.augment import VariedSource, drop_words
+from lora_rec.text.synonyms import open_wordnet, swap_words
 from lora_rec.text.translate import translate_there_and_back
 
 TEXT = " ".join(f"word{n}" for n in range(1000))
@@ -51,7 +52,7 @@ def test_a_step_reads_the_text_or_one_of_its_variants():
     for seed in range(200):
         for text, place in enumerate(source.draw(np.array([0, 1, 2]), np.random.default_rng(seed))):
             seen[text].add(source.source.texts[place])
-    expected = make_variants(texts[:2], word_dropout=0.5, word_variants=3, translated=None)
+    expected = make_variants(section, texts[:2])
     for text in (0, 1):
         assert seen[text] == {texts[text], *(variant[text] for variant in expected)}
     assert seen[2] == {texts[2]}
@@ -60,6 +61,38 @@ def test_a_step_reads_the_text_or_one_of_its_variants():
 def test_without_variants_a_text_is_itself():
     plain = VariedSource.plain(Counted(["a", "b"]))
     assert plain.draw(np.array([1, 0, 1]), np.random.default_rng(0)).tolist() == [1, 0, 1]
+
+
+def write_wordnet(folder):
+    """WordNet's files with two senses of 'film', of which the first is a movie."""
+    data = "00000000 06 n 02 film 0 motion_picture 0 000 | a form of art  \n"
+    second = f"{len(data):08d} 06 n 02 film 0 layer 0 000 | a thin coat  \n"
+    index = f"film n 2 0 2 0 00000000 {len(data):08d}  \nlayer n 1 0 1 0 {len(data):08d}  \n"
+    files = {"data.noun": data + second, "index.noun": index, "lexnames": ""}
+    files["lexnames"] = "".join(f"{n:02d}\tnoun.n{n}\t1\n" for n in range(45))
+    empty = [f"{kind}.{part}" for kind in ("data", "index") for part in ("adj", "adv", "verb")]
+    empty += [f"{part}.exc" for part in ("adj", "adv", "noun", "verb")] + ["cntlist.rev", "index.sense"]
+    folder.mkdir(parents=True)
+    for name, text in (dict.fromkeys(empty, "") | files).items():
+        (folder / name).write_text(text)
+
+
+def test_synonyms_are_those_of_the_most_frequent_sense(tmp_path, monkeypatch):
+    nltk = pytest.importorskip("nltk")
+    write_wordnet(tmp_path / "nltk_data" / "corpora" / "wordnet")
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path / "nltk_data")])
+    lookup = open_wordnet()
+    assert lookup("film") == ["motion picture"]
+    assert lookup("unknown") == []
+    assert swap_words("Film; a film (1999)", share=1, seed=0, lookup=lookup) == (
+        "Motion picture; a motion picture (1999)"
+    )
+    section = RegularisationSection(synonyms=0.5, word_variants=8)
+    variants = [variant[0] for variant in make_variants(section, ["a film"])]
+    assert set(variants) == {"a film", "a motion picture"}
+    monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
+    with pytest.raises(LoraRecError, match="regularisation.synonyms: nltk does not find WordNet; run"):
+        open_wordnet()
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +176,7 @@ def test_a_run_with_all_variants(recipe_tree, translators, monkeypatch):
     ("settings", "message"),
     [
         ({"word_dropout": 1.0}, "regularisation.word_dropout: 1.0 is not in [0, 1)"),
-        ({"word_variants": 2}, "word_variants: has no effect without word_dropout; leave it out"),
+        ({"word_variants": 2}, "word_variants: has no effect without word_dropout or synonyms; leave it out"),
         ({"translate_there": "x"}, "translate_there, translate_back: give both models or none"),
         ({"label_smoothing": 0.5}, "label_smoothing: 0.5 is not in [0, 0.5)"),
         ({"adversarial_size": 0.1}, "adversarial_size: has no effect without an adversary; leave it out"),
