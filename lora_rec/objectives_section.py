@@ -132,8 +132,8 @@ class RegularisationSection:
     WordNet that nltk finds (extra `synonyms`)."""
     word_variants: int = 4
     """Variants of each training text with words dropped or replaced. A step draws one or the text itself.
-    Variants are fixed, and the prefix cache holds each, so it grows by as many times; texts that are judged have
-    none."""
+    Variants are fixed, and the prefix cache holds each, so it grows by as many times; texts that are judged
+    have none."""
     translate_there: str | None = None
     """A translation model by its Hub id or folder. With `translate_back` each training text has one variant
     more: itself, there and back. Translations are kept under LORA_REC_CACHE."""
