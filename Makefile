@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-quality \
+.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-tasks benchmark-quality \
 	benchmark-quality-env benchmark-diversity readme clean help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
 	@echo "make benchmark-lists   time of re-ranking, beside pyversity's"
+	@echo "make benchmark-tasks DATA_ROOT=...      what each task and each guard against overfitting brings"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
 	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
 	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
@@ -62,6 +63,10 @@ benchmark: $(VENV)/.quickstart
 DATA_ROOT ?= ../shared/data
 benchmark-adapters: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/adapters.py --data-root $(DATA_ROOT)
+
+benchmark-tasks: $(VENV)/.dev
+	$(BIN)/python benchmarks/tasks.py --data-root $(DATA_ROOT)
+	$(BIN)/python benchmarks/few_labels.py --data-root $(DATA_ROOT)
 
 benchmark-lists: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerank_speed.py

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from lora_rec.data.dataset import Dataset, EvaluationSet
 from lora_rec.data.labels import likes
 from lora_rec.metrics import auc, expected_calibration_error
 from lora_rec.objectives_section import ObjectivesSection
+from lora_rec.rank.interest import InterestModel
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.objectives.labels import interest_logits
 
@@ -42,6 +43,11 @@ class Calibration:
         [0.5]
         """
         return np.asarray(1 / (1 + np.exp(-(self.slope * np.asarray(logits, np.float64) + self.offset))))
+
+    def model(self, weights: torch.Tensor, bias: torch.Tensor, *, temperature: float) -> InterestModel:
+        """Gives the calibrated model of what the objective learned; see `interest_logits`."""
+        match, user, item = (self.slope / temperature * weights).numpy()
+        return InterestModel(match, user, item, self.slope * float(bias) + self.offset)
 
 
 def pairs_of(
@@ -85,13 +91,16 @@ def log_odds(
         items: (N, D)
         temperature: of training.
     """
-    numbers = model.task_numbers
-    weights, bias = torch.zeros(3, users.shape[1]), torch.zeros(1)
-    weights[0] = 1
-    if "interest_weights" in numbers:
-        weights, bias = numbers["interest_weights"].cpu(), numbers["interest_bias"].cpu()
+    weights, bias = _numbers(model)
     of_users, of_items = torch.from_numpy(users[pairs.texts]), torch.from_numpy(items[pairs.items])
     return interest_logits(of_users, of_items, weights=weights, bias=bias, temperature=temperature).numpy()
+
+
+def _numbers(model: TwoTower) -> tuple[torch.Tensor, torch.Tensor]:
+    numbers, width = model.task_numbers, model.user_tower.width
+    if "interest_weights" in numbers:
+        return numbers["interest_weights"].detach().cpu(), numbers["interest_bias"].detach().cpu()
+    return torch.stack([torch.ones(width), *torch.zeros(2, width)]), torch.zeros(1)
 
 
 def interest_auc(
@@ -138,12 +147,12 @@ def report_interest(
     items: _Floats,
     *,
     temperature: float,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Gives how well likes are told on test pairs, and how honest the chances are before and after.
 
     Returns:
-        `auc`, `calibration_error`, `calibration_error_before`, the calibration's `slope` and `offset`, the
-        number of test pairs `n` and the share of them that was `liked`.
+        `auc`, `calibration_error`, `calibration_error_before`, the number of test pairs `n`, the share of
+        them that was `liked`, and the calibrated `model`, see `rank.interest`.
     """
     before = log_odds(test, model, users, items, temperature)
     found = calibrate(log_odds(validation, model, users, items, temperature), validation.liked)
@@ -155,11 +164,11 @@ def report_interest(
         ),
         "n": float(len(test.liked)),
         "liked": float(test.liked.mean()),
-        **asdict(found),
+        "model": found.model(*_numbers(model), temperature=temperature).to_json(),
     }
 
 
-def interest_line(found: dict[str, float]) -> str:
+def interest_line(found: dict[str, Any]) -> str:
     """Gives the report as one line."""
     return (
         f"interest: AUC {found['auc']:.4f} on {found['n']:,.0f} test pairs, {found['liked']:.0%} liked;"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -254,7 +254,7 @@ def train_towers(
 
 def measure_interest(
     recipe: Recipe, model: TwoTower, dataset: Dataset, split: Split, texts: Texts, vectors: Vectors
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Gives how well likes are told on the test, with chances calibrated on validation data."""
     validation, test = (
         pairs_of(dataset, part, numbers, recipe.objectives)

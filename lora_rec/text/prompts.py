@@ -14,7 +14,7 @@ def like_prompt(liked: Sequence[str], disliked: Sequence[str], item: str) -> str
     >>> like_prompt(["Alien", "Heat"], [], "Fargo")
     'The user liked: Alien; Heat. Did the user like Fargo? Answer yes or no:'
     """
-    parts = [f"The user liked: {'; '.join(liked)}." if liked else ""]
-    parts += [f"The user did not like: {'; '.join(disliked)}." if disliked else ""]
+    parts = [f"The user liked: {'; '.join(liked)}." if len(liked) else ""]
+    parts += [f"The user did not like: {'; '.join(disliked)}." if len(disliked) else ""]
     parts += [f"Did the user like {item}? Answer yes or no:"]
     return " ".join(part for part in parts if part)

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 from objective_runs import tree_of
 
+import lora_rec
+from lora_rec.config import build_config
+from lora_rec.errors import BundleError
 from lora_rec.metrics import auc, expected_calibration_error
-from lora_rec.pipeline.interest import Calibration, calibrate
+from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.interest import Calibration, calibrate, pairs_of
+from lora_rec.rank.interest import InterestModel
+from lora_rec.recipe import Recipe
 
 
 def test_calibration_finds_the_slope_and_offset_that_made_the_labels():
@@ -55,9 +61,6 @@ def test_the_recipe_reports_calibrated_chances(recipe_tree, tmp_path, capsys):
     import runpy
     from pathlib import Path
 
-    from lora_rec.config import build_config
-    from lora_rec.recipe import Recipe
-
     tree = tree_of("interest", recipe_tree, tmp_path, epochs=3, learning_rate=0.02)
     tree |= {part: recipe_tree[part] for part in ("head", "ranking")}
     script = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "two_tower.py"))
@@ -68,4 +71,21 @@ def test_the_recipe_reports_calibrated_chances(recipe_tree, tmp_path, capsys):
     assert 0.5 < found["liked"] < 0.9
     assert found["auc"] > 0.6
     assert found["calibration_error"] < 0.3
+    recipe = build_config(Recipe, tree)
+    dataset, split = prepare_data(recipe.data)
+    _, texts = prepare_texts(recipe, dataset, split)
+    pairs = pairs_of(dataset, split.test, texts.test_texts, recipe.objectives)
+    bases = {f"{part}_backbone": tree[f"{part}_tower"]["backbone"] for part in ("user", "item")}
+    towers = lora_rec.load_towers(tmp_path / "out", **bases)
+    users = towers.encode_users([texts.users[text] for text in pairs.texts])
+    items = towers.encode_items([texts.items[item] for item in pairs.items])
+    chances = InterestModel.load(tmp_path / "out").chances(users, items)
+    assert auc(chances, pairs.liked) == pytest.approx(found["auc"], abs=2e-3)
+    error = expected_calibration_error(chances, pairs.liked)
+    assert error == pytest.approx(found["calibration_error"], abs=0.1)  # a bin may lose a pair to rounding
     assert f"interest: AUC {found['auc']:.4f} on 60 test pairs" in capsys.readouterr().out
+
+
+def test_a_bundle_that_never_learned_it_says_so(bundle):
+    with pytest.raises(BundleError, match="did not learn who likes what; train with objectives.interest"):
+        InterestModel.load(bundle)
