@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-quality \
-	benchmark-quality-env benchmark-diversity benchmark-speed benchmark-kills readme clean help
+.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-tasks \
+	benchmark-quality benchmark-quality-env benchmark-diversity benchmark-speed benchmark-kills readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
@@ -15,6 +15,7 @@ help:
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
 	@echo "make benchmark-lists   time of re-ranking, beside pyversity's"
+	@echo "make benchmark-tasks DATA_ROOT=...      what each task and each guard against overfitting brings"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
 	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
 	@echo "make benchmark-speed DATA_ROOT=...      training and encoding beside sentence-transformers and a plain loop"
@@ -64,6 +65,10 @@ benchmark: $(VENV)/.quickstart
 DATA_ROOT ?= ../shared/data
 benchmark-adapters: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/adapters.py --data-root $(DATA_ROOT)
+
+benchmark-tasks: $(VENV)/.dev
+	$(BIN)/python benchmarks/tasks.py --data-root $(DATA_ROOT)
+	$(BIN)/python benchmarks/few_labels.py --data-root $(DATA_ROOT)
 
 benchmark-lists: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerank_speed.py

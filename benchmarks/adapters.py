@@ -116,10 +116,10 @@ def recipe_of(case: str, seed: int, tables: Path, *, learning_rate: float) -> Re
                 "targets_per_example": 2,
                 "extra_items": 256,
                 "learning_rate": learning_rate,
-                "distillation": 1.0,
                 "token_budget": 2048,
                 "patience": 3,
             },
+            "objectives": {"softmax": 0, "alignment": 1},
         },
     )
 
@@ -132,6 +132,7 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
 
     from lora_rec.metrics import ndcg_at_k
     from lora_rec.pipeline.data import prepare_data, prepare_texts
+    from lora_rec.pipeline.objectives import prepare_material
     from lora_rec.pipeline.ranking import choose_linear, fit_linear
     from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
     from lora_rec.rank.search import top_k
@@ -149,7 +150,8 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
     model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
     frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
-    result = train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
+    result = train_towers(recipe, model, sources, texts, material, dataset, split, frozen, accelerator)
     vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
 
     def score(found: Any) -> float:

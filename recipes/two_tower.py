@@ -18,13 +18,16 @@ from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.data import describe_data, prepare_data, prepare_texts, read_categories
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.hub import check_push, push_after_run
+from lora_rec.pipeline.interest import interest_line
 from lora_rec.pipeline.launch import check_processes, launch
+from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.pictures import check_pictures, draw_front, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.spaces import make_spaces
 from lora_rec.pipeline.towers import (
     build_towers,
+    measure_interest,
     open_sources,
     read_items,
     solve_and_encode,
@@ -55,6 +58,7 @@ def run(recipe: Recipe) -> None:
         ease = choose_linear(split)
         linear = fit_linear(split.train_histories(), ease, n_items=split.n_items)
         teacher = teach(recipe, linear, examples)
+        material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
     with stages("load towers"):
         model = build_towers(recipe, device=accelerator.device)
     with stages("frozen layers"):
@@ -62,9 +66,9 @@ def run(recipe: Recipe) -> None:
     with stages("frozen towers"):
         frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     with stages("train adapters"):
-        checkpoints = open_checkpoints(recipe, model, texts, examples, accelerator)
+        checkpoints = open_checkpoints(recipe, model, texts, material, accelerator)
         training = train_towers(
-            recipe, model, sources, texts, examples, split, teacher, frozen, accelerator, checkpoints
+            recipe, model, sources, texts, material, dataset, split, frozen, accelerator, checkpoints
         )
     with stages("encode"):
         vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
@@ -112,6 +116,8 @@ def run(recipe: Recipe) -> None:
         )
         metrics = collect_metrics(comparison, model, training, ease, fitted, categories=categories)
     metrics |= {"data": describe_data(dataset, split), "cost": stages.to_json()}
+    if recipe.objectives.interest > 0:
+        metrics["interest"] = measure_interest(recipe, model, dataset, split, texts, vectors)
     ranks = training.ranks if training.best_epoch > 0 else {}
     pictures = {f"ranks_{name}.png": draw_ranks(name, steps) for name, steps in ranks.items()}
     with stages("write bundle"):
@@ -129,6 +135,8 @@ def run(recipe: Recipe) -> None:
             pictures=pictures | {"diversity.png": draw_front(front, own)},
         )
     checkpoints.remove()
+    if "interest" in metrics:
+        print(interest_line(metrics["interest"]), flush=True)
     print_report(
         folder,
         metrics,

@@ -1,5 +1,6 @@
 """Metrics of recommended lists, in numpy alone: relevance, diversity, popularity, and how sure they are."""
 
+from lora_rec.metrics.calibration import auc, expected_calibration_error
 from lora_rec.metrics.catalogue import (
     coverage_at_k,
     exposure_entropy_at_k,
@@ -36,6 +37,7 @@ from lora_rec.metrics.significance import (
 
 __all__ = [
     "PairedDifference",
+    "auc",
     "bootstrap_interval",
     "calibration_error_at_k",
     "category_coverage_at_k",
@@ -44,6 +46,7 @@ __all__ = [
     "coverage_at_k",
     "evaluate_lists",
     "evaluate_module",
+    "expected_calibration_error",
     "exposure_entropy_at_k",
     "format_table",
     "gini_at_k",

@@ -10,18 +10,18 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from lora_rec.data.examples import Examples
 from lora_rec.pipeline.data import Texts
 from lora_rec.recipe import CheckpointSection, Recipe
 from lora_rec.towers.two_tower import Tower, TwoTower
 from lora_rec.train.checkpoint import Checkpoints
+from lora_rec.train.objectives import Material
 
-SECTIONS = ("text", "user_tower", "item_tower", "train")
+SECTIONS = ("text", "user_tower", "item_tower", "train", "objectives", "regularisation")
 """Of the recipe: what decides how the towers train. The head and the lists are made anew in any case."""
 
 
 def open_checkpoints(
-    recipe: Recipe, model: TwoTower, texts: Texts, examples: Examples, accelerator: Accelerator
+    recipe: Recipe, model: TwoTower, texts: Texts, material: Material, accelerator: Accelerator
 ) -> Checkpoints:
     """Opens the checkpoints beside a recipe's output.
 
@@ -29,7 +29,7 @@ def open_checkpoints(
         recipe: its settings, with those below, say whether an earlier run was the same.
         model: both towers; their bases are known by their fingerprints.
         texts: that they read.
-        examples: that they learn from.
+        material: that they learn from.
         accelerator: the main process writes.
 
     Raises:
@@ -40,7 +40,7 @@ def open_checkpoints(
         recipe.output,
         recipe.checkpoint,
         {name: settings[name] for name in SECTIONS},
-        digest=_digest(texts, examples),
+        digest=_digest(texts, material),
         towers=model.towers,
         accelerator=accelerator,
     )
@@ -79,15 +79,26 @@ def open_run(
     )
 
 
-def _digest(texts: Texts, examples: Examples) -> str:
-    """Tells the same texts and examples again."""
+def _digest(texts: Texts, material: Material) -> str:
+    """Tells the same texts, examples and labels again."""
+    examples = material.examples
     digest = hashlib.sha256()
     for part in (texts.users, texts.items):
         for text in part:
             digest.update(f"{len(text)}:{text}".encode())
     histories, targets = examples.histories, examples.targets
     arrays = (texts.example_texts, examples.users, histories.values, histories.offsets)
-    for array in (*arrays, targets.values, targets.offsets):
+    labels = [material.liked] + [label.classes for label in material.item_labels]
+    labels += [label.tags for label in material.item_labels]
+    if material.shown is not None:
+        shown = material.shown
+        labels += [shown.texts, shown.candidates.values, shown.candidates.offsets, shown.clicks]
+    for array in (
+        *arrays,
+        targets.values,
+        targets.offsets,
+        *(found for found in labels if found is not None),
+    ):
         digest.update(f"{len(array)};".encode() + array.astype("<i8").tobytes())
     return digest.hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,8 @@ class Texts:
     """(V,)"""
     test_texts: NDArray[np.int64]
     """(U,)"""
+    list_texts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    """(L,), that of the history before each shown list that is learned from."""
 
 
 def prepare_data(section: DataSection) -> tuple[Dataset, Split]:

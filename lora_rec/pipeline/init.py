@@ -120,7 +120,7 @@ class _Sizes:
     examples_per_user: int
     epochs: int
     batch_size: int
-    distillation: float
+    alignment: float
     n_candidates: int
     k: int
     not_latin: float
@@ -143,7 +143,7 @@ def _choose_sizes(dataset: Dataset, *, item_template: str, in_history: str, long
         examples_per_user=(4, 3, 2, 1)[size],
         epochs=(4, 3, 2, 2)[size],
         batch_size=(128, 256, 512, 512)[size],
-        distillation=1.0 if n_users < 5_000 else 0.9,
+        alignment=1.0 if n_users < 5_000 else 0.9,
         n_candidates=max(k, min(n_items, int(np.clip(n_items / 20, 100, 500)))),
         k=k,
         not_latin=share_not_latin(items),
@@ -206,7 +206,10 @@ train:
   epochs: {sizes.epochs} # training stops earlier where validation does
   batch_size: {sizes.batch_size} # more negatives; memory depends on token_budget alone
   examples_per_user: {sizes.examples_per_user} # the fewer users, the more points of each history
-  distillation: {sizes.distillation} # 1.0 with few users: the linear model is the stronger signal
+
+objectives:
+  softmax: {1 - sizes.alignment:g} # nothing with few users: the linear model is the stronger signal
+  alignment: {sizes.alignment:g}
 
 ranking:
   k: {sizes.k}

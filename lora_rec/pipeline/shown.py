@@ -20,8 +20,9 @@ from lora_rec.metrics import impression_auc, ndcg_at_k, pad_lists
 from lora_rec.pipeline.candidates import CandidateChoice, fit_candidates, last_histories
 from lora_rec.pipeline.data import Texts, number_texts
 from lora_rec.pipeline.judge import JUDGED_K
+from lora_rec.pipeline.objectives import prepare_material, telling_lists
 from lora_rec.pipeline.ranking import LinearChoice, fit_linear
-from lora_rec.pipeline.towers import Sources, read_states, solve_and_encode, teach, train_adapters
+from lora_rec.pipeline.towers import Sources, Vectors, read_states, teach, train_adapters
 from lora_rec.rank.candidates import CandidateScorer, unit_rows
 from lora_rec.recipe import HeadSection, RankingSection, Recipe
 from lora_rec.text.templates import render_histories, render_items
@@ -29,6 +30,7 @@ from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.candidates import count_clicks
 from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.loop import TrainingResult
+from lora_rec.train.objectives import Material, ShownLists
 from lora_rec.train.projections import Teacher
 from lora_rec.train.shared import same_everywhere
 from lora_rec.train.text_match import train_text_match
@@ -55,6 +57,8 @@ class ShownData:
     """Users are rows of `histories`."""
     texts: Texts
     """Of the items, and of the examples' histories."""
+    lists: ShownLists | None = None
+    """Training lists, where the objective `listwise` learns from them."""
 
 
 def prepare_shown(recipe: Recipe) -> ShownData:
@@ -83,12 +87,20 @@ def prepare_shown(recipe: Recipe) -> ShownData:
     fields, text = dataset.item_fields, recipe.text
     items = render_items(text.item_template, fields, where="text.item_template")
     in_history = render_items(text.history_item_template, fields, where="text.history_item_template")
-    written = render_histories(
-        examples.histories, in_history, length=text.history_length, newest_first=text.newest_first
-    )
+    learns_from_lists = recipe.objectives.listwise > 0
+    train = telling_lists(split.train) if learns_from_lists else split.train.take([])
+    written = [
+        written
+        for part in (examples.histories, train.histories)
+        for written in render_histories(
+            part, in_history, length=text.history_length, newest_first=text.newest_first
+        )
+    ]
     distinct, numbers = number_texts(written)
-    none = np.empty(0, np.int64)
-    return ShownData(dataset, split, histories, examples, Texts(items, distinct, numbers, none, none))
+    none, before_lists = np.empty(0, np.int64), numbers[len(examples) :]
+    texts = Texts(items, distinct, numbers[: len(examples)], none, none, before_lists)
+    lists = ShownLists(before_lists, train.candidates, train.clicks) if learns_from_lists else None
+    return ShownData(dataset, split, histories, examples, texts, lists)
 
 
 def _no_lists(source: str) -> str:
@@ -106,6 +118,8 @@ def _refuse_settings(recipe: Recipe) -> None:
         for name, default in defaults.items()
         if getattr(recipe, name) != default
     ]
+    if recipe.objectives.judged_by != "lists":
+        wrong.append("objectives.judged_by: shown lists are judged by their AUC; leave it out")
     if recipe.text.is_social:
         wrong.append("text.friends_length, text.n_shared_tags: have no effect on shown lists; leave them out")
     if recipe.data.min_interactions > 1:
@@ -134,6 +148,19 @@ def teach_shown(recipe: Recipe, data: ShownData) -> Teacher:
     return teach(recipe, fit_linear(data.histories, EASE, n_items=data.dataset.n_items), data.examples)
 
 
+def prepare_shown_material(recipe: Recipe, data: ShownData, teacher: Teacher) -> Material:
+    """Gathers what the towers learn from; see `prepare_material` for errors."""
+    return prepare_material(
+        recipe,
+        data.dataset,
+        data.examples,
+        data.texts,
+        teacher,
+        known=data.histories,
+        shown=data.lists,
+    )
+
+
 def read_item_texts(recipe: Recipe, model: TwoTower, sources: Sources, accelerator: Accelerator) -> _Array:
     """Gives (N, H) unit vectors of item texts, as `LoadedTowers.read_items` gives those of new ones."""
     return unit_rows(read_states(recipe, model, sources, accelerator))
@@ -144,7 +171,8 @@ def train_on_histories(
     model: TwoTower,
     sources: Sources,
     data: ShownData,
-    teacher: Teacher,
+    material: Material,
+    vectors: Vectors,
     frozen: _Array,
     accelerator: Accelerator,
     checkpoints: Checkpoints | None = None,
@@ -156,7 +184,8 @@ def train_on_histories(
         model: both towers.
         sources: their texts.
         data: of `prepare_shown`.
-        teacher: of `teach_shown`.
+        material: of `prepare_shown_material`.
+        vectors: of both towers before.
         frozen: (N, H), of `read_item_texts` before.
         accelerator: of accelerate.
         checkpoints: where a stopped run goes on from; None keeps none.
@@ -170,21 +199,16 @@ def train_on_histories(
 
         return same_everywhere(accelerator, match)
 
-    def validate() -> float:
-        solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
-        return score(read_item_texts(recipe, model, sources, accelerator))
-
     return train_adapters(
         recipe,
         model,
         sources,
         data.texts,
-        data.examples,
-        teacher,
+        material,
         accelerator,
-        known=data.histories,
+        start=vectors,
         start_validation=score(frozen),
-        validate=validate,
+        validate=lambda vectors: score(read_item_texts(recipe, model, sources, accelerator)),
         checkpoints=checkpoints,
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,15 +15,17 @@ from tqdm import tqdm
 
 from lora_rec.adapter_settings import FULL_PRECISION_ONLY
 from lora_rec.cache import cache_folder
-from lora_rec.data.dataset import Split
+from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.examples import Examples
-from lora_rec.data.lists import Lists
 from lora_rec.pipeline.data import Texts
+from lora_rec.pipeline.interest import LabelledPairs, interest_auc, pairs_of, report_interest
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
 from lora_rec.pipeline.starts import find_start, settings_of
+from lora_rec.pipeline.variants import open_varied
 from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe
+from lora_rec.text.augment import VariedSource
 from lora_rec.text.collate import BatchSource, TokenBatch, TokenizedTexts, plan_micro_batches
 from lora_rec.text.token_file import open_tokens
 from lora_rec.tower_section import TowerSection
@@ -34,8 +37,10 @@ from lora_rec.towers.adapters import (
 )
 from lora_rec.towers.backbone import load_backbone
 from lora_rec.towers.two_tower import Tower, TwoTower, project
+from lora_rec.train.adversary import Adversary
 from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.loop import TrainingResult, train_two_tower
+from lora_rec.train.objectives import Material, Objectives
 from lora_rec.train.prefix_cache import open_prefix_cache
 from lora_rec.train.projections import Teacher, build_teacher, solve_projection
 from lora_rec.train.shared import shared_states
@@ -55,6 +60,9 @@ class Sources:
     users: BatchSource
     items: BatchSource
     items_for_user_tower: BatchSource
+    varied_users: VariedSource
+    """The users' texts as training reads them."""
+    varied_items: VariedSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +130,8 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
     An adapter that starts from its inputs (EVA) gets its start here.
     """
     budget = recipe.train.token_budget
-    opened = []
-    parts = (
-        ("histories", model.user_tower, recipe.user_tower, texts.users),
-        ("items", model.item_tower, recipe.item_tower, texts.items),
-        ("items in the user tower", model.user_tower, recipe.user_tower, texts.items),
-    )
-    for what, tower, section, part in parts:
+
+    def opened(what: str, tower: Tower, section: TowerSection, part: Sequence[str]) -> BatchSource:
         info = tower.backbone_info
         with accelerator.main_process_first():
             tokens = open_tokens(
@@ -139,10 +142,24 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
                 root=cache_folder(),
             )
         cached = recipe.train.prefix_cache
-        opened.append(
-            open_source(tower, tokens, accelerator, what=what, prefix_cache=cached, token_budget=budget)
-        )
-    sources = Sources(*opened)
+        return open_source(tower, tokens, accelerator, what=what, prefix_cache=cached, token_budget=budget)
+
+    user_side, item_side = (model.user_tower, recipe.user_tower), (model.item_tower, recipe.item_tower)
+    users, items = opened("histories", *user_side, texts.users), opened("items", *item_side, texts.items)
+    trained = np.unique(np.concatenate([texts.example_texts, texts.list_texts]))
+    vary = partial(open_varied, recipe.regularisation, accelerator)
+    sources = Sources(
+        users,
+        items,
+        opened("items in the user tower", *user_side, texts.items),
+        vary(users, texts.users, trained, open_texts=partial(opened, "varied histories", *user_side)),
+        vary(
+            items,
+            texts.items,
+            np.arange(len(texts.items)),
+            open_texts=partial(opened, "varied items", *item_side),
+        ),
+    )
     for tower, source in ((model.user_tower, sources.users), (model.item_tower, sources.items)):
         start_adapter(tower, source, seed=recipe.train.seed, token_budget=budget)
     return sources
@@ -238,16 +255,21 @@ def train_towers(
     model: TwoTower,
     sources: Sources,
     texts: Texts,
-    examples: Examples,
+    material: Material,
+    dataset: Dataset,
     split: Split,
-    teacher: Teacher,
     frozen: Vectors,
     accelerator: Accelerator,
     checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
-    """Trains the adapters from the state that gave `frozen`; the model ends at the best `ndcg@10`."""
+    """Trains the adapters from the state that gave `frozen`; the model ends at the best validation score."""
+    pairs: LabelledPairs | None = None
+    if recipe.objectives.judged_by == "interest":
+        pairs = pairs_of(dataset, split.validation, texts.validation_texts, recipe.objectives)
 
     def score(vectors: Vectors) -> float:
+        if pairs is not None:
+            return interest_auc(pairs, model, vectors.users, vectors.items, recipe.train.temperature)
         users = vectors.users[texts.validation_texts]
         lists, _ = top_k(users, vectors.items, k=JUDGED_K, exclude=split.validation.histories)
         return mean_ndcg(lists, split.validation)
@@ -257,13 +279,28 @@ def train_towers(
         model,
         sources,
         texts,
-        examples,
-        teacher,
+        material,
         accelerator,
-        known=split.train_histories(),
+        start=frozen,
         start_validation=score(frozen),
-        validate=lambda: score(solve_and_encode(recipe, model, sources, texts, teacher, accelerator)),
+        validate=score,
         checkpoints=checkpoints,
+    )
+
+
+def measure_interest(
+    recipe: Recipe, model: TwoTower, dataset: Dataset, split: Split, texts: Texts, vectors: Vectors
+) -> dict[str, Any]:
+    """Gives how well likes are told on the test, with chances calibrated on validation data."""
+    validation, test = (
+        pairs_of(dataset, part, numbers, recipe.objectives)
+        for part, numbers in (
+            (split.validation, texts.validation_texts),
+            (split.test, texts.test_texts),
+        )
+    )
+    return report_interest(
+        validation, test, model, vectors.users, vectors.items, temperature=recipe.train.temperature
     )
 
 
@@ -272,53 +309,69 @@ def train_adapters(
     model: TwoTower,
     sources: Sources,
     texts: Texts,
-    examples: Examples,
-    teacher: Teacher,
+    material: Material,
     accelerator: Accelerator,
     *,
-    known: Lists,
+    start: Vectors,
     start_validation: float,
-    validate: Callable[[], float],
+    validate: Callable[[Vectors], float],
     checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Trains the adapters; the model ends in the state for which `validate` gave the most.
 
     Args:
-        recipe: its section `train` is read.
+        recipe: its sections `train`, `objectives` and `regularisation` are read.
         model: both towers.
         sources: their texts.
         texts: which of the users' texts is that of each example.
-        examples: users are rows of `known`.
-        teacher: see `teach`.
+        material: what there is to learn from.
         accelerator: of accelerate.
-        known: what each user took in training.
-        start_validation: score of the model as it is given.
-        validate: solves the projections anew and gives a score, the same in every process.
+        start: vectors of the model as it is given.
+        start_validation: its score.
+        validate: gives a score of vectors, the same in every process.
         checkpoints: where a stopped run goes on from; None keeps none.
     """
-    section = recipe.train
+    section, tasks, limits = recipe.train, recipe.objectives, recipe.regularisation
+    latest = start
+
+    def judge() -> float:
+        nonlocal latest
+        latest = solve_and_encode(recipe, model, sources, texts, material.teacher, accelerator)
+        return validate(latest)
+
+    def mine() -> NDArray[np.int32]:
+        known = material.known.take(material.examples.users)
+        users = latest.users[material.user_texts]
+        return top_k(users, latest.items, k=tasks.mined_pool, exclude=known)[0].astype(np.int32)
+
     return train_two_tower(
         model,
         accelerator,
-        user_source=sources.users,
-        user_texts=texts.example_texts,
-        item_source=sources.items,
-        examples=examples,
-        known=known,
-        item_counts=np.bincount(known.values, minlength=len(texts.items)),
-        teacher=teacher,
+        user_source=sources.varied_users,
+        item_source=sources.varied_items,
+        objectives=Objectives(
+            material,
+            weights=tasks.active,
+            learns_weights=tasks.weighting == "uncertainty",
+            temperature=section.temperature,
+            popularity_correction=section.popularity_correction,
+            label_smoothing=limits.label_smoothing,
+            extra_items=section.extra_items,
+            mined_negatives=tasks.mined_negatives,
+            lists_per_step=tasks.lists_per_step,
+            list_length=tasks.list_length,
+            seed=section.seed,
+        ),
+        adversary=Adversary(limits.adversary, limits.adversarial_size, limits.adversarial_steps),
         start_validation=start_validation,
-        validate=validate,
+        validate=judge,
+        mine=mine if tasks.mined_negatives else None,
         epochs=section.epochs,
         batch_size=section.batch_size,
         learning_rate=section.learning_rate,
         weight_decay=section.weight_decay,
         warmup_share=section.warmup_share,
         max_gradient_norm=section.max_gradient_norm,
-        temperature=section.temperature,
-        popularity_correction=section.popularity_correction,
-        distillation=section.distillation,
-        extra_items=section.extra_items,
         token_budget=section.token_budget,
         patience=section.patience,
         seed=section.seed,

@@ -21,11 +21,15 @@ class TokenBatch:
     """(B, L) int64."""
     hidden_states: torch.Tensor | None = None
     """(B, L, H)."""
+    shift: torch.Tensor | None = None
+    """(B, L, H), how far to move the states that enter the trained layers, in units of their length."""
 
     def to(self, device: torch.device) -> TokenBatch:
         """Gives the batch on a device."""
         move = lambda t: None if t is None else t.to(device)  # noqa: E731
-        return TokenBatch(self.attention_mask.to(device), move(self.input_ids), move(self.hidden_states))
+        return TokenBatch(
+            self.attention_mask.to(device), move(self.input_ids), move(self.hidden_states), move(self.shift)
+        )
 
 
 class BatchSource(Protocol):

@@ -63,6 +63,12 @@ class Backbone:
         return _output_size(self.model.config)
 
     @property
+    def embeddings(self) -> nn.Module:
+        """What turns token ids into the first states."""
+        found: nn.Module = self.model.get_input_embeddings()  # type: ignore[operator]
+        return found
+
+    @property
     def options(self) -> dict[str, bool]:
         """Gives what every call of the model's forward needs beside its inputs."""
         return {"use_cache": False} if self.kind == "decoder" else {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +17,10 @@ from lora_rec.towers.backbone import Backbone
 from lora_rec.towers.pooling import pool
 from lora_rec.towers.precision import DTYPES, n_weights
 from lora_rec.towers.split import Halves
+
+NUMBERS = "task_numbers."
+NUMBER_RATE = 10.0
+"""Objectives' numbers start from nothing and have farther to go than an adapter."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +114,18 @@ class Tower(nn.Module):
         )
         if self.first_trained_layer == 0:
             assert batch.input_ids is not None  # nothing is frozen, so nothing was cached
-            return self._halves.run_whole(batch.input_ids, **options)
+            with _moved(self.backbone_info.embeddings, batch.shift):
+                return self._halves.run_whole(batch.input_ids, **options)
         states = batch.hidden_states if batch.hidden_states is not None else self.encode_prefix(batch)
         states = states.to(DTYPES[self.backbone_info.precision.compute])
-        return self._halves.run_upper(states, **options)
+        return self._halves.run_upper(_move(states, batch.shift), **options)
+
+    @property
+    def entry_width(self) -> int:
+        """Width of the states that enter the trained layers: the embeddings', where all are trained."""
+        if self.first_trained_layer > 0:
+            return self.backbone_info.hidden_size
+        return int(self.backbone_info.embeddings.weight.shape[1])  # type: ignore[union-attr,index]
 
     def encode_states(self, batch: TokenBatch) -> torch.Tensor:
         """Gives the pooled states before the projection, (B, H) fp32."""
@@ -144,6 +158,8 @@ class TwoTower(nn.Module):
         super().__init__()
         self.user_tower = user_tower
         self.item_tower = item_tower
+        self.task_numbers = nn.ParameterDict()
+        """What objectives learn beside the adapters; see `train.objectives`."""
 
     @property
     def towers(self) -> dict[str, Tower]:
@@ -151,16 +167,22 @@ class TwoTower(nn.Module):
         return {"user_tower": self.user_tower, "item_tower": self.item_tower}
 
     def trained_parameters(self) -> dict[str, nn.Parameter]:
-        """Gives the tensors of both adapters by name."""
+        """Gives all that is learned by gradient, by name: both adapters, and the objectives' numbers."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Gives the tensors of both adapters by name."""
+        return {n: p for n, p in self.trained_parameters().items() if not n.startswith(NUMBERS)}
+
     def learning_rate_factor(self, name: str) -> float:
-        """Gives the factor of the learning rate for one trained tensor (LoRA+)."""
+        """Gives the factor of the learning rate for one trained tensor (LoRA+, objectives' numbers)."""
+        if name.startswith(NUMBERS):
+            return NUMBER_RATE
         tower: Tower = getattr(self, name.split(".", 1)[0])
         return tower.adapter.learning_rate_factor(name)
 
     def learned_state(self) -> dict[str, torch.Tensor]:
-        """Gives all that differs between two states of training: adapters and projections."""
+        """Gives all that differs between two states of training: what is learned, and projections."""
         state: dict[str, torch.Tensor] = dict(self.trained_parameters())
         for name in ("user_tower", "item_tower"):
             projection = getattr(self, name).projection
@@ -169,6 +191,27 @@ class TwoTower(nn.Module):
                 for key, value in projection.state_dict(keep_vars=True).items()
             }
         return state
+
+
+def _move(states: torch.Tensor, shift: torch.Tensor | None) -> torch.Tensor:
+    """Gives states (B, L, H), each moved by a share of its own length."""
+    if shift is None:
+        return states
+    lengths = states.detach().float().norm(dim=-1, keepdim=True)
+    return states + (shift * lengths).to(states.dtype)
+
+
+@contextmanager
+def _moved(embeddings: nn.Module, shift: torch.Tensor | None) -> Iterator[None]:
+    """Moves what a model's embeddings give, for as long as the context lasts."""
+    if shift is None:
+        yield
+        return
+    hook = embeddings.register_forward_hook(lambda *event: _move(event[2], shift))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @torch.no_grad()

@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lora_rec.towers.two_tower import Tower
@@ -20,7 +22,7 @@ from lora_rec.train.learning_check import LearningCheck
 from lora_rec.train.optim import build_optimizer, warmup_cosine
 from lora_rec.train.reading import Stopwatch
 from lora_rec.train.shared import sum_gradients
-from lora_rec.train.state import Best, EpochLog, Learner, Progress, TrainingState, keep
+from lora_rec.train.state import Best, EpochLog, Learner, Progress, StepLoss, TrainingState, keep
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +35,10 @@ class Trainable(Learner, Protocol):
     @property
     def towers(self) -> Mapping[str, Tower]:
         """The towers by name."""
+        ...
+
+    def adapter_parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """Gives the tensors that have to move in the first steps."""
         ...
 
     def learning_rate_factor(self, name: str) -> float:
@@ -58,7 +64,7 @@ def run_epochs(
     accelerator: Accelerator,
     *,
     batches: Callable[[int], Sequence[Batch]],
-    gradients: Callable[[Batch, int, int], tuple[float, int]],
+    gradients: Callable[..., StepLoss],
     start_validation: float,
     validate: Callable[[], float],
     epochs: int,
@@ -68,6 +74,7 @@ def run_epochs(
     max_gradient_norm: float,
     token_budget: int,
     patience: int,
+    mine: Callable[[], NDArray[np.int32]] | None = None,
     checkpoints: Checkpoints | None = None,
     reading: Stopwatch | None = None,
 ) -> TrainingResult:
@@ -78,7 +85,7 @@ def run_epochs(
         accelerator: of accelerate; adds gradients over processes.
         batches: the batches of an epoch, from 1; as many in each, and the same whenever it is asked.
         gradients: of a batch, in a step from 1 of the whole run, with a number of padded tokens in one
-            micro-batch: leaves the gradients of this process's part, gives loss and number of texts.
+            micro-batch: leaves the gradients of this process's part. What `mine` gave comes as `mined`.
         start_validation: score of the model as it is given.
         validate: called in every process after each epoch; gives a score; higher is better.
         epochs: at most.
@@ -88,6 +95,8 @@ def run_epochs(
         max_gradient_norm: longer gradients are cut.
         token_budget: padded tokens in one micro-batch; halved where memory does not suffice.
         patience: epochs without a better validation before it stops.
+        mine: called at the start and after each validation; gives (M, C), unknown items that the model now
+            ranks high for each example, -1 where there are fewer. None mines nothing.
         checkpoints: where a run that was stopped goes on from; it is kept there as it trains, after each
             epoch and when it is done, until the caller removes them.
         reading: adds up the time of a step that goes into making its batch; the log says which share it is.
@@ -99,8 +108,8 @@ def run_epochs(
         Interrupted: SIGTERM came; with checkpoints, one was written.
     """
     reading = reading or Stopwatch()
-    trained = model.trained_parameters()
-    if not trained:
+    adapters, trained = model.adapter_parameters(), model.trained_parameters()
+    if not adapters:
         logger.info("no tower has anything to train; keeping the frozen towers")
         return TrainingResult(start_validation, start_validation, 0, ())
     optimizer = build_optimizer(
@@ -117,7 +126,9 @@ def run_epochs(
     state = TrainingState(model, optimizer, schedule, allocations, best, progress)
     if checkpoints is not None and (found := checkpoints.load()) is not None:
         state.load(found)
-    check = LearningCheck(trained)
+    elif mine is not None:
+        state.mined = mine()
+    check = LearningCheck(adapters)
     logger.info("validation before training: %.4f", start_validation)
     with note_sigterm() as stop, lost_process(accelerator, progress):
         while progress.epoch <= epochs and not progress.is_done:
@@ -136,8 +147,9 @@ def run_epochs(
             for batch in bar:
                 step_began = time.perf_counter()
                 step = progress.step + 1
-                loss, texts = with_enough_memory(
-                    lambda budget: gradients(batch, step, budget),  # noqa: B023  # called at once
+                mined = {} if state.mined is None else {"mined": state.mined}
+                done = with_enough_memory(
+                    lambda budget: gradients(batch, step, budget, **mined),  # noqa: B023  # called at once
                     trained.values(),
                     progress,
                     accelerator,
@@ -151,20 +163,25 @@ def run_epochs(
                 schedule.step()
                 optimizer.zero_grad()
                 progress.after_step(
-                    loss,
+                    done.loss,
                     time.perf_counter() - step_began,
                     time.perf_counter() - began,
                     reading=reading.take(),
+                    parts=done.parts,
                 )
-                n_texts += texts
+                n_texts += done.n_texts
                 bar.set_postfix(
-                    loss=f"{loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
+                    loss=f"{done.loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
                 )
                 keep(state, checkpoints, stop, accelerator)
             score = validate()
             log = progress.close_epoch(score, time.perf_counter() - began)
-            outside = f", {log.outside:.1%} of the time went into making batches" if log.outside else ""
-            logger.info("epoch %d: loss %.4f, validation %.4f%s", log.epoch, log.loss, score, outside)
+            parts = "".join(f", {name} {value:.4f}" for name, value in log.parts.items())
+            outside = f"; {log.outside:.1%} of the time went into making batches" if log.outside else ""
+            logger.info(
+                "epoch %d: loss %.4f%s, validation %.4f%s", log.epoch, log.loss, parts, score, outside
+            )
+            state.mined = None if mine is None else mine()
             # An adapter above its budget is not a result, however well it validates.
             best.offer(score, log.epoch, eligible=allocations.are_final)
             keep(state, checkpoints, stop, accelerator, now=True)

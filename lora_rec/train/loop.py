@@ -8,20 +8,19 @@ one process, with all negatives; see `train.shared`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from lora_rec.data.examples import Examples
-from lora_rec.data.lists import Lists
-from lora_rec.text.collate import BatchSource
+from lora_rec.text.augment import VariedSource
 from lora_rec.towers.two_tower import TwoTower
+from lora_rec.train.adversary import Adversary
 from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.epochs import TrainingResult, run_epochs
 from lora_rec.train.gradients import Gradients
-from lora_rec.train.projections import Teacher
+from lora_rec.train.objectives import Objectives
 from lora_rec.train.reading import Stopwatch, TimedSource
 
 __all__ = ["TrainingResult", "train_two_tower"]
@@ -31,25 +30,19 @@ def train_two_tower(
     model: TwoTower,
     accelerator: Accelerator,
     *,
-    user_source: BatchSource,
-    user_texts: NDArray[np.int64],
-    item_source: BatchSource,
-    examples: Examples,
-    known: Lists,
-    item_counts: NDArray[np.int64],
-    teacher: Teacher,
+    user_source: VariedSource,
+    item_source: VariedSource,
+    objectives: Objectives,
+    adversary: Adversary,
     start_validation: float,
     validate: Callable[[], float],
+    mine: Callable[[], NDArray[np.int32]] | None,
     epochs: int,
     batch_size: int,
     learning_rate: float,
     weight_decay: float,
     warmup_share: float,
     max_gradient_norm: float,
-    temperature: float,
-    popularity_correction: float,
-    distillation: float,
-    extra_items: int,
     token_budget: int,
     patience: int,
     seed: int,
@@ -61,25 +54,20 @@ def train_two_tower(
         model: both towers, on the accelerator's device; the same in every process.
         accelerator: of accelerate; gathers embeddings and adds gradients over processes.
         user_source: distinct texts of histories.
-        user_texts: (M,), which of them is the text of each example.
         item_source: texts of the catalogue; text i is that of item i.
-        examples: users, histories and next items.
-        known: (n_users), items that a user has taken: never that user's negatives.
-        item_counts: (N,), training interactions of each item, for the popularity correction.
-        teacher: vectors that the embeddings are aligned with.
+        objectives: what is learned from which examples.
+        adversary: moves the states that enter the trained layers, or not.
         start_validation: score of the model as it is given.
         validate: called in every process after each epoch; solves the projections for the adapters as they
             are, and gives a score; higher is better.
+        mine: called at the start and after each validation; gives (M, C), unknown items that the model now
+            ranks high for each example, -1 where there are fewer. None mines nothing.
         epochs: passes over the examples.
         batch_size: examples in one step, over all processes.
         learning_rate: peak rate of the adapters.
         weight_decay: of AdamW.
         warmup_share: share of the steps with a rising rate.
         max_gradient_norm: longer gradients are cut.
-        temperature: of the softmax.
-        popularity_correction: see `losses.in_batch_softmax_loss`.
-        distillation: weight of `losses.alignment_loss` in 0..1; the softmax over positives has the rest.
-        extra_items: random items of the catalogue in each step, so that rare ones keep their scale.
         token_budget: padded tokens in one micro-batch.
         patience: epochs without a better validation before it stops.
         seed: of the order of the examples and of dropout.
@@ -92,6 +80,10 @@ def train_two_tower(
             or cannot be written.
         Interrupted: SIGTERM came; with checkpoints, one was written.
     """
+    if model.adapter_parameters():
+        numbers = objectives.first_numbers(model.user_tower.width)
+        model.task_numbers.update({n: t.to(model.user_tower.device) for n, t in numbers.items()})
+    examples = objectives.material.examples
     n_batches = max(1, len(examples) // batch_size)
 
     def batches(epoch: int) -> list[NDArray[np.int64]]:
@@ -102,18 +94,11 @@ def train_two_tower(
     gradients = Gradients(
         model=model,
         accelerator=accelerator,
-        user_source=TimedSource(user_source, reading),
-        user_texts=user_texts,
-        item_source=TimedSource(item_source, reading),
-        examples=examples,
-        known=known,
-        log_popularity=torch.log(torch.from_numpy(np.maximum(item_counts, 0.5) / item_counts.sum())).float(),
-        teacher=teacher,
+        users=replace(user_source, source=TimedSource(user_source.source, reading)),
+        items=replace(item_source, source=TimedSource(item_source.source, reading)),
+        objectives=objectives,
+        adversary=adversary,
         learning_rate=learning_rate,
-        temperature=temperature,
-        popularity_correction=popularity_correction,
-        distillation=distillation,
-        extra_items=extra_items,
         seed=seed,
         reading=reading,
     )
@@ -131,6 +116,7 @@ def train_two_tower(
         max_gradient_norm=max_gradient_norm,
         token_budget=token_budget,
         patience=patience,
+        mine=mine,
         checkpoints=checkpoints,
         reading=reading,
     )

@@ -19,6 +19,7 @@ def in_batch_softmax_loss(
     known_mask: torch.Tensor,
     temperature: float,
     popularity_correction: float = 1.0,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Cross-entropy of each positive pair against the batch's other distinct items.
 
@@ -37,6 +38,7 @@ def in_batch_softmax_loss(
             out of the negatives.
         temperature: > 0; scores are divided by it.
         popularity_correction: 1 estimates the softmax over the catalogue, 0 leaves the sampling bias in.
+        label_smoothing: share of the label that is spread over the user's negatives alike.
 
     Raises:
         ValueError: shapes differ, or temperature is not positive.
@@ -57,7 +59,39 @@ def in_batch_softmax_loss(
     logits = user_embeddings @ item_embeddings.T / temperature - popularity_correction * log_popularity
     negatives = torch.logsumexp(logits.masked_fill(known_mask, -torch.inf), dim=1)
     positives = logits[positive_users, positive_items]
-    return (torch.logaddexp(positives, negatives[positive_users]) - positives).mean()
+    total = torch.logaddexp(positives, negatives[positive_users])
+    losses = total - positives
+    if label_smoothing:
+        losses = smooth_softmax(
+            losses, total, logits, ~known_mask, positive_users, label_smoothing=label_smoothing
+        )
+    return losses.mean()
+
+
+def smooth_softmax(
+    losses: torch.Tensor,
+    total: torch.Tensor,
+    logits: torch.Tensor,
+    weights: torch.Tensor,
+    users: torch.Tensor,
+    *,
+    label_smoothing: float,
+) -> torch.Tensor:
+    """Spreads a share of each positive's label over the negatives of its user.
+
+    Args:
+        losses: (P,), -log softmax at the positives.
+        total: (P,), log of what the softmax divides by.
+        logits: (U, M).
+        weights: (U, M), how much of the share a negative gets; a user without any keeps the whole label.
+        users: (P,), row of each positive's user.
+        label_smoothing: the share.
+    """
+    kept = weights.to(logits.dtype)
+    sums = kept.sum(dim=1)
+    means = (logits * kept).sum(dim=1) / sums.clamp(min=1e-30)
+    others = torch.where(sums[users] > 0, total - means[users], losses)
+    return (1 - label_smoothing) * losses + label_smoothing * others
 
 
 def alignment_loss(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

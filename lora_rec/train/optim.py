@@ -8,28 +8,33 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
+from lora_rec.towers.two_tower import NUMBERS
+
 
 def build_optimizer(
-    adapters: Mapping[str, nn.Parameter],
+    trained: Mapping[str, nn.Parameter],
     *,
     factor: Callable[[str], float],
     learning_rate: float,
     weight_decay: float,
 ) -> torch.optim.AdamW:
-    """Gives AdamW over the adapters.
+    """Gives AdamW over all that is trained.
 
     Args:
-        adapters: trained tensors by name.
+        trained: tensors by name.
         factor: of the rate, by name: LoRA+ lets B move faster than A.
         learning_rate: peak rate.
-        weight_decay: of AdamW.
+        weight_decay: of AdamW, for the adapters; the objectives' own numbers do not decay.
     """
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in adapters.items():
-        groups.setdefault(factor(name), []).append(parameter)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in trained.items():
+        decay = 0.0 if name.startswith(NUMBERS) else weight_decay
+        groups.setdefault((factor(name), decay), []).append(parameter)
     return torch.optim.AdamW(
-        [{"params": group, "lr": learning_rate * ratio} for ratio, group in groups.items()],
-        weight_decay=weight_decay,
+        [
+            {"params": group, "lr": learning_rate * ratio, "weight_decay": decay}
+            for (ratio, decay), group in groups.items()
+        ],
     )
 
 

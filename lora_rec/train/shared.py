@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
 from lora_rec.towers.two_tower import Tower, encode_states
+from lora_rec.train.adversary import Shifts
 
 TextLoss = Callable[[torch.Tensor, NDArray[np.int64]], torch.Tensor]
 """From states and the positions of their texts to a number."""
@@ -33,6 +34,7 @@ def shared_leaf(
     *,
     token_budget: int,
     seed: int,
+    shifts: Shifts | None = None,
 ) -> torch.Tensor:
     """Gives all embeddings, (n, D), as a leaf that collects their gradient; see `backpropagate`."""
     mine = _share(accelerator, len(indices))
@@ -40,6 +42,8 @@ def shared_leaf(
     tower.train()
     with torch.no_grad():
         for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
+            if shifts is not None:
+                batch = shifts.on(batch, indices[mine[rows]])
             part[rows] = tower(batch.to(tower.device))
     return _join(accelerator, part, len(indices)).clone().requires_grad_()
 
@@ -53,6 +57,7 @@ def backpropagate(
     leaf: torch.Tensor,
     token_budget: int,
     seed: int,
+    shifts: Shifts | None = None,
 ) -> None:
     """Carries the leaf's gradient (n, D) for this process's texts into the tower; seed as for the leaf."""
     if not tower.trained_parameters():
@@ -60,7 +65,11 @@ def backpropagate(
     assert leaf.grad is not None  # the loss has been differentiated
     mine = _share(accelerator, len(indices))
     for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
+        if shifts is not None:
+            batch = shifts.on(batch, indices[mine[rows]])
         tower(batch.to(tower.device)).backward(leaf.grad[mine[rows]])
+        if shifts is not None:
+            shifts.move(batch, indices[mine[rows]])
 
 
 def sum_gradients(accelerator: Accelerator, parameters: Iterable[torch.nn.Parameter]) -> None:

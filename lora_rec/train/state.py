@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from lora_rec.train.adalora import Allocations
 from lora_rec.train.checkpoint import Checkpoint, Checkpoints
@@ -30,6 +31,15 @@ class Learner(Protocol):
         ...
 
 
+class StepLoss(NamedTuple):
+    """What a step found."""
+
+    loss: float
+    parts: Mapping[str, float]
+    """The loss of each objective, not weighed."""
+    n_texts: int
+
+
 @dataclass(frozen=True)
 class EpochLog:
     """What one epoch did."""
@@ -42,6 +52,8 @@ class EpochLog:
     """Median over the optimizer steps."""
     outside: float
     """Share of the steps' time that went into making batches, outside of the model."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Mean loss of each objective, not weighed."""
 
 
 @dataclass
@@ -61,13 +73,17 @@ class Progress:
     """Of its steps, in seconds."""
     reading: float = 0.0
     """Of these, what went into making batches, in seconds."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Sums of its steps' losses by objective."""
     seconds: float = 0.0
     """That it took in processes before this one."""
     logs: list[EpochLog] = field(default_factory=list)
     is_done: bool = False
     """Whether the model holds the best state and nothing is left to train."""
 
-    def after_step(self, loss: float, step_seconds: float, seconds: float, *, reading: float) -> None:
+    def after_step(
+        self, loss: float, step_seconds: float, seconds: float, *, reading: float, parts: Mapping[str, float]
+    ) -> None:
         """Counts a step.
 
         Args:
@@ -75,8 +91,10 @@ class Progress:
             step_seconds: that it took.
             seconds: that its epoch has taken so far.
             reading: seconds of the step that went into making batches.
+            parts: the loss of each objective.
         """
         self.step, self.batch, self.seconds = self.step + 1, self.batch + 1, seconds
+        self.parts = {name: self.parts.get(name, 0.0) + value for name, value in parts.items()}
         self.losses.append(loss)
         self.times.append(step_seconds)
         self.reading += reading
@@ -85,9 +103,10 @@ class Progress:
         """Logs an epoch and begins the next."""
         loss, median = float(np.mean(self.losses)), float(np.median(self.times))
         outside = self.reading / sum(self.times)
-        self.logs.append(EpochLog(self.epoch, loss, validation, seconds, median, outside))
+        parts = {name: total / len(self.losses) for name, total in self.parts.items()}
+        self.logs.append(EpochLog(self.epoch, loss, validation, seconds, median, outside, parts))
         self.epoch, self.batch, self.losses, self.times = self.epoch + 1, 0, [], []
-        self.seconds, self.reading = 0.0, 0.0
+        self.seconds, self.reading, self.parts = 0.0, 0.0, {}
         return self.logs[-1]
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +141,7 @@ class Best:
         _put(self.state, self._model.learned_state())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TrainingState:
     """Everything that a step changes; `load` of what `save` gave makes the next step the same, bit by bit."""
 
@@ -132,6 +151,8 @@ class TrainingState:
     allocations: Allocations
     best: Best
     progress: Progress
+    mined: NDArray[np.int32] | None = None
+    """(M, C), hard negatives of this epoch; they were found with the adapters as they were at its start."""
 
     def save(self) -> Checkpoint:
         """Gives a checkpoint.
@@ -142,6 +163,8 @@ class TrainingState:
         best, schedule = self.best, self.schedule.state_dict()
         tensors = {f"model/{name}": tensor for name, tensor in self.model.learned_state().items()}
         tensors |= {f"best/{name}": tensor for name, tensor in best.state.items()}
+        if self.mined is not None:
+            tensors["mined"] = torch.from_numpy(self.mined)
         for name, parameter in self.model.trained_parameters().items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer/{key}/{name}"] = torch.as_tensor(value)
@@ -169,6 +192,7 @@ class TrainingState:
         state, tensors = checkpoint.state, checkpoint.tensors
         self.progress.take(state["progress"])
         _put(_under(tensors, "model/"), self.model.learned_state())
+        self.mined = tensors["mined"].numpy() if "mined" in tensors else None
         best = self.best
         for name, tensor in _under(tensors, "best/").items():
             best.state[name].copy_(tensor)

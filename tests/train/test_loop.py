@@ -14,6 +14,7 @@ from lora_rec.config import build_config
 from lora_rec.errors import TrainingError
 from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.data import prepare_data, prepare_texts
+from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.ranking import choose_linear, fit_linear
 from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
 from lora_rec.recipe import Recipe
@@ -23,18 +24,23 @@ from lora_rec.train.learning_check import LearningCheck
 def train(tree, *, keep=False, **settings):
     """Runs the stages up to the trained towers; with `keep` there are checkpoints beside the output."""
     recipe = build_config(Recipe, tree | {"train": tree["train"] | settings})
+    return train_recipe(recipe, keep=keep)
+
+
+def train_recipe(recipe, *, keep=False):
     accelerator = Accelerator(cpu=True)
     set_seed(0)
     dataset, split = prepare_data(recipe.data)
     examples, texts = prepare_texts(recipe, dataset, split)
     linear = fit_linear(split.train_histories(), choose_linear(split), n_items=split.n_items)
     teacher = teach(recipe, linear, examples)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
     model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)}
-    kept = open_checkpoints(recipe, model, texts, examples, accelerator) if keep else None
-    result = train_towers(recipe, model, sources, texts, examples, split, teacher, start, accelerator, kept)
+    kept = open_checkpoints(recipe, model, texts, material, accelerator) if keep else None
+    result = train_towers(recipe, model, sources, texts, material, dataset, split, start, accelerator, kept)
     return model, result, before
 
 
@@ -73,11 +79,12 @@ def test_base_weights_are_bit_equal_after_training(recipe_tree):
     assert {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)} == before
 
 
-@pytest.mark.parametrize("distillation", [0.0, 0.5])
-def test_micro_batched_equals_whole(recipe_tree, last_state, distillation):
-    train(recipe_tree, token_budget=16, distillation=distillation)
+@pytest.mark.parametrize("alignment", [0.0, 0.5])
+def test_micro_batched_equals_whole(recipe_tree, last_state, alignment):
+    tree = recipe_tree | {"objectives": {"softmax": 1 - alignment, "alignment": alignment}}
+    train(tree, token_budget=16)
     small = dict(last_state)
-    train(recipe_tree, token_budget=100_000, distillation=distillation)
+    train(tree, token_budget=100_000)
     assert_same(small, last_state, atol=1e-4)
 
 
@@ -105,7 +112,8 @@ def test_distinct_once_equals_every_slot():
 
 
 def test_training_lowers_the_loss(recipe_tree):
-    _, result, _ = train(recipe_tree, epochs=6, patience=6, distillation=1.0)
+    tree = recipe_tree | {"objectives": {"softmax": 0, "alignment": 1}}
+    _, result, _ = train(tree, epochs=6, patience=6)
     assert result.epochs[-1].loss < 0.9 * result.epochs[0].loss
 
 
@@ -122,11 +130,9 @@ def test_an_adapter_that_stands_still_is_an_error():
 
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe_tree, monkeypatch):
-    import lora_rec.train.gradients as gradients
+    import lora_rec.train.objectives.combined as combined
 
-    monkeypatch.setattr(
-        gradients, "alignment_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True)
-    )
+    monkeypatch.setattr(combined, "alignment_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
     with pytest.raises(TrainingError, match=r"the loss is nan at step 1; lower train.learning_rate \(0.01\)"):
         train(recipe_tree)
 

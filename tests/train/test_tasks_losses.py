@@ -257,7 +257,7 @@ def test_several_tasks_add_up_and_go_round(shop, models):
     for begin in range(0, len(seen) // 4 * 4, 4):  # the smaller task has all of its examples in 4 steps
         assert sorted(np.concatenate(seen[begin : begin + 4])) == list(range(32))
     assert not np.array_equal(seen[0], seen[4])
-    one, _ = objective.gradients(objective.batches(1)[0], 1, 4096)
+    one = objective.gradients(objective.batches(1)[0], 1, 4096).loss
     work = Work(objective.accelerator, objective.tower, 4096)
     parts = [
         task.learn(work, rows, np.random.default_rng([0, 1, number, 1]), weight=1.0, seed=2 + number)

@@ -41,11 +41,11 @@ def learn_views(
     """
     distinct, numbers = np.unique(np.array(views, dtype=object), return_inverse=True)
     source, indices = tokenize(distinct.tolist()), np.arange(len(distinct))
-    passes = {"token_budget": work.token_budget, "seed": seed}
-    leaf = shared_leaf(work.accelerator, work.tower, source, indices, **passes)
+    budget = work.token_budget
+    leaf = shared_leaf(work.accelerator, work.tower, source, indices, token_budget=budget, seed=seed)
     loss = _loss(leaf[torch.from_numpy(numbers)], numbers, temperature)
     (weight * loss).backward()
-    backpropagate(work.accelerator, work.tower, source, indices, leaf=leaf, **passes)
+    backpropagate(work.accelerator, work.tower, source, indices, leaf=leaf, token_budget=budget, seed=seed)
     return loss.item()
 
 

