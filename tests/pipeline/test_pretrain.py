@@ -35,7 +35,8 @@ def trained(shop, models):
     """The folder of an adapter, its recipe, and the tower that it was written from."""
 
     def make(tasks=("category",), **tower):
-        recipe = recipe_of(shop, tasks, models=models, tower=tower, epochs=3)
+        rate = 0.002 if tower.get("adapter") == "full" else 0.02
+        recipe = recipe_of(shop, tasks, models=models, tower=tower, epochs=3, learning_rate=rate)
         model, result = pretrain(recipe)
         folder = write_result(recipe, read_domain(recipe), result, cost={})
         return folder, recipe, model.tower, result
@@ -333,3 +334,17 @@ def test_merging_another_base_or_twice_is_refused(trained, models, tmp_path, cap
     (folder / "pretrain.json").write_text('{"format": 99}')
     with pytest.raises(BundleError, match="of another version"):
         merge_pretrained(folder, tmp_path / "m", backbone=recipe.tower.backbone)
+
+
+@pytest.mark.parametrize("adapter", ["ia3", "full"])
+def test_what_is_no_lora_goes_on_only_merged(trained, tmp_path, adapter):
+    folder, recipe, tower, result = trained(adapter=adapter)
+    told = format_result(recipe, result, folder)
+    assert "start_from" not in told
+    assert f"puts a new adapter on what lora-rec merge {folder} OUT writes" in told
+    assert merge_pretrained(folder, tmp_path / "merged", backbone=recipe.tower.backbone) > 0.999
+    section = TowerSection(backbone=str(tmp_path / "merged"))
+    above = build_tower(section, width=None, where="user_tower", device="cpu")
+    source = tokenize(tower.backbone_info.tokenizer, TEXTS, max_tokens=32)
+    vectors = [encode(t, source, np.arange(3), token_budget=100) for t in (tower, above)]
+    np.testing.assert_allclose(*vectors, atol=2e-4)

@@ -71,8 +71,8 @@ def assert_learned(model, result):
         assert sum(tasks[-1][1].values()) <= 2 * len(tasks[-1][1])
 
 
-def check_setting(shop, models, tasks, setting):
-    recipe = recipe_of(shop, tasks, models=models, tower=SETTINGS[setting], batch_size=64, epochs=3)
+def check_setting(shop, models, tasks, setting, **train):
+    recipe = recipe_of(shop, tasks, models=models, tower=SETTINGS[setting], **train)
     model, result = pretrain(recipe)
     assert_learned(model, result)
     assert bool(result.training.ranks) == (setting == "adalora")
@@ -87,14 +87,14 @@ def check_setting(shop, models, tasks, setting):
     ],
 )
 def test_all_tasks_together_in_every_setting(shop, models, kind, setting):
-    check_setting(shop, models, TOGETHER[kind], setting)
+    check_setting(shop, models, TOGETHER[kind], setting, batch_size=64, epochs=3)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("tasks", EACH.values(), ids=EACH)
 def test_a_task_alone_in_every_setting(shop, models, tasks, setting):
-    check_setting(shop, models, tasks, setting)
+    check_setting(shop, models, tasks, setting, epochs=12, patience=12)
 
 
 class Killed(BaseException):
