@@ -199,7 +199,8 @@ def tasks_table() -> str:
     whole = max((row["n"] for row in rows), default=0)
     partial = sorted({row["case"] for row in rows if row["n"] < whole})
     note = f" One seed alone: {', '.join(partial)}." if partial else ""
-    source = f"`{header['command']}`, {header['date']}, {header['machine']}, {whole} seeds.{note}"
+    seeds = f"{whole} seeds" if whole > 1 else "one seed"
+    source = f"`{header['command']}`, {header['date']}, {header['machine']}, {seeds}.{note}"
     return "\n".join([*lines, "", source])
 
 

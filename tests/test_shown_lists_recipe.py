@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from objective_runs import write_mind
 from tiny import every_epoch_is_the_best
 from tiny_names import TITLES
 
@@ -19,28 +20,11 @@ from lora_rec.recipe import Recipe
 ROOT = Path(__file__).parents[1]
 
 
-def write_mind(folder):
-    """Items 0..19 are of war, the others of love; everybody reads one kind and clicks what is of it."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(120):
-        kind = number % 2
-        history = 20 * kind + rng.permutation(16)[:6]
-        shown = [20 * kind + rng.integers(20), 20 * (1 - kind) + rng.integers(20)]
-        marks = [f"N{shown[0]}-1", f"N{shown[1]}-0"]
-        day = 9 + number // 30
-        time = f"11/{day}/2019 2:14:{number % 60:02d} PM"
-        rows.append(f"{number}\tU{number}\t{time}\t{' '.join(f'N{i}' for i in history)}\t{' '.join(marks)}")
-    (folder / "behaviors.tsv").write_text("\n".join(rows) + "\n")
-    (folder / "news.tsv").write_text("".join(f"N{n}\tnews\t{title}\n" for n, title in enumerate(TITLES)))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def tree(recipe_tree, tmp_path_factory):
-    folder = write_mind(tmp_path_factory.mktemp("mind"))
+    data = write_mind(tmp_path_factory.mktemp("mind"))
     kept = {name: recipe_tree[name] for name in ("user_tower", "item_tower", "train")}
-    return kept | {"data": {"source": "mind", "root": str(folder), "split": "last_day"}}
+    return kept | {"data": data}
 
 
 def run(tree, output):
