@@ -2,8 +2,9 @@
 
     python benchmarks/kills.py
 
-Tiny towers with random weights train for a few seconds with a checkpoint after each step, so that many
-kills come in the middle of writing one. Each attempt is a process of its own, forked after the imports.
+Tiny towers with random weights train for a few seconds with a checkpoint after each step. Every other kill
+waits for the next checkpoint and comes in the middle of writing it. Each attempt is a process of its own,
+forked after the imports.
 """
 
 from __future__ import annotations
@@ -152,8 +153,17 @@ def run(inputs: Path, output: Path, adapter: str) -> None:
     os.replace(scratch, output.with_suffix(".sha256"))
 
 
-def attempt(work: Callable[[], None], *, kill_after: float | None, log: Path) -> bool:
-    """Runs in a process of its own, which may be killed; says whether it came to its end."""
+def attempt(
+    work: Callable[[], None], *, kill_after: float | None, log: Path, in_save: Path | None = None
+) -> bool:
+    """Runs in a process of its own, which may be killed; says whether it came to its end.
+
+    Args:
+        work: what it does.
+        kill_after: seconds until it is killed; None lets it live.
+        log: where its output goes.
+        in_save: a folder of checkpoints: after that time the kill waits until one is being written there.
+    """
     child = os.fork()
     if child == 0:
         status = 1
@@ -169,10 +179,10 @@ def attempt(work: Callable[[], None], *, kill_after: float | None, log: Path) ->
             os._exit(status)
     if kill_after is not None:
         end = time.monotonic() + kill_after
-        while time.monotonic() < end:
+        while time.monotonic() < end or (in_save is not None and not any(in_save.glob(".writing-*"))):
             if os.waitpid(child, os.WNOHANG)[0]:
                 return True
-            time.sleep(0.001)
+            time.sleep(0.0005)
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
@@ -212,7 +222,13 @@ def kill_runs(adapter: str, folder: Path, *, n_kills: int, seed: int, progress: 
         while True:
             outcome.resumed += killed > 0 and any(kept.glob("step-*"))
             moment = draw.uniform(0, seconds) if outcome.kills < n_kills else None
-            if attempt(lambda output=output: run(folder, output, adapter), kill_after=moment, log=log):  # type: ignore[misc]
+            in_save = kept if outcome.kills % 2 else None
+            if attempt(
+                lambda output=output: run(folder, output, adapter),  # type: ignore[misc]
+                kill_after=moment,
+                log=log,
+                in_save=in_save,
+            ):
                 break
             outcome.kills, killed = outcome.kills + 1, killed + 1
             outcome.in_saves += any(kept.glob(".writing-*"))
