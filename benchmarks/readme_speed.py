@@ -44,6 +44,20 @@ def encoding_table() -> str:
     return "\n\n".join(_tables(cells, "encode", columns))
 
 
+def search_table() -> str:
+    """Gives a table for each size of the catalogue: time of one search, alone and re-ranked, and recall."""
+    source, cells = read_cells("search_speed")
+    columns = {
+        "ms_exact": ("exact, ms", "{:.1f}"),
+        "ms_exact_to_20": ("and re-ranked to 20", "{:.1f}"),
+        "ms_approximate": ("approximate, ms", "{:.2f}"),
+        "ms_approximate_to_20": ("and re-ranked to 20", "{:.2f}"),
+        "recall": ("recall", "{:.3f}"),
+        "s_to_make": ("made in, s", "{:.0f}"),
+    }
+    return "\n\n".join([*_tables(cells, "search", columns), source])
+
+
 def _tables(cells: _Cells, prefix: str, columns: dict[str, tuple[str, str]]) -> list[str]:
     tables = []
     for case in dict.fromkeys(case for case, _, _ in cells if case.startswith(prefix)):

@@ -23,12 +23,17 @@ BENCHMARK = "speed"
 ST, PAD = "sentence_transformers", "pad128"
 
 
+def chosen_of(systems: dict[str, System], names: list[str] | None) -> dict[str, System]:
+    """Gives some systems by name, or all."""
+    return {name: system for name, system in systems.items() if names is None or name in names}
+
+
 def measure_training(
     case: str, prepared: RankingSet, arguments: argparse.Namespace, folder: Path
 ) -> list[dict[str, Any]]:
     """Gives the rows of one training case."""
     task = write_task(prepared, folder, seed=arguments.seed)
-    systems = systems_of(case, task, prepared, arguments)
+    systems = chosen_of(systems_of(case, task, prepared, arguments), arguments.systems)
     steps = take_turns(systems, n_rounds=arguments.rounds, logs=folder)
     rates = {name: statistics.median(found.rates) for name, found in steps.items()}
     rows = []
@@ -54,8 +59,8 @@ def measure_quality(
     """Gives the rows of one case's runs to the end; padding changes no result, so `pad128` has none."""
     task = write_task(prepared, folder, seed=arguments.seed)
     found: dict[str, dict[str, float]] = {}
-    systems = systems_of(case, task, prepared, arguments)
-    for name in [n for n in systems if n != PAD and (not arguments.systems or n in arguments.systems)]:
+    systems = chosen_of(systems_of(case, task, prepared, arguments), arguments.systems)
+    for name in [name for name in systems if name != PAD]:
         found[name] = judge(systems[name], prepared, folder / f"{case}-{name}.npz", logs=folder)
         print(f"{case}, {name}: {found[name]}", flush=True)
     rows = [
@@ -85,9 +90,7 @@ def main() -> None:
     )
     parser.add_argument("--cases", nargs="+", choices=(*CASES, "encode"), default=[*CASES, "encode"])
     parser.add_argument("--parts", nargs="+", choices=("turns", "quality"), default=["turns", "quality"])
-    parser.add_argument(
-        "--systems", nargs="+", help="of the runs to the end; the others' rows stay as they are"
-    )
+    parser.add_argument("--systems", nargs="+", help="that take part; the others' rows stay as they are")
     parser.add_argument("--rounds", type=int, default=5, help="steps of each system that count")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--n-texts", type=int, default=4000, help="titles to encode")
