@@ -96,8 +96,16 @@ def run(inputs: Path, output: Path, adapter: str) -> None:
     from lora_rec.config import build_config
     from lora_rec.pipeline.checkpoints import open_checkpoints
     from lora_rec.pipeline.data import prepare_data, prepare_texts
+    from lora_rec.pipeline.objectives import prepare_material
     from lora_rec.pipeline.ranking import choose_linear, fit_linear
-    from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_adapters
+    from lora_rec.pipeline.towers import (
+        Vectors,
+        build_towers,
+        open_sources,
+        solve_and_encode,
+        teach,
+        train_adapters,
+    )
     from lora_rec.recipe import Recipe
 
     settings = {"trained_layers": 2} | ADAPTERS[adapter]
@@ -120,26 +128,24 @@ def run(inputs: Path, output: Path, adapter: str) -> None:
     model = build_towers(recipe, device=accelerator.device)
     start = {name: p.detach().clone() for name, p in model.trained_parameters().items()}
     sources = open_sources(recipe, model, texts, accelerator)
-    solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
+    frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
 
-    def moved() -> float:
+    def moved(_: Vectors) -> float:
         # How far the adapters have come, so that the last epoch is kept and not the start.
-        solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
         with torch.no_grad():
-            return 1 + float(
-                sum((p - start[name]).abs().sum() for name, p in model.trained_parameters().items())
-            )
+            ways = [(p - start[name]).abs().sum() for name, p in model.trained_parameters().items()]
+            return 1 + float(sum(ways))
 
-    checkpoints = open_checkpoints(recipe, model, texts, examples, accelerator)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known)
+    checkpoints = open_checkpoints(recipe, model, texts, material, accelerator)
     train_adapters(
         recipe,
         model,
         sources,
         texts,
-        examples,
-        teacher,
+        material,
         accelerator,
-        known=known,
+        start=frozen,
         start_validation=0.0,
         validate=moved,
         checkpoints=checkpoints,

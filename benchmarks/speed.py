@@ -17,7 +17,7 @@ from typing import Any
 from quality_sets import RankingSet, prepare_set
 from rows import header_of, merge_rows, row, write_rows
 from speed_encode import measure_encoding
-from speed_train import CASES, judge, systems_of, take_turns, write_task
+from speed_train import CASES, System, judge, systems_of, take_turns, write_task
 
 BENCHMARK = "speed"
 ST, PAD = "sentence_transformers", "pad128"

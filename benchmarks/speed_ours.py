@@ -46,6 +46,7 @@ def train(prepared: RankingSet, overrides: list[str], turns: Turns | None) -> di
 
     from lora_rec.config import load_config
     from lora_rec.pipeline.data import prepare_texts
+    from lora_rec.pipeline.objectives import prepare_material
     from lora_rec.pipeline.ranking import choose_linear, fit_linear
     from lora_rec.pipeline.report import Stages
     from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
@@ -59,7 +60,8 @@ def train(prepared: RankingSet, overrides: list[str], turns: Turns | None) -> di
         examples, texts = prepare_texts(recipe, prepared.dataset, split)
     with stages("EASE"):
         linear = fit_linear(split.train_histories(), choose_linear(split), n_items=split.n_items)
-        teacher = teach(recipe, linear, examples)
+        teacher, known = teach(recipe, linear, examples), split.train_histories()
+        material = prepare_material(recipe, prepared.dataset, examples, texts, teacher, known=known)
     with stages("load towers"):
         model = build_towers(recipe, device=accelerator.device)
     with stages("frozen layers"):
@@ -72,7 +74,9 @@ def train(prepared: RankingSet, overrides: list[str], turns: Turns | None) -> di
         turns.report(**{stage: seconds for stage, seconds in stages.to_json()["seconds"].items()})
         turns.begin()
     began = time.perf_counter()
-    train_towers(recipe, model, sources, texts, examples, split, teacher, frozen, accelerator, waiting)
+    train_towers(
+        recipe, model, sources, texts, material, prepared.dataset, split, frozen, accelerator, waiting
+    )
     seconds = time.perf_counter() - began
     vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     return {
