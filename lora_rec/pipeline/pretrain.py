@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer
 
+from lora_rec.bundle import file_digest
 from lora_rec.data_section import DataSection
 from lora_rec.errors import TowerError, TrainingError
 from lora_rec.export.bundle_writer import PACKAGES, cut_paths, describe_source, version_of
@@ -123,11 +124,15 @@ def open_pretrain_checkpoints(
 ) -> Checkpoints:
     """Opens the checkpoints beside the recipe's output; see `checkpoints.open_run`."""
     settings = asdict(recipe)
+    digest = domain.fingerprint
+    names = recipe.tasks.entities.gazetteer if recipe.tasks.entities is not None else None
+    if names is not None and Path(names).is_file():
+        digest += file_digest(Path(names))
     return open_run(
         recipe.output,
         recipe.checkpoint,
         {name: settings[name] for name in ("text", "tower", "tasks", "train")},
-        digest=domain.fingerprint,
+        digest=digest,
         towers=model.towers,
         accelerator=accelerator,
     )

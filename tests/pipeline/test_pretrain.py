@@ -14,7 +14,12 @@ from lora_rec.cli import main
 from lora_rec.config import build_config
 from lora_rec.errors import BundleError, DataError, RecipeError, TowerError
 from lora_rec.pipeline.domain import read_domain
-from lora_rec.pipeline.pretrain import check_tasks, format_result, write_result
+from lora_rec.pipeline.pretrain import (
+    check_tasks,
+    format_result,
+    open_pretrain_checkpoints,
+    write_result,
+)
 from lora_rec.pipeline.pretrain_merge import merge_pretrained
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.pretrain_recipe import PretrainRecipe
@@ -348,3 +353,15 @@ def test_what_is_no_lora_goes_on_only_merged(trained, tmp_path, adapter):
     source = tokenize(tower.backbone_info.tokenizer, TEXTS, max_tokens=32)
     vectors = [encode(t, source, np.arange(3), token_budget=100) for t in (tower, above)]
     np.testing.assert_allclose(*vectors, atol=2e-4)
+
+
+def test_another_list_of_names_is_another_run(shop, tmp_path, models):
+    names = tmp_path / "names.csv"
+    found = []
+    for kind in ("brand", "brand", "place"):
+        names.write_text(f"name,kind\nwar,{kind}\n")
+        recipe = with_tasks(shop, {"entities": {"gazetteer": str(names)}})
+        model, _, objective = learner_of(recipe)
+        kept = open_pretrain_checkpoints(recipe, read_domain(recipe), model, objective.accelerator)
+        found.append(kept.run)
+    assert found[0] == found[1] != found[2]
