@@ -49,6 +49,11 @@ def row(
     return names | {"value": mean, "low": min(values), "high": max(values), "n": len(values), "unit": unit}
 
 
+def of_one_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives rows whose values are steps or queries of one run, which is what `n` counts."""
+    return [line | {"n": 1} for line in rows]
+
+
 def write_rows(benchmark: str, header: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Writes benchmarks/results/BENCHMARK.json."""
     RESULTS.mkdir(parents=True, exist_ok=True)

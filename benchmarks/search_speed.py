@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rows import header_of, merge_rows, row, write_rows
+from rows import header_of, merge_rows, of_one_run, row, write_rows
 
 from lora_rec.rank.index import build_index, open_index
 from lora_rec.rank.rerank import rerank_lists
@@ -197,7 +197,7 @@ def main() -> None:
     for case in arguments.cases:  # each is written when it is there: the graphs of a million take long
         rows = measure(case, n_users=arguments.users, peers=arguments.peers)
         header = header_of(NAME, "python benchmarks/search_speed.py")
-        write_rows(NAME, header, merge_rows(NAME, rows))
+        write_rows(NAME, header, merge_rows(NAME, of_one_run(rows)))
 
 
 if __name__ == "__main__":

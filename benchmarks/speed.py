@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from quality_sets import RankingSet, prepare_set
-from rows import header_of, merge_rows, row, write_rows
+from rows import header_of, merge_rows, of_one_run, row, write_rows
 from speed_encode import measure_encoding
 from speed_train import CASES, System, judge, systems_of, take_turns, write_task
 
@@ -111,7 +111,7 @@ def main() -> None:
         if "quality" in arguments.parts:
             rows += measure_quality(case, prepared, arguments, folder)
     command = "python benchmarks/speed.py --data-root ../shared/data --sentences-python PYTHON"
-    write_rows(BENCHMARK, header_of(BENCHMARK, command), merge_rows(BENCHMARK, rows))
+    write_rows(BENCHMARK, header_of(BENCHMARK, command), merge_rows(BENCHMARK, of_one_run(rows)))
 
 
 if __name__ == "__main__":

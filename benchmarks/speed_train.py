@@ -26,7 +26,7 @@ TEMPLATES = ("{title}[ ({year})][, {genres}]", "{title}")
 PADDED_BATCH = {"train-decoder": 16}
 """Where 64 texts padded to 128 tokens need more than 20 GB in the layers of a decoder."""
 PEER_RATES = (1e-4,)
-"""Of the peers; of several, validation would choose. An epoch of the trainer takes an hour on two busy cores."""
+"""Of the peers; of several, validation would choose, but an epoch takes an hour on two busy cores."""
 
 
 @dataclass(frozen=True)
