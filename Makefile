@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-tasks \
-	benchmark-quality benchmark-quality-env benchmark-diversity benchmark-speed benchmark-kills readme clean help
+	benchmark-quality benchmark-quality-env benchmark-diversity benchmark-speed \
+	benchmark-search benchmark-kills readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
@@ -19,6 +20,7 @@ help:
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
 	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
 	@echo "make benchmark-speed DATA_ROOT=...      training and encoding beside sentence-transformers and a plain loop"
+	@echo "make benchmark-search  one user among a million items, beside faiss"
 	@echo "make benchmark-kills   50 kills of each adapter's run, and what they changed"
 	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
 	@echo "make readme       put the results into README.md"
@@ -87,6 +89,9 @@ benchmark-diversity: $(VENV)/.quickstart
 benchmark-speed: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/speed.py --data-root $(DATA_ROOT) \
 		$$(test ! -e $(SENTENCES)/.done || echo --sentences-python $(SENTENCES)/bin/python)
+
+benchmark-search: $(VENV)/.dev
+	$(BIN)/python benchmarks/search_speed.py
 
 benchmark-kills: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/kills.py

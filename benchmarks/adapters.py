@@ -134,7 +134,8 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
     from lora_rec.pipeline.data import prepare_data, prepare_texts
     from lora_rec.pipeline.objectives import prepare_material
     from lora_rec.pipeline.ranking import choose_linear, fit_linear
-    from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
+    from lora_rec.pipeline.sources import open_sources
+    from lora_rec.pipeline.towers import build_towers, solve_and_encode, teach, train_towers
     from lora_rec.rank.search import top_k
     from lora_rec.towers.adapters import save_adapter
 

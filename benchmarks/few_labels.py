@@ -188,7 +188,8 @@ class Pair:
         from lora_rec.data.examples import Examples
         from lora_rec.data.lists import Lists
         from lora_rec.pipeline.interest import LabelledPairs, log_odds
-        from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode
+        from lora_rec.pipeline.sources import open_sources
+        from lora_rec.pipeline.towers import build_towers, solve_and_encode
         from lora_rec.train.adversary import Adversary
         from lora_rec.train.loop import train_two_tower
         from lora_rec.train.objectives import Material, Objectives

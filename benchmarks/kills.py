@@ -98,14 +98,8 @@ def run(inputs: Path, output: Path, adapter: str) -> None:
     from lora_rec.pipeline.data import prepare_data, prepare_texts
     from lora_rec.pipeline.objectives import prepare_material
     from lora_rec.pipeline.ranking import choose_linear, fit_linear
-    from lora_rec.pipeline.towers import (
-        Vectors,
-        build_towers,
-        open_sources,
-        solve_and_encode,
-        teach,
-        train_adapters,
-    )
+    from lora_rec.pipeline.sources import open_sources
+    from lora_rec.pipeline.towers import Vectors, build_towers, solve_and_encode, teach, train_adapters
     from lora_rec.recipe import Recipe
 
     settings = {"trained_layers": 2} | ADAPTERS[adapter]

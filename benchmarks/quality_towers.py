@@ -19,15 +19,8 @@ from lora_rec.data.examples import Examples
 from lora_rec.pipeline.data import Texts, prepare_texts
 from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.ranking import choose_linear, fit_linear
-from lora_rec.pipeline.towers import (
-    Vectors,
-    build_towers,
-    open_sources,
-    read_items,
-    solve_and_encode,
-    teach,
-    train_towers,
-)
+from lora_rec.pipeline.sources import open_sources
+from lora_rec.pipeline.towers import Vectors, build_towers, read_items, solve_and_encode, teach, train_towers
 from lora_rec.recipe import Recipe
 
 CONFIGS = Path(__file__).resolve().parents[1] / "recipes" / "configs"

@@ -18,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # befo
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ WIDTH, K, LIST = 128, 100, 20
 RECALL = 0.98
 WIDTHS = (32, 64, 128, 256, 512, 1024)
 """Items that a graph keeps in sight: the first with the wished recall is taken."""
+PEERS = {"faiss_hnsw": ("faiss", "faiss-cpu"), "usearch": ("usearch", "usearch")}
+"""Graphs to compare with: the module and the package of each."""
 READING = "reading"
 _Array = NDArray[np.float32]
 Found = tuple[NDArray[np.int64], _Array]
@@ -189,11 +192,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    peers = ("faiss_hnsw", "usearch")
+    installed = [name for name, (module, _) in PEERS.items() if find_spec(module) is not None]
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES))
     parser.add_argument("--users", type=int, default=100)
-    parser.add_argument("--peers", nargs="*", choices=peers, default=list(peers), help="graphs to take in")
+    parser.add_argument(
+        "--peers", nargs="*", choices=tuple(PEERS), default=installed, help="graphs to take in"
+    )
     arguments = parser.parse_args()
+    for name in sorted(set(PEERS) - set(arguments.peers)):
+        print(f"without {name}: pip install {PEERS[name][1]} brings it in", flush=True)
     for case in arguments.cases:  # each is written when it is there: the graphs of a million take long
         rows = measure(case, n_users=arguments.users, peers=arguments.peers)
         header = header_of(NAME, "python benchmarks/search_speed.py")

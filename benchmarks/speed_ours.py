@@ -49,7 +49,8 @@ def train(prepared: RankingSet, overrides: list[str], turns: Turns | None) -> di
     from lora_rec.pipeline.objectives import prepare_material
     from lora_rec.pipeline.ranking import choose_linear, fit_linear
     from lora_rec.pipeline.report import Stages
-    from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
+    from lora_rec.pipeline.sources import open_sources
+    from lora_rec.pipeline.towers import build_towers, solve_and_encode, teach, train_towers
     from lora_rec.recipe import Recipe
 
     recipe = load_config(Recipe, CONFIG, overrides=[f"data.root={prepared.folder}", *overrides])

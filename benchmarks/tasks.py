@@ -141,11 +141,11 @@ def run_ranked(recipe: Recipe) -> dict[str, float]:
     from lora_rec.pipeline.data import prepare_data, prepare_texts
     from lora_rec.pipeline.objectives import prepare_material
     from lora_rec.pipeline.ranking import LinearChoice, fit_linear
+    from lora_rec.pipeline.sources import open_sources
     from lora_rec.pipeline.towers import (
         Vectors,
         build_towers,
         measure_interest,
-        open_sources,
         solve_and_encode,
         teach,
         train_towers,
@@ -190,7 +190,8 @@ def run_shown(recipe: Recipe) -> dict[str, float]:
     from accelerate.utils import set_seed
 
     from lora_rec.pipeline import shown
-    from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode
+    from lora_rec.pipeline.sources import open_sources
+    from lora_rec.pipeline.towers import build_towers, solve_and_encode
     from lora_rec.train.text_match import train_text_match
 
     accelerator = Accelerator()

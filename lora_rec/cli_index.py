@@ -8,6 +8,7 @@ from typing import Any
 
 import lora_rec
 from lora_rec import cli_hub
+from lora_rec.errors import missing_extra
 
 
 def add_commands(commands: Any) -> None:
@@ -18,7 +19,7 @@ def add_commands(commands: Any) -> None:
         description="Writes index.faiss and index.json into the bundle, by which"
         " lora_rec.rank.index.open_index finds the items nearest to a user's vector without reading all"
         " vectors. Prints which share of the exact lists it finds. Needs the extra 'ann'.",
-        epilog="example: lora-rec index runs/quickstart --recall 0.99",
+        epilog="example: lora-rec index runs/large --recall 0.99",
     )
     index.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
     cli_hub.add_revision(index)
@@ -31,9 +32,18 @@ def add_commands(commands: Any) -> None:
 def _index(arguments: argparse.Namespace) -> None:
     from lora_rec.rank.index import build_index
 
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise missing_extra("tqdm", extra="ann") from error
     rec = lora_rec.load(arguments.bundle, revision=arguments.revision)
     began = time.perf_counter()
-    about = build_index(rec.folder or arguments.bundle, rec.item_vectors, recall=arguments.recall)
+    about = build_index(
+        rec.folder or arguments.bundle,
+        rec.item_vectors,
+        recall=arguments.recall,
+        progress=lambda blocks: tqdm(blocks, desc="items into cells", unit="block"),
+    )
     seconds = time.perf_counter() - began
     print(f"{rec.folder}: {about.n_items:,} items in {about.n_cells:,} cells, made in {seconds:.0f} s")
     print(f"a search looks into {about.n_probes} cells and finds {about.recall:.1%} of the exact 100 best")

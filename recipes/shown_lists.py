@@ -29,7 +29,8 @@ from lora_rec.pipeline.shown import (
     train_on_histories,
 )
 from lora_rec.pipeline.shown_report import print_shown_report
-from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode
+from lora_rec.pipeline.sources import open_sources
+from lora_rec.pipeline.towers import build_towers, solve_and_encode
 from lora_rec.rank.linear import centre
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.recipe import Recipe

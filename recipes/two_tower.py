@@ -24,11 +24,11 @@ from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.pictures import check_pictures, draw_front, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
+from lora_rec.pipeline.sources import open_sources
 from lora_rec.pipeline.spaces import make_spaces
 from lora_rec.pipeline.towers import (
     build_towers,
     measure_interest,
-    open_sources,
     read_items,
     solve_and_encode,
     teach,

@@ -17,7 +17,8 @@ from lora_rec.pipeline.shown import (
     teach_shown,
     train_on_histories,
 )
-from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
+from lora_rec.pipeline.sources import open_sources
+from lora_rec.pipeline.towers import build_towers, solve_and_encode, teach, train_towers
 from lora_rec.recipe import Recipe
 
 SECTIONS = {

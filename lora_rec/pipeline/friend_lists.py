@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lora_rec.adapter_settings import SETTING_NAMES
-from lora_rec.cache import cache_folder
 from lora_rec.data.dataset import Dataset
 from lora_rec.data.friends import withhold_friends
 from lora_rec.errors import DataError
@@ -27,15 +26,15 @@ from lora_rec.pipeline.judge_friends import (
     judge_friends,
 )
 from lora_rec.pipeline.social import read_friendships
+from lora_rec.pipeline.sources import open_source
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.rank.friends import FriendModel
 from lora_rec.rank.taste import Tastes
 from lora_rec.recipe import Recipe
-from lora_rec.text.collate import BatchSource, tokenize
+from lora_rec.text.collate import tokenize
 from lora_rec.text.templates import render_items
 from lora_rec.towers.two_tower import encode_states
 from lora_rec.train.friends import FriendFit
-from lora_rec.train.prefix_cache import open_prefix_cache
 
 _Ints = NDArray[np.int64]
 N_REASONS = 3
@@ -95,16 +94,11 @@ def read_frozen(recipe: Recipe, dataset: Dataset) -> NDArray[np.float32]:
     tower = build_tower(type(section)(**(asdict(section) | bare)), width=1, where="user_tower")
     texts = render_items(recipe.text.item_template, dataset.item_fields, where="text.item_template")
     tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=section.max_tokens)
-    source: BatchSource = tokens
-    if recipe.train.prefix_cache and tower.first_trained_layer > 0:
-        source = open_prefix_cache(
-            tower,
-            tokens,
-            root=cache_folder(),
-            token_budget=recipe.train.token_budget,
-            progress=lambda batches: tqdm(batches, desc="frozen layers, items"),
-        )
-    return encode_states(tower, source, np.arange(len(texts)), token_budget=recipe.train.token_budget)
+    budget = recipe.train.token_budget
+    source = open_source(
+        tower, tokens, what="items", prefix_cache=recipe.train.prefix_cache, token_budget=budget
+    )
+    return encode_states(tower, source, np.arange(len(texts)), token_budget=budget)
 
 
 def fit_friend_model(data: FriendData, *, seed: int) -> FriendModel:

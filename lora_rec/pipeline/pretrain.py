@@ -17,7 +17,8 @@ from lora_rec.export.pretrained import write_pretrained
 from lora_rec.pipeline.checkpoints import open_run
 from lora_rec.pipeline.domain import Domain
 from lora_rec.pipeline.pretrain_tasks import Builder
-from lora_rec.pipeline.towers import build_tower, open_source, start_adapter
+from lora_rec.pipeline.sources import open_source, start_adapter
+from lora_rec.pipeline.towers import build_tower
 from lora_rec.pretrain_recipe import PretrainRecipe
 from lora_rec.text.collate import tokenize
 from lora_rec.towers.backbone import read_config

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.columns import read_texts
+from lora_rec.data.lists import Lists
 from lora_rec.data.sources import read_table
 from lora_rec.errors import DataError, did_you_mean
 from lora_rec.pipeline.domain import Domain
-from lora_rec.pipeline.towers import open_source
+from lora_rec.pipeline.sources import open_source
 from lora_rec.pretrain_recipe import PretrainRecipe
 from lora_rec.rank.categories import Categories
 from lora_rec.task_sections import CategorySection, EntitiesSection, Reads
@@ -21,15 +23,14 @@ from lora_rec.text.collate import BatchSource, TokenizedTexts, tokenize, tokeniz
 from lora_rec.text.entities import Entity, Gazetteer, tag_tokens
 from lora_rec.text.templates import find_fields, render_items
 from lora_rec.towers.two_tower import Tower
-from lora_rec.train.tasks.category import CategoryClassification
+from lora_rec.train.tasks.classification import TextClassification
 from lora_rec.train.tasks.clm import CausalLanguageModelling
 from lora_rec.train.tasks.entities import EntityRecognition
-from lora_rec.train.tasks.history_views import HistoryTexts, HistoryViews
-from lora_rec.train.tasks.item_views import ItemTexts, ItemViews
 from lora_rec.train.tasks.losses import IGNORED
 from lora_rec.train.tasks.mlm import MaskedLanguageModelling, Vocabulary
-from lora_rec.train.tasks.nsp import NextSentencePrediction, draw_pairs
+from lora_rec.train.tasks.nsp import draw_pairs
 from lora_rec.train.tasks.task import Task
+from lora_rec.train.tasks.views import ContrastiveViews, Histories, Items
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -98,9 +99,10 @@ class Builder:
             max_tokens=self.recipe.tower.max_tokens,
         )
         train, held_out = (np.flatnonzero(np.isin(pairs.sequences, p)) for p in domain.sequence_parts)
-        return NextSentencePrediction(
+        return TextClassification(
+            "nsp",
             self._open(tokens, "pairs"),
-            pairs.follow,
+            np.eye(2, dtype=np.float32)[pairs.follow.astype(np.int64)],
             train=train,
             held_out=held_out,
             hidden_size=self.tower.hidden_size,
@@ -124,7 +126,8 @@ class Builder:
         known = categories.weights.sum(axis=1) > 0
         train, held_out = (part[known[part]] for part in domain.item_parts)
         tokens = self._tokenize(domain.item_texts(without=section.field))
-        return CategoryClassification(
+        return TextClassification(
+            "category",
             self._open(tokens, "texts without categories"),
             categories.weights,
             train=train,
@@ -169,26 +172,40 @@ class Builder:
             raise DataError(
                 "tasks.history_views: this corpus has no histories; name corpus.group_column or drop the task"
             )
+        train, held_out = (domain.sequences.take(part) for part in domain.sequence_parts)
         names = ("crop_share", "mask_share", "reorder_share")
-        texts = HistoryTexts(
-            domain.history_item_texts(),
+        newest = Lists.from_arrays([history[-text.history_length :] for history in held_out])
+        written = partial(
+            Histories,
+            item_texts=domain.history_item_texts(),
             length=text.history_length,
             newest_first=text.newest_first,
             mask_text=self.tower.backbone_info.tokenizer.mask_token or "...",
             shares={name: getattr(section, name) for name in names},
         )
-        train, held_out = (domain.sequences.take(part) for part in domain.sequence_parts)
-        return HistoryViews(
-            train, held_out, texts=texts, tokenize=self._tokenize, temperature=section.temperature
+        return ContrastiveViews(
+            "history_views",
+            written(train),
+            written(newest),
+            tokenize=self._tokenize,
+            temperature=section.temperature,
         )
 
     def item_views(self, section: Any) -> Task:
         """Contrastive views of an item."""
         domain = self.domain
-        texts = ItemTexts(domain.template, domain.fields, section.field_dropout, section.word_dropout)
-        train, held_out = (domain.items[part] for part in domain.item_parts)
-        return ItemViews(
-            train, held_out, texts=texts, tokenize=self._tokenize, temperature=section.temperature
+        train, held_out = (
+            Items(
+                domain.items[part],
+                domain.template,
+                domain.fields,
+                field_dropout=section.field_dropout,
+                word_dropout=section.word_dropout,
+            )
+            for part in domain.item_parts
+        )
+        return ContrastiveViews(
+            "item_views", train, held_out, tokenize=self._tokenize, temperature=section.temperature
         )
 
     def _lm_head(self) -> Any:

@@ -22,7 +22,8 @@ from lora_rec.pipeline.data import Texts, number_texts
 from lora_rec.pipeline.judge import JUDGED_K
 from lora_rec.pipeline.objectives import prepare_material, telling_lists
 from lora_rec.pipeline.ranking import LinearChoice, fit_linear
-from lora_rec.pipeline.towers import Sources, Vectors, read_states, teach, train_adapters
+from lora_rec.pipeline.sources import Sources
+from lora_rec.pipeline.towers import Vectors, read_states, teach, train_adapters
 from lora_rec.rank.candidates import CandidateScorer, unit_rows
 from lora_rec.recipe import HeadSection, RankingSection, Recipe
 from lora_rec.text.templates import render_histories, render_items

@@ -3,36 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from lora_rec.adapter_settings import FULL_PRECISION_ONLY
-from lora_rec.cache import cache_folder
 from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.examples import Examples
 from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.interest import LabelledPairs, interest_auc, pairs_of, report_interest
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
+from lora_rec.pipeline.sources import Sources
 from lora_rec.pipeline.starts import find_start, settings_of
-from lora_rec.pipeline.variants import open_varied
 from lora_rec.rank.linear import LinearModel, centre
 from lora_rec.rank.search import top_k
 from lora_rec.recipe import Recipe
-from lora_rec.text.augment import VariedSource
-from lora_rec.text.collate import BatchSource, TokenBatch, TokenizedTexts, plan_micro_batches
-from lora_rec.text.token_file import open_tokens
 from lora_rec.tower_section import TowerSection
 from lora_rec.towers.adapters import (
     attach,
     attach_saved,
-    start_from_inputs,
     start_from_weights,
 )
 from lora_rec.towers.backbone import load_backbone
@@ -41,7 +34,6 @@ from lora_rec.train.adversary import Adversary
 from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.loop import TrainingResult, train_two_tower
 from lora_rec.train.objectives import Material, Objectives
-from lora_rec.train.prefix_cache import open_prefix_cache
 from lora_rec.train.projections import Teacher, build_teacher, solve_projection
 from lora_rec.train.shared import shared_states
 
@@ -49,20 +41,6 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 logger = logging.getLogger(__name__)
-
-START_TEXTS = 512  # of which EVA takes the leading directions
-
-
-@dataclass(frozen=True, eq=False)
-class Sources:
-    """Both towers' texts, ready to be asked for as batches."""
-
-    users: BatchSource
-    items: BatchSource
-    items_for_user_tower: BatchSource
-    varied_users: VariedSource
-    """The users' texts as training reads them."""
-    varied_items: VariedSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,87 +100,6 @@ def build_towers(recipe: Recipe, *, device: str | torch.device | None = None) ->
         build_tower(recipe.user_tower, width=width, where="user_tower", device=device),
         build_tower(recipe.item_tower, width=width, where="item_tower", device=device),
     )
-
-
-def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Accelerator) -> Sources:
-    """Tokenises all texts once and, where asked for, runs the frozen layers once.
-
-    An adapter that starts from its inputs (EVA) gets its start here.
-    """
-    budget = recipe.train.token_budget
-
-    def opened(what: str, tower: Tower, section: TowerSection, part: Sequence[str]) -> BatchSource:
-        info = tower.backbone_info
-        with accelerator.main_process_first():
-            tokens = open_tokens(
-                info.tokenizer,
-                part,
-                max_tokens=section.max_tokens,
-                fingerprint=info.fingerprint,
-                root=cache_folder(),
-            )
-        cached = recipe.train.prefix_cache
-        return open_source(tower, tokens, accelerator, what=what, prefix_cache=cached, token_budget=budget)
-
-    user_side, item_side = (model.user_tower, recipe.user_tower), (model.item_tower, recipe.item_tower)
-    users, items = opened("histories", *user_side, texts.users), opened("items", *item_side, texts.items)
-    trained = np.unique(np.concatenate([texts.example_texts, texts.list_texts]))
-    vary = partial(open_varied, recipe.regularisation, accelerator)
-    sources = Sources(
-        users,
-        items,
-        opened("items in the user tower", *user_side, texts.items),
-        vary(users, texts.users, trained, open_texts=partial(opened, "varied histories", *user_side)),
-        vary(
-            items,
-            texts.items,
-            np.arange(len(texts.items)),
-            open_texts=partial(opened, "varied items", *item_side),
-        ),
-    )
-    for tower, source in ((model.user_tower, sources.users), (model.item_tower, sources.items)):
-        start_adapter(tower, source, seed=recipe.train.seed, token_budget=budget)
-    return sources
-
-
-def open_source(
-    tower: Tower,
-    tokens: TokenizedTexts,
-    accelerator: Accelerator,
-    *,
-    what: str,
-    prefix_cache: bool,
-    token_budget: int,
-) -> BatchSource:
-    """Gives texts as a tower is to read them: from the prefix cache where there is one to be had."""
-    if tower.first_trained_layer == 0:
-        logger.info("%s: no cache, because the adapter acts from the first layer on", what)
-        return tokens
-    if not prefix_cache:
-        return tokens
-    return open_prefix_cache(
-        tower,
-        tokens,
-        root=cache_folder(),
-        token_budget=token_budget,
-        accelerator=accelerator,
-        progress=lambda batches: tqdm(
-            batches, desc=f"frozen layers, {what}", disable=not accelerator.is_main_process
-        ),
-    )
-
-
-def start_adapter(tower: Tower, source: BatchSource, *, seed: int, token_budget: int) -> None:
-    """Gives an adapter that starts from its inputs (EVA) its start, from a sample of texts."""
-
-    def batches() -> Iterator[tuple[TokenBatch, torch.Tensor]]:
-        n = len(source.lengths)
-        sample = np.random.default_rng(seed).permutation(n)[:START_TEXTS]
-        for rows in plan_micro_batches(source.lengths[sample], token_budget=token_budget):
-            batch = source.batch(sample[rows]).to(tower.device)
-            yield batch, batch.attention_mask
-
-    start_from_inputs(tower.adapter, tower.encode_states, batches())
 
 
 def teach(recipe: Recipe, linear: LinearModel, examples: Examples) -> Teacher:

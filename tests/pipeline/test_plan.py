@@ -13,7 +13,8 @@ from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.plan import Plan, format_plan, make_plan
 from lora_rec.pipeline.plan_activations import activation_memory
 from lora_rec.pipeline.plan_memory import process_memory, weight_memory
-from lora_rec.pipeline.towers import build_tower, build_towers, open_sources
+from lora_rec.pipeline.sources import open_sources
+from lora_rec.pipeline.towers import build_tower, build_towers
 from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import TokenBatch
 from lora_rec.towers.adapters import attach, save_adapter

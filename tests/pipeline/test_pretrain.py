@@ -158,7 +158,7 @@ def test_held_out_texts_and_histories_are_not_learned_from(shop, models):
     assert len({tokens[i].tobytes() for i in train} & read) == 32
     assert not {tokens[i].tobytes() for i in held_out} & read
     kept = domain.sequences.take(domain.sequence_parts[0])
-    assert [h.tolist() for h in views._train] == [h.tolist() for h in kept]
+    assert [h.tolist() for h in views._train.histories] == [h.tolist() for h in kept]
 
 
 def test_what_a_split_keeps_for_tests_is_not_read(shop):

@@ -16,7 +16,8 @@ from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.ranking import choose_linear, fit_linear
-from lora_rec.pipeline.towers import build_towers, open_sources, solve_and_encode, teach, train_towers
+from lora_rec.pipeline.sources import open_sources
+from lora_rec.pipeline.towers import build_towers, solve_and_encode, teach, train_towers
 from lora_rec.recipe import Recipe
 from lora_rec.train.learning_check import LearningCheck
 

@@ -99,14 +99,14 @@ def expected_loss(task, tower, rows, generator):
         chosen = task._train[rows]
         return class_loss(task, tower, [task._source[i].tolist() for i in chosen], task._shares[chosen])
     if task.name == "item_views":
-        texts = [task._texts.view(int(i), generator) for _ in range(2) for i in task._train[rows]]
+        texts = task._train.draw(rows, generator)
     else:
-        parts = []
+        stretches = []
         for row in rows:
-            history = task._train[int(row)]
+            history = task._train.histories[int(row)]
             end = int(generator.integers(4, len(history) + 1))
-            parts.append(history[end - 4 : end])
-        texts = [task._texts.view(part, generator) for _ in range(2) for part in parts]
+            stretches.append(history[end - 4 : end])
+        texts = [task._train._view(stretch, generator) for _ in range(2) for stretch in stretches]
     ids = [tokenizer(text)["input_ids"] for text in texts]
     return view_loss(tower, ids[: len(rows)], ids[len(rows) :], task._temperature)
 

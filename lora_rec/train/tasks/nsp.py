@@ -1,4 +1,4 @@
-"""Next-sentence prediction: do two texts follow each other?
+"""The pairs of next-sentence prediction: do two texts follow each other?
 
 Source: Devlin et al. 2019, "BERT", arXiv 1810.04805, section 3.1.
 """
@@ -9,12 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from lora_rec.data.lists import Lists
-from lora_rec.text.collate import BatchSource
-from lora_rec.train.tasks.pooled import learn_classes, measure_accuracy
-from lora_rec.train.tasks.task import Validation, Work
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,52 +61,3 @@ def draw_pairs(sequences: Lists, *, per_sequence: int, seed: int) -> Pairs:
                 break
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     return Pairs(columns[1], columns[2], columns[3].astype(bool), columns[0])
-
-
-class NextSentencePrediction:
-    """Both texts are read as one; a learned linear map of its vector says whether they follow each other."""
-
-    name, measure = "nsp", "accuracy"
-
-    def __init__(
-        self,
-        source: BatchSource,
-        follow: NDArray[np.bool_],
-        *,
-        train: NDArray[np.int64],
-        held_out: NDArray[np.int64],
-        hidden_size: int,
-    ) -> None:
-        """Makes the head.
-
-        Args:
-            source: P pairs, each as one text.
-            follow: (P,), whether they follow each other.
-            train: which pairs to learn from.
-            held_out: which to measure on.
-            hidden_size: of the vectors.
-        """
-        self.head: nn.Module = nn.Linear(hidden_size, 2)
-        self._source = source
-        self._shares = np.eye(2, dtype=np.float32)[follow.astype(np.int64)]
-        self._train, self._held_out = train, held_out
-        self.n_examples, self.n_held_out = len(train), len(held_out)
-
-    def learn(
-        self,
-        work: Work,
-        rows: NDArray[np.int64],
-        generator: np.random.Generator,
-        *,
-        weight: float,
-        seed: int,
-    ) -> float:
-        """See `Task.learn`: the mean cross-entropy over the pairs."""
-        pairs = self._train[rows]
-        return learn_classes(
-            work, self.head, self._source, pairs, self._shares[pairs], weight=weight, seed=seed
-        )
-
-    def validate(self, work: Work) -> Validation:
-        """See `Task.validate`."""
-        return measure_accuracy(work, self.head, self._source, self._held_out, self._shares[self._held_out])
