@@ -1,11 +1,12 @@
 """What each task of phase two adds to the towers, and what keeps them from overfitting: results/tasks.json.
 
 `base` is the default: alignment and softmax. Every other case is the same run with one thing more, seed by
-seed; `gain` is its `ndcg@10` (of the towers' own lists over the catalogue; of shown lists on MIND) over that
-of `base`, less one. `auc` is that of likes against dislikes (of a purchase against a random item on Online
-Retail, of clicks within lists on MIND). The real backbones, adapters on the last layer, few examples a user:
-a run takes one to four minutes of one core, in a process of its own. Runs are kept in `--runs`, and the rows
-of cases that a call leaves out stay, so that the table can be made in pieces.
+seed; `after ...` begins with adapters that learned without labels (phase_one.py), from the texts and
+histories of training alone. `gain` is its `ndcg@10` (of the towers' own lists over the catalogue; of shown
+lists on MIND) over that of `base`, less one. `auc` is that of likes against dislikes (of a purchase against a
+random item on Online Retail, of clicks within lists on MIND). The real backbones, adapters on the last layer,
+few examples a user: a run takes one to four minutes of one core, in a process of its own. Runs are kept in
+`--runs`, and the rows of cases that a call leaves out stay, so that the table can be made in pieces.
 
 python benchmarks/tasks.py --data-root ../shared/data --cases "movielens-100k bpr" --seeds 0
 """
@@ -24,9 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from phase_one import PHASE_ONE, learn_phase_one, phase_one_of
 from rows import RESULTS, header_of, row, write_rows
 
 from lora_rec.config import build_config
+from lora_rec.pretrain_recipe import PretrainRecipe
 from lora_rec.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,16 +63,17 @@ TASKS: dict[str, dict[str, Any]] = {
     "fgm": {"regularisation": {"adversary": "fgm"}},
     "freelb": {"regularisation": {"adversary": "freelb"}},
 }
-ON_LISTS = ("base", "listwise", "listwise alone", "item_features")
+ON_LISTS = ("base", "listwise", "listwise alone", "item_features", *PHASE_ONE)
 TASKS_OF_LISTS: dict[str, dict[str, Any]] = {
     "listwise": {"objectives": {"listwise": 0.1}},
     "listwise alone": {"objectives": {"softmax": 0, "alignment": 0, "listwise": 1}},
 }
 CASES = (
-    *(f"{name} {task}" for name in ("movielens-100k", "online-retail") for task in TASKS),
+    *(f"movielens-100k {task}" for task in (*TASKS, *PHASE_ONE)),
+    *(f"online-retail {task}" for task in (*TASKS, *PHASE_ONE) if task != "after category"),
     *(f"mind {task}" for task in ON_LISTS),
 )
-METRICS = ("ndcg@10", "auc", "calibration_error", "seconds")
+METRICS = ("ndcg@10", "auc", "calibration_error", "seconds", "phase one seconds")
 
 
 def parts_of(case: str) -> tuple[str, str]:
@@ -78,9 +82,8 @@ def parts_of(case: str) -> tuple[str, str]:
     return name, task
 
 
-def recipe_of(case: str, seed: int, data_root: Path, folder: Path) -> Recipe:
-    """Gives the recipe of one case."""
-    name, task = parts_of(case)
+def tree_of(name: str, seed: int, data_root: Path, folder: Path) -> dict[str, Any]:
+    """Gives the settings of `base` on a set."""
     tower = {"precision": "auto", "trained_layers": 1}
     tree: dict[str, Any] = {
         "output": "runs/unused",
@@ -106,7 +109,24 @@ def recipe_of(case: str, seed: int, data_root: Path, folder: Path) -> Recipe:
     if name == "mind":
         tree["data"] = {"source": "mind", "root": str(data_root / "mind-small-5k"), "split": "last_day"}
         tree["text"] = {"item_template": "[{category}: ]{title}", "history_length": 6}
-    for section, settings in (TASKS | TASKS_OF_LISTS)[task].items():
+    return tree
+
+
+def first_of(case: str, seed: int, data_root: Path, folder: Path) -> dict[str, PretrainRecipe]:
+    """Gives the recipes of what each tower learns before a case, by tower."""
+    name, task = parts_of(case)
+    if task not in PHASE_ONE:
+        return {}
+    return phase_one_of(task, name, tree_of(name, seed, data_root, folder), folder)
+
+
+def recipe_of(case: str, seed: int, data_root: Path, folder: Path) -> Recipe:
+    """Gives the recipe of one case."""
+    name, task = parts_of(case)
+    tree = tree_of(name, seed, data_root, folder)
+    for place, first in first_of(case, seed, data_root, folder).items():
+        tree[place] = tree[place] | {"start_from": first.output, "lora_rank": None}
+    for section, settings in (TASKS | TASKS_OF_LISTS).get(task, {}).items():
         tree[section] = tree.get(section, {}) | settings
     if tree["objectives"].get("item_features"):
         tree["objectives"] |= FEATURES[name]
@@ -295,9 +315,13 @@ def main() -> None:
 
         torch.set_num_threads(1)
         logging.basicConfig(level=logging.INFO, format="%(message)s")
-        recipe = recipe_of(arguments.one, arguments.seeds[0], data_root, folder)
+        run = (arguments.one, arguments.seeds[0], data_root, folder)
+        seconds = [learn_phase_one(first) for first in first_of(*run).values()]
+        recipe = recipe_of(*run)
         numbers = run_shown(recipe) if arguments.one.startswith("mind ") else run_ranked(recipe)
-        done = file_of(arguments.one, arguments.seeds[0], data_root, folder)
+        if seconds:
+            numbers["phase one seconds"] = sum(seconds)
+        done = file_of(*run)
         scratch = done.with_suffix(f".{os.getpid()}")
         scratch.write_text(json.dumps(numbers), encoding="utf-8")
         os.replace(scratch, done)

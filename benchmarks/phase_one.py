@@ -1,0 +1,65 @@
+"""Phase one of tasks.py: adapters that read the domain without labels before phase two begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lora_rec.config import build_config
+from lora_rec.pretrain_recipe import PretrainRecipe
+
+ROOT = Path(__file__).resolve().parents[1]
+EPOCHS = 5
+PHASE_ONE: dict[str, dict[str, dict[str, Any]]] = {
+    "after language modelling": {"user_tower": {"mlm": {"reads": "both"}}, "item_tower": {"clm": {}}},
+    "after views": {"user_tower": {"history_views": {}}, "item_tower": {"item_views": {}}},
+    "after nsp": {"user_tower": {"nsp": {}}},
+    "after category": {"item_tower": {"category": {}}},
+}
+"""What each tower learns first; one that is not named begins phase two as in `base`."""
+CATEGORIES = {
+    "movielens-100k": {"field": "genres", "separator": "|"},
+    "mind": {"field": "category"},
+}
+"""The field that `category` tells from the rest of the text; Online Retail has none."""
+
+
+def phase_one_of(task: str, name: str, tree: dict[str, Any], folder: Path) -> dict[str, PretrainRecipe]:
+    """Gives the recipe of each tower that learns something first.
+
+    Args:
+        task: of `PHASE_ONE`.
+        name: of the set.
+        tree: the settings of phase two as `base` has them.
+        folder: where adapters are kept, each under a name that says its settings.
+    """
+    found = {}
+    for place, tasks in PHASE_ONE[task].items():
+        chosen = {kind: CATEGORIES[name] if kind == "category" else own for kind, own in tasks.items()}
+        seed = tree["train"]["seed"]
+        settings = {"text": tree["text"], "tower": tree[place], "tasks": chosen}
+        settings["train"] = {"epochs": EPOCHS, "seed": seed}
+        digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
+        output = folder / f"phase-one-{name}-{'-'.join(chosen)}-{seed}-{digest}"
+        settings |= {"data": tree["data"], "output": str(output)}
+        found[place] = build_config(PretrainRecipe, settings)
+    return found
+
+
+def learn_phase_one(recipe: PretrainRecipe) -> float:
+    """Runs a recipe, unless its adapter is there, and gives the seconds that it trained."""
+    output = Path(recipe.output)
+    if not (output / "pretrain.json").exists():
+        config = output.with_suffix(".yaml")
+        config.write_text(recipe.to_yaml(), encoding="utf-8")
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, str(ROOT / "recipes" / "pretrain.py"), str(config)]
+        with open(output.with_suffix(".log"), "w") as log:
+            subprocess.run(command, check=True, env=environment, stdout=log, stderr=log)
+    facts = json.loads((output / "pretrain.json").read_text(encoding="utf-8"))
+    return float(facts["cost"]["seconds"]["train"])
