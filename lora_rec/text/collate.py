@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+_BATCH_COST = 1 / 32
+"""Of the token budget: what a micro-batch costs beside its tokens."""
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -140,6 +143,9 @@ def _join(rows: Sequence[Sequence[int]]) -> TokenizedTexts:
 def plan_micro_batches(lengths: NDArray[np.int64], *, token_budget: int) -> list[NDArray[np.int64]]:
     """Cuts texts into micro-batches of like length.
 
+    Each is as large as the budget allows, and cut again where that saves more padding than a micro-batch
+    costs by itself.
+
     Args:
         lengths: (n,), tokens of each text.
         token_budget: rows times the longest row of one micro-batch; a longer text goes alone.
@@ -156,6 +162,16 @@ def plan_micro_batches(lengths: NDArray[np.int64], *, token_budget: int) -> list
     for stop in range(1, len(order) + 1):
         # The order rises, so the next text is the longest of the batch that would hold it.
         if stop == len(order) or (stop + 1 - start) * lengths[order[stop]] > token_budget:
-            batches.append(order[start:stop])
+            batches += _cut(order[start:stop], lengths, cost=token_budget * _BATCH_COST)
             start = stop
     return batches
+
+
+def _cut(rows: NDArray[np.int64], lengths: NDArray[np.int64], *, cost: float) -> list[NDArray[np.int64]]:
+    """Cuts a sorted micro-batch in two where that saves most, and its parts again."""
+    own = lengths[rows]
+    saved = np.arange(1, len(rows)) * (own[-1] - own[:-1])
+    if not len(saved) or saved.max() <= cost:
+        return [rows]
+    place = int(saved.argmax()) + 1
+    return _cut(rows[:place], lengths, cost=cost) + _cut(rows[place:], lengths, cost=cost)

@@ -15,7 +15,7 @@ from lora_rec.towers.two_tower import Tower, TwoTower
 from lora_rec.train.adversary import Adversary, Shifts
 from lora_rec.train.objectives import Objectives
 from lora_rec.train.reading import Stopwatch
-from lora_rec.train.shared import backpropagate, shared_leaf
+from lora_rec.train.shared import SharedPass
 from lora_rec.train.state import StepLoss
 
 
@@ -58,15 +58,15 @@ class Gradients:
             chosen = source.draw(texts, np.random.default_rng([self.seed, step, 5 + number]))
             shifts = None if n_passes == 1 else Shifts(self.adversary, width=tower.entry_width, seed=seed)
             sides.append(_Side(tower, source, chosen, shifts))
-        passes = {"token_budget": token_budget, "seed": seed}
+        settings = {"token_budget": token_budget, "seed": seed}
         numbers = dict(model.task_numbers.items())
         found = StepLoss(0.0, dict.fromkeys(objectives.weights, 0.0), len(batch.texts) + len(batch.items))
         for _ in range(n_passes):
             users, items = (
-                shared_leaf(self.accelerator, s.tower, s.source, s.texts, shifts=s.shifts, **passes)
+                SharedPass(self.accelerator, s.tower, s.source, s.texts, shifts=s.shifts, **settings)
                 for s in sides
             )
-            losses = objectives.losses(batch, users, items, numbers)
+            losses = objectives.losses(batch, users.leaf, items.leaf, numbers)
             loss = objectives.combine(losses, numbers) / n_passes
             found = found._replace(
                 loss=found.loss + loss.item(),
@@ -79,10 +79,8 @@ class Gradients:
                     f" or raise train.temperature ({objectives.temperature:g})"
                 )
             loss.backward()
-            for leaf, s in zip((users, items), sides, strict=True):
-                backpropagate(
-                    self.accelerator, s.tower, s.source, s.texts, leaf=leaf, shifts=s.shifts, **passes
-                )
+            users.backward()
+            items.backward()
         for number in numbers.values():  # every process has their whole gradient, and all are added up
             number.grad = None if number.grad is None else number.grad / self.accelerator.num_processes
         return found

@@ -9,6 +9,7 @@ one micro-batch at a time, so the batch size does not set the memory (gradient c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,50 +27,78 @@ TextCount = Callable[[torch.Tensor, NDArray[np.int64]], NDArray[np.float64]]
 """From states and the positions of their texts to numbers that add up."""
 
 
-def shared_leaf(
-    accelerator: Accelerator,
-    tower: Tower,
-    source: BatchSource,
-    indices: NDArray[np.int64],
-    *,
-    token_budget: int,
-    seed: int,
-    shifts: Shifts | None = None,
-) -> torch.Tensor:
-    """Gives all embeddings, (n, D), as a leaf that collects their gradient; see `backpropagate`."""
-    mine = _share(accelerator, len(indices))
-    part = torch.zeros(-(-len(indices) // accelerator.num_processes), tower.width, device=tower.device)
-    tower.train()
-    with torch.no_grad():
-        for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-            if shifts is not None:
-                batch = shifts.on(batch, indices[mine[rows]])
-            part[rows] = tower(batch.to(tower.device))
-    return _join(accelerator, part, len(indices)).clone().requires_grad_()
+class _Encoded(NamedTuple):
+    rows: NDArray[np.int64]
+    """Among this process's texts."""
+    batch: TokenBatch
+    vectors: torch.Tensor
 
 
-def backpropagate(
-    accelerator: Accelerator,
-    tower: Tower,
-    source: BatchSource,
-    indices: NDArray[np.int64],
-    *,
-    leaf: torch.Tensor,
-    token_budget: int,
-    seed: int,
-    shifts: Shifts | None = None,
-) -> None:
-    """Carries the leaf's gradient (n, D) for this process's texts into the tower; seed as for the leaf."""
-    if not tower.trained_parameters():
-        return
-    assert leaf.grad is not None  # the loss has been differentiated
-    mine = _share(accelerator, len(indices))
-    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-        if shifts is not None:
-            batch = shifts.on(batch, indices[mine[rows]])
-        tower(batch.to(tower.device)).backward(leaf.grad[mine[rows]])
-        if shifts is not None:
-            shifts.move(batch, indices[mine[rows]])
+class SharedPass:
+    """One pass of a step's texts through a tower: their embeddings, and later the gradients of its adapter.
+
+    Gradients are cached, as the module says. But where all micro-batches together are no larger than half of
+    one that the budget allows, they are kept from the first pass on, which saves the second.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        tower: Tower,
+        source: BatchSource,
+        indices: NDArray[np.int64],
+        *,
+        token_budget: int,
+        seed: int,
+        shifts: Shifts | None = None,
+    ) -> None:
+        """Computes the embeddings.
+
+        Args:
+            accelerator: whose processes share the texts.
+            tower: in any mode; the adapter's dropout is on afterwards.
+            source: token ids or cached prefixes.
+            indices: (n,), which texts.
+            token_budget: padded tokens in one micro-batch.
+            seed: of dropout.
+            shifts: of the states that enter the trained layers, moved after the pass.
+        """
+        self._tower, self._source, self._shifts = tower, source, shifts
+        self._texts, self._budget, self._seed = indices, token_budget, seed
+        self._mine = _share(accelerator, len(indices))
+        part = torch.zeros(-(-len(indices) // accelerator.num_processes), tower.width, device=tower.device)
+        tower.train()
+        keep = bool(tower.trained_parameters()) and self._padded_tokens() <= token_budget // 2
+        self._kept: list[_Encoded] = []
+        with torch.set_grad_enabled(keep):
+            for encoded in self._encode():
+                part[encoded.rows] = encoded.vectors.detach()
+                if keep:
+                    self._kept.append(encoded)
+        self.leaf = _join(accelerator, part, len(indices)).clone().requires_grad_()
+        """(n, D), all embeddings; collects their gradient."""
+
+    def backward(self) -> None:
+        """Carries the leaf's gradient for this process's texts into the tower."""
+        if not self._tower.trained_parameters():
+            return
+        assert self.leaf.grad is not None  # the loss has been differentiated
+        for rows, batch, vectors in self._kept or self._encode():
+            texts = self._mine[rows]
+            vectors.backward(self.leaf.grad[texts])
+            if self._shifts is not None:
+                self._shifts.move(batch, self._texts[texts])
+
+    def _encode(self) -> Iterator[_Encoded]:
+        for rows, batch in _micro_batches(self._source, self._texts[self._mine], self._budget, self._seed):
+            if self._shifts is not None:
+                batch = self._shifts.on(batch, self._texts[self._mine[rows]])
+            yield _Encoded(rows, batch, self._tower(batch.to(self._tower.device)))
+
+    def _padded_tokens(self) -> int:
+        lengths = self._source.lengths[self._texts[self._mine]]
+        plan = plan_micro_batches(lengths, token_budget=self._budget)
+        return sum(len(rows) * int(lengths[rows].max()) for rows in plan)
 
 
 def sum_gradients(accelerator: Accelerator, parameters: Iterable[torch.nn.Parameter]) -> None:

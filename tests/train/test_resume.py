@@ -14,6 +14,7 @@ from lora_rec.errors import TrainingError
 from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.interruption import Interrupted, lost_process
 from lora_rec.train.learning_check import LearningCheck
+from lora_rec.train.shared import SharedPass
 from lora_rec.train.state import Progress
 
 
@@ -157,15 +158,15 @@ def test_sigterm_writes_a_checkpoint_and_the_run_goes_on(tree, monkeypatch):
 )
 def test_out_of_memory_halves_the_micro_batch_and_the_result_stays(tree, monkeypatch, caplog, error):
     model, _, _ = train(tree, token_budget=1024)
-    original, budgets = gradients.backpropagate, []
+    original, budgets = SharedPass.backward, []
 
-    def limited(*arguments, token_budget, **named):
-        budgets.append(token_budget)
-        if token_budget > 300:
+    def limited(shared):
+        budgets.append(shared._budget)
+        if shared._budget > 300:
             raise error
-        original(*arguments, token_budget=token_budget, **named)
+        original(shared)
 
-    monkeypatch.setattr(gradients, "backpropagate", limited)
+    monkeypatch.setattr(SharedPass, "backward", limited)
     with caplog.at_level(logging.WARNING, logger="lora_rec"):
         again, _, _ = train(tree, token_budget=1024)
     assert budgets[:4] == [1024, 512, 256, 256]
@@ -179,7 +180,7 @@ def test_memory_that_never_suffices_is_an_error(tree, monkeypatch):
     def never(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(gradients, "backpropagate", never)
+    monkeypatch.setattr(SharedPass, "backward", never)
     with pytest.raises(TrainingError, match="micro-batches of 16 tokens, which is the least; choose"):
         train(tree, token_budget=64)
 

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from lora_rec.data.lists import Lists
 from lora_rec.text.collate import TokenizedTexts
 from lora_rec.text.views import history_view, item_view, render_view
-from lora_rec.train.shared import backpropagate, shared_leaf, shared_states
+from lora_rec.train.shared import SharedPass, shared_states
 from lora_rec.train.tasks.losses import contrastive_loss
 from lora_rec.train.tasks.task import Validation, Work
 
@@ -140,11 +140,12 @@ class ContrastiveViews:
         views = np.array(self._train.draw(rows, generator), dtype=object)
         distinct, numbers = np.unique(views, return_inverse=True)
         source, indices = self._tokenize(distinct.tolist()), np.arange(len(distinct))
-        part, budget = (work.accelerator, work.tower, source, indices), work.token_budget
-        leaf = shared_leaf(*part, token_budget=budget, seed=seed)
-        loss = self._loss(leaf[torch.from_numpy(numbers)], numbers)
+        encoded = SharedPass(
+            work.accelerator, work.tower, source, indices, token_budget=work.token_budget, seed=seed
+        )
+        loss = self._loss(encoded.leaf[torch.from_numpy(numbers)], numbers)
         (weight * loss).backward()
-        backpropagate(*part, leaf=leaf, token_budget=budget, seed=seed)
+        encoded.backward()
         return loss.item()
 
     def validate(self, work: Work) -> Validation:
