@@ -225,10 +225,14 @@ def pytest_generate_tests(metafunc):
 def device(request):
     """Builds the towers of a test on a device; use it in modules that build theirs through `tiny`."""
     import torch
+    from accelerate.state import AcceleratorState
     from tiny import DEVICE
 
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device on this machine")
+    # The first Accelerator of a process settles the device of all later ones.
+    AcceleratorState._reset_state(reset_partial_state=True)
     token = DEVICE.set(request.param)
     yield request.param
     DEVICE.reset(token)
+    AcceleratorState._reset_state(reset_partial_state=True)
