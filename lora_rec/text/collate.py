@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_BATCH_COST = 1 / 32
+_BATCH_COST = 1 / 64
 """Of the token budget: what a micro-batch costs beside its tokens."""
 
 

@@ -14,10 +14,10 @@ def test_every_text_once_and_within_the_budget():
 
 def test_a_micro_batch_is_cut_where_that_saves_padding():
     lengths = np.array([10] * 20 + [100])
-    assert [len(b) for b in plan_micro_batches(lengths, token_budget=3200)] == [20, 1]  # saves 1,800 of 2,100
+    assert [len(b) for b in plan_micro_batches(lengths, token_budget=6400)] == [20, 1]  # saves 1,800 of 2,100
     lengths = np.array([10] * 2 + [30, 100])  # saves 140, then 40; a micro-batch costs 100
-    assert [b.tolist() for b in plan_micro_batches(lengths, token_budget=3200)] == [[0, 1, 2], [3]]
-    assert [b.tolist() for b in plan_micro_batches(np.array([5, 4, 5]), token_budget=3200)] == [[1, 0, 2]]
+    assert [b.tolist() for b in plan_micro_batches(lengths, token_budget=6400)] == [[0, 1, 2], [3]]
+    assert [b.tolist() for b in plan_micro_batches(np.array([5, 4, 5]), token_budget=6400)] == [[1, 0, 2]]
 
 
 def test_a_text_beyond_the_budget_goes_alone():
