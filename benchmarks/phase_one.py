@@ -16,7 +16,7 @@ from lora_rec.pretrain_recipe import PretrainRecipe
 ROOT = Path(__file__).resolve().parents[1]
 EPOCHS = 3
 PHASE_ONE: dict[str, dict[str, dict[str, Any]]] = {
-    "after language modelling": {"user_tower": {"mlm": {"reads": "both"}}, "item_tower": {"clm": {}}},
+    "after language modelling": {"user_tower": {"mlm": {}}, "item_tower": {"clm": {}}},
     "after views": {"user_tower": {"history_views": {}}, "item_tower": {"item_views": {}}},
     "after nsp": {"user_tower": {"nsp": {"pairs_per_sequence": 5}}},
     "after category": {"item_tower": {"category": {}}},
