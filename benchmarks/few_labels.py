@@ -1,12 +1,13 @@
 """Like or dislike from ten rated films, with 16, 64 and 256 labels; writes results/few_labels.json.
 
-MovieLens-100K: a film is liked when it is rated above 3. Users are parted: labels come from some, AUC from
-others, with its interval over users (bootstrap). `baseline` is the share of likes among the ten plus the
-film's share of likes among the users who are not tested, which is far more than 256 ratings; `prompt` asks
-SmolLM2, trained by LoRA on its last layers; `two_tower` learns `objectives.interest`; `+ baseline` adds both
-as z-scores. Self-training learns again with what the prompt was sure of on more users' films; active
-selection takes the labels that the smaller run was least sure of, and the plain case of the same size is its
-random control.
+MovieLens-100K: a film is liked when it is rated above 3. Users are parted: labels come from some, 200 others
+choose the epoch and the weight beside the baseline, and AUC is that of a third part, with its interval over
+users (bootstrap). `baseline` is the share of likes among the ten plus the film's share of likes among the
+users who are not tested, which is far more than 256 ratings; `prompt` asks SmolLM2, trained by LoRA on its
+last layers; `two_tower` learns `objectives.interest`; `+ baseline` adds its z-score, times a weight that may
+be 0, to the baseline's. Self-training learns again with what the prompt was sure of on more users' films;
+active selection takes the labels that the smaller run was least sure of, and the plain case of the same size
+is its random control.
 
 python benchmarks/few_labels.py --data-root ../shared/data
 """
@@ -33,20 +34,25 @@ from lora_rec.text.prompts import like_prompt
 SIZES = (16, 64, 256)
 SEEDS = (0, 1, 2)
 HISTORY = 10
-N_POOL, N_TEST_USERS, POINTS = 400, 300, 2
-"""Users whose labels may be asked for, one film each; test users, and films of each."""
+N_POOL, N_VALIDATION, N_TEST_USERS, POINTS = 400, 200, 300, 2
+"""Users whose labels may be asked for, and users to choose by, one film each; test users, films of each."""
+POOL, VALIDATION = slice(0, N_POOL), slice(N_POOL, N_POOL + N_VALIDATION)
+TEST = slice(N_POOL + N_VALIDATION, None)
 LIKED_ABOVE = 3.0
 PRIOR = 5.0
 """So many ratings of the mean film draw a film's share of likes to it."""
 THRESHOLD = 0.8
-EPOCHS = {16: 8, 64: 6, 256: 4}
+EPOCHS = {"prompt": {16: 30, 64: 20, 256: 12}, "two_tower": {16: 12, 64: 8, 256: 5}}
+"""At most; the one that is best on validation users is taken."""
+WEIGHTS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
+"""Of the model's z-score beside the baseline's."""
 N_BOOTSTRAP = 1000
 _Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """What is asked of each user: P of them, the pool's first."""
+    """What is asked of each user: P of them, the pool's first, then those of validation."""
 
     users: NDArray[np.int64]
     items: NDArray[np.int64]
@@ -65,20 +71,20 @@ def ask(data_root: Path) -> tuple[Any, Questions]:
     offsets = np.concatenate([[0], np.cumsum(np.bincount(dataset.users, minlength=dataset.n_users))])
     able = [user for user in range(dataset.n_users) if offsets[user + 1] - offsets[user] > HISTORY + POINTS]
     order = generator.permutation(able)
-    pool, test = order[:N_POOL], order[N_POOL : N_POOL + N_TEST_USERS]
+    asked, test = np.split(order[: N_POOL + N_VALIDATION + N_TEST_USERS], [N_POOL + N_VALIDATION])
     likes = dataset.ratings > LIKED_ABOVE
     seen = ~np.isin(dataset.users, test)
     counts = np.bincount(dataset.items[seen], minlength=dataset.n_items)
     liked = np.bincount(dataset.items[seen], weights=likes[seen], minlength=dataset.n_items)
     rows = []
-    for user in (*pool, *test):
-        n = 1 if len(rows) < N_POOL else POINTS
+    for user in (*asked, *test):
+        n = 1 if len(rows) < len(asked) else POINTS
         rows += sorted(generator.choice(np.arange(offsets[user] + HISTORY, offsets[user + 1]), n, False))
     rows = np.array(rows)
     before = rows[:, None] - np.arange(HISTORY, 0, -1)
     items = dataset.items[rows]
     # A film's own label is not part of its mean.
-    own = np.arange(len(rows)) < N_POOL
+    own = np.arange(len(rows)) < len(asked)
     n_ratings, n_likes = counts[items] - own, liked[items] - own * likes[rows]
     mean = (n_likes + PRIOR * likes[seen].mean()) / (n_ratings + PRIOR)
     baseline = likes[before].mean(axis=1) + mean
@@ -134,15 +140,20 @@ class Prompts:
         source = open_prefix_cache(tower, tokens, root=cache_folder(), **budget)
         answers = answer_by_yes_or_no(tower)
         if len(chosen):
-            answers.train(
+            held_out = np.arange(len(tokens))[VALIDATION]
+            answers.train_on(
                 source,
                 chosen,
                 labels,
                 Accelerator(),
+                validate=lambda: auc(
+                    answers.log_odds(source, held_out, **budget).astype(np.float64), self.labels[VALIDATION]
+                ),
                 epochs=epochs,
                 batch_size=16,
                 learning_rate=1e-3,
                 weight_decay=training.weight_decay,
+                patience=training.patience,
                 seed=training.seed,
                 **budget,
             )
@@ -173,7 +184,7 @@ class Pair:
         none = np.empty(0, np.int64)
         items = render_items("{title}[ ({year})][, {genres}]", dataset.item_fields)
         self.texts = Texts(items, distinct, self.numbers[:N_POOL], none, none)
-        seen = ~np.isin(dataset.users, asked.users[N_POOL:])
+        seen = ~np.isin(dataset.users, asked.users[TEST])
         self.known = Lists.from_groups(dataset.users[seen], dataset.items[seen], n_groups=dataset.n_users)
         linear: LinearModel = fit_linear(self.known, LinearChoice(200.0, 0.9, 0.0), n_items=dataset.n_items)
         histories = Lists.from_arrays(asked.histories[:N_POOL])
@@ -199,7 +210,15 @@ class Pair:
         model = build_towers(recipe, device=self.accelerator.device)
         sources = open_sources(recipe, model, self.texts, self.accelerator)
         parts = (recipe, model, sources, self.texts, self.teacher, self.accelerator)
-        vectors = solve_and_encode(*parts)
+        pairs = LabelledPairs(self.numbers, asked.items, asked.labels)
+
+        def answer() -> _Floats:
+            vectors = solve_and_encode(*parts)
+            return log_odds(pairs, model, vectors.users, vectors.items, training.temperature)
+
+        def validate() -> float:
+            return auc(answer()[VALIDATION].astype(np.float64), asked.labels[VALIDATION])
+
         if len(chosen):
             examples = Examples(
                 asked.users[chosen],
@@ -210,7 +229,6 @@ class Pair:
             material = Material(
                 examples, self.numbers[chosen], self.known, counts, self.teacher, liked=labels
             )
-            passed = iter(range(1, 1000))  # there is nothing to validate on: the last epoch is taken
             train_two_tower(
                 model,
                 self.accelerator,
@@ -230,8 +248,8 @@ class Pair:
                     seed=training.seed,
                 ),
                 adversary=Adversary("none", 0.05, 3),
-                start_validation=0.0,
-                validate=lambda: float(next(passed)),
+                start_validation=validate(),
+                validate=validate,
                 mine=None,
                 epochs=epochs,
                 batch_size=16,
@@ -243,15 +261,15 @@ class Pair:
                 patience=training.patience,
                 seed=training.seed,
             )
-            vectors = solve_and_encode(*parts)
-        pairs = LabelledPairs(self.numbers, asked.items, asked.labels)
-        found = log_odds(pairs, model, vectors.users, vectors.items, training.temperature)
-        return found.astype(np.float64)
+        return answer().astype(np.float64)
 
 
 def together(scores: _Floats, asked: Questions) -> _Floats:
-    """Adds scores and the baseline, each by its deviation over the pool."""
-    return sum(part / part[:N_POOL].std() for part in (scores, asked.baseline))
+    """Adds scores to the baseline with the weight that is best on validation users."""
+    own, base = ((part - part[POOL].mean()) / part[POOL].std() for part in (scores, asked.baseline))
+    labels = asked.labels[VALIDATION]
+    weight = max(WEIGHTS, key=lambda w: auc(base[VALIDATION] + w * own[VALIDATION], labels))
+    return base + weight * own
 
 
 def run_seed(dataset: Any, asked: Questions, seed: int, sizes: tuple[int, ...]) -> dict[str, list[float]]:
@@ -266,9 +284,10 @@ def run_seed(dataset: Any, asked: Questions, seed: int, sizes: tuple[int, ...]) 
         found[f"0 {name}"] = form.train(nothing, np.empty(0, bool), epochs=0)
     smaller: dict[int, _Floats] = {}
     for size in sizes:
-        chosen, epochs = order[:size], EPOCHS[size]
+        chosen = order[:size]
         for name, form in (("prompt", prompts), ("two_tower", pair)):
-            found[f"{size} {name}"] = form.train(chosen, asked.labels[chosen], epochs=epochs)
+            scores = form.train(chosen, asked.labels[chosen], epochs=EPOCHS[name][size])
+            found[f"{size} {name}"] = scores
             found[f"{size} {name} + baseline"] = together(found[f"{size} {name}"], asked)
             print(f"seed {seed}, {size} {name}: {test_auc(found[f'{size} {name}'], asked):.4f}", flush=True)
         smaller[size] = found[f"{size} prompt"]
@@ -277,26 +296,28 @@ def run_seed(dataset: Any, asked: Questions, seed: int, sizes: tuple[int, ...]) 
         if len(sure):
             both = np.concatenate([chosen, rest[sure]])
             labels = np.concatenate([asked.labels[chosen], guessed])
-            found[f"{size} self-training"] = prompts.train(both, labels, epochs=epochs)
+            found[f"{size} self-training"] = prompts.train(both, labels, epochs=EPOCHS["prompt"][size])
         else:
             found[f"{size} self-training"] = smaller[size]
     for size, larger in zip(sizes[:-1], sizes[1:], strict=True):
         rest = order[size:]
         wanted = most_uncertain(smaller[size][rest].astype(np.float32), n=larger - size)
         chosen = np.concatenate([order[:size], rest[wanted]])
-        found[f"{larger} active"] = prompts.train(chosen, asked.labels[chosen], epochs=EPOCHS[larger])
-    return {name: scores[N_POOL:].tolist() for name, scores in found.items()}
+        found[f"{larger} active"] = prompts.train(
+            chosen, asked.labels[chosen], epochs=EPOCHS["prompt"][larger]
+        )
+    return {name: scores[TEST].tolist() for name, scores in found.items()}
 
 
 def test_auc(scores: _Floats, asked: Questions) -> float:
     """Gives the AUC over the test questions."""
-    return auc(scores[-N_TEST_USERS * POINTS :], asked.labels[N_POOL:])
+    return auc(scores[TEST], asked.labels[TEST])
 
 
 def rows_of(name: str, runs: list[list[float]], asked: Questions) -> list[dict[str, Any]]:
     """Gives the mean AUC of the seeds, and over the baseline, each with its interval over users."""
     case, _, system = name.partition(" ")
-    labels, base = asked.labels[N_POOL:], asked.baseline[N_POOL:]
+    labels, base = asked.labels[TEST], asked.baseline[TEST]
     scores = [np.array(run) for run in runs]
     points = np.arange(N_TEST_USERS * POINTS).reshape(N_TEST_USERS, POINTS)
     generator = np.random.default_rng(0)
@@ -333,7 +354,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     arguments.runs.mkdir(parents=True, exist_ok=True)
     dataset, asked = ask(arguments.data_root)
-    share = asked.labels[N_POOL:].mean()
+    share = asked.labels[TEST].mean()
     print(
         f"{share:.0%} of the test films are liked; baseline {test_auc(asked.baseline, asked):.4f}", flush=True
     )
@@ -345,7 +366,7 @@ def main() -> None:
     kept = [
         json.loads(file.read_text(encoding="utf-8")) for file in sorted(arguments.runs.glob("seed-*.json"))
     ]
-    rows = rows_of("0 baseline", [asked.baseline[N_POOL:].tolist()], asked)[:1]
+    rows = rows_of("0 baseline", [asked.baseline[TEST].tolist()], asked)[:1]
     for name in kept[0]:
         rows += rows_of(name, [run[name] for run in kept], asked)
     seeds = [int(file.stem.removeprefix("seed-")) for file in sorted(arguments.runs.glob("seed-*.json"))]

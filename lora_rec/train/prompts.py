@@ -9,21 +9,24 @@ with recommendation", arXiv 2305.00447.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import AutoModelForCausalLM
 
 from lora_rec.errors import TowerError
-from lora_rec.text.collate import BatchSource, plan_micro_batches
+from lora_rec.text.collate import BatchSource
 from lora_rec.text.prompts import NO, YES
-from lora_rec.towers.two_tower import Tower
-from lora_rec.train.adalora import Allocations, RankAllocation
-from lora_rec.train.optim import build_optimizer, warmup_cosine
+from lora_rec.towers.two_tower import Tower, encode_states
+from lora_rec.train.epochs import TrainingResult, run_epochs
+from lora_rec.train.shared import learn_texts
+from lora_rec.train.state import StepLoss
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -33,98 +36,123 @@ LEAN_RATE = 10.0
 WARMUP_SHARE = 0.1
 
 
-@dataclass(frozen=True, eq=False)
-class YesNo:
+class YesNo(nn.Module):
     """A tower with the two answers."""
 
-    tower: Tower
-    direction: torch.Tensor
-    """(H,), row of the language model's head for yes, less that for no."""
-    lean: torch.nn.Parameter
-    """(1,), added to the log-odds of yes."""
+    def __init__(self, tower: Tower, direction: torch.Tensor) -> None:
+        """Starts without a leaning.
+
+        Args:
+            tower: of a GPT-type backbone.
+            direction: (H,), row of the language model's head for yes, less that for no.
+        """
+        super().__init__()
+        self.tower, self.direction = tower, direction
+        self.lean = nn.Parameter(torch.zeros(1, device=tower.device))
+        """(1,), added to the log-odds of yes."""
+
+    @property
+    def towers(self) -> dict[str, Tower]:
+        """The tower by its name."""
+        return {"tower": self.tower}
+
+    def trained_parameters(self) -> dict[str, nn.Parameter]:
+        """Gives the tensors of the adapter, and the leaning, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """Gives the tensors that have to move in the first steps."""
+        return {name: p for name, p in self.trained_parameters().items() if name != "lean"}
+
+    def learned_state(self) -> dict[str, torch.Tensor]:
+        """Gives all that differs between two states of training."""
+        return dict(self.trained_parameters())
+
+    def learning_rate_factor(self, name: str) -> float:
+        """Gives the factor of the learning rate for one trained tensor."""
+        return LEAN_RATE if name == "lean" else self.tower.adapter.learning_rate_factor(name)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Gives the log-odds of yes (B,) from the states of prompts (B, H)."""
+        return states @ self.direction + self.lean
 
     def log_odds(self, source: BatchSource, indices: _Ints, *, token_budget: int) -> _Floats:
         """Gives (n,), the log-odds of yes for the chosen prompts, without gradients."""
-        result = np.zeros(len(indices), dtype=np.float32)
-        self.tower.eval()
+        states = encode_states(self.tower, source, indices, token_budget=token_budget)
         with torch.no_grad():
-            for rows in plan_micro_batches(source.lengths[indices], token_budget=token_budget):
-                result[rows] = self._of(source, indices[rows]).cpu().numpy()
-        return result
+            return self(torch.from_numpy(states).to(self.direction)).cpu().numpy()
 
-    def train(
+    def train_on(
         self,
         source: BatchSource,
         indices: _Ints,
         labels: _Bools,
         accelerator: Accelerator,
         *,
+        validate: Callable[[], float],
         epochs: int,
         batch_size: int,
         learning_rate: float,
         weight_decay: float,
         token_budget: int,
+        patience: int,
         seed: int,
-    ) -> list[float]:
-        """Learns labels of the chosen prompts by binary cross-entropy; gives the loss of each epoch.
+    ) -> TrainingResult:
+        """Learns labels of the chosen prompts by binary cross-entropy, and keeps what validates best.
 
         Args:
             source: of all prompts.
             indices: (n,), which are learned from.
             labels: (n,), whether the answer is yes.
-            accelerator: of accelerate; of one process.
-            epochs: passes over them.
-            batch_size: prompts in one step.
+            accelerator: of accelerate.
+            validate: called after each epoch; gives a score; higher is better.
+            epochs: passes over them, at most.
+            batch_size: prompts in one step, over all processes.
             learning_rate: peak rate of the adapter.
             weight_decay: of AdamW.
             token_budget: padded tokens in one micro-batch.
+            patience: epochs without a better validation before it stops.
             seed: of their order and of dropout.
         """
-        adapter = self.tower.trained_parameters()
-        optimizer = build_optimizer(
-            adapter,
-            factor=self.tower.adapter.learning_rate_factor,
+        n_batches = -(-len(indices) // batch_size)
+        wanted = torch.from_numpy(labels).to(self.direction)
+
+        def batches(epoch: int) -> list[_Ints]:
+            return np.array_split(np.random.default_rng([seed, epoch]).permutation(len(indices)), n_batches)
+
+        def gradients(rows: _Ints, step: int, budget: int) -> StepLoss:
+            def loss(states: torch.Tensor, positions: _Ints) -> torch.Tensor:
+                own = wanted[torch.from_numpy(rows[positions])]
+                return binary_cross_entropy_with_logits(self(states), own, reduction="sum") / len(rows)
+
+            value = learn_texts(
+                accelerator,
+                self.tower,
+                source,
+                indices[rows],
+                loss,
+                pooled=True,
+                weight=1.0,
+                token_budget=budget,
+                seed=seed * 1_000_003 + step,
+            )
+            return StepLoss(value, {}, len(rows))
+
+        return run_epochs(
+            self,
+            accelerator,
+            batches=batches,
+            gradients=gradients,
+            start_validation=validate(),
+            validate=validate,
+            epochs=epochs,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
+            warmup_share=WARMUP_SHARE,
+            max_gradient_norm=1.0,
+            token_budget=token_budget,
+            patience=patience,
         )
-        own = {"params": [self.lean], "lr": LEAN_RATE * learning_rate, "weight_decay": 0.0}
-        optimizer.add_param_group(own)
-        n_batches = -(-len(indices) // batch_size)
-        n_steps = epochs * n_batches
-        schedule = warmup_cosine(optimizer, n_steps=n_steps, warmup_share=WARMUP_SHARE)
-        is_adalora = self.tower.adapter.settings.adapter == "adalora"
-        allocations = Allocations(
-            {"prompts": RankAllocation(self.tower, n_steps=n_steps, where="prompts")} if is_adalora else {}
-        )
-        losses = []
-        self.tower.train()
-        for epoch in range(epochs):
-            order = np.random.default_rng([seed, epoch]).permutation(len(indices))
-            total = 0.0
-            for number, rows in enumerate(np.array_split(order, n_batches)):
-                torch.manual_seed(seed * 1_000_003 + epoch * n_batches + number)
-                for part in plan_micro_batches(source.lengths[indices[rows]], token_budget=token_budget):
-                    chosen = rows[part]
-                    logits = self._of(source, indices[chosen])
-                    targets = torch.from_numpy(labels[chosen]).to(logits)
-                    loss = torch.nn.functional.binary_cross_entropy_with_logits(
-                        logits, targets, reduction="sum"
-                    )
-                    (loss / len(rows)).backward()  # type: ignore[no-untyped-call]
-                    total += loss.item()
-                allocations.add_penalty(accelerator)
-                torch.nn.utils.clip_grad_norm_([*adapter.values(), self.lean], 1.0)
-                optimizer.step()
-                allocations.after_step(epoch * n_batches + number + 1, accelerator)
-                schedule.step()
-                optimizer.zero_grad()
-            losses.append(total / len(indices))
-        self.tower.eval()
-        return losses
-
-    def _of(self, source: BatchSource, indices: _Ints) -> torch.Tensor:
-        states = self.tower.encode_states(source.batch(indices).to(self.tower.device))
-        return states @ self.direction + self.lean
 
 
 def answer_by_yes_or_no(tower: Tower, *, where: str = "item_tower") -> YesNo:
@@ -157,8 +185,7 @@ def answer_by_yes_or_no(tower: Tower, *, where: str = "item_tower") -> YesNo:
             " use another backbone"
         )
     rows = head[tokens].detach().float().to(tower.device)
-    lean = torch.nn.Parameter(torch.zeros(1, device=tower.device))
-    return YesNo(tower, rows[0] - rows[1], lean)
+    return YesNo(tower, rows[0] - rows[1])
 
 
 def confident(log_odds: _Floats, *, threshold: float) -> tuple[_Ints, _Bools]:

@@ -20,6 +20,7 @@ from lora_rec.train.prompts import answer_by_yes_or_no, confident, most_uncertai
 
 SETTINGS = {
     "epochs": 12,
+    "patience": 99,
     "batch_size": 8,
     "learning_rate": 0.01,
     "weight_decay": 0.0,
@@ -77,6 +78,12 @@ def opened(folder, **settings):
     return answer_by_yes_or_no(tower), tokenize(tower.backbone_info.tokenizer, texts, max_tokens=96), labels
 
 
+def rising():
+    """A validation by which every epoch is the best."""
+    scores = iter(range(100))
+    return lambda: float(next(scores))
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_before_training_it_says_what_the_language_model_says(speaker, tied):
     asked, source, _ = opened(speaker[tied])
@@ -96,7 +103,8 @@ def test_it_learns_what_is_obvious(speaker):
     asked, source, labels = opened(speaker[True])
     train = np.arange(40)
     frozen = {n: p.clone() for n, p in asked.tower.named_parameters() if not p.requires_grad}
-    losses = asked.train(source, train, labels[:40], Accelerator(cpu=True), **SETTINGS)
+    result = asked.train_on(source, train, labels[:40], Accelerator(cpu=True), validate=rising(), **SETTINGS)
+    losses = [epoch.loss for epoch in result.epochs]
     assert losses[-1] < 0.6 * losses[0]
     assert ((asked.log_odds(source, train, token_budget=400) > 0) == labels[:40]).mean() > 0.85
     assert all(torch.equal(p, frozen[n]) for n, p in asked.tower.named_parameters() if n in frozen)
@@ -113,9 +121,10 @@ def test_it_learns_what_is_obvious(speaker):
 )
 def test_other_precisions_and_adapters(speaker, settings):
     asked, source, labels = opened(speaker[True], **settings)
-    losses = asked.train(
-        source, np.arange(24), labels[:24], Accelerator(cpu=True), **(SETTINGS | {"epochs": 4})
-    )
+    few = SETTINGS | {"epochs": 4}
+    accelerator = Accelerator(cpu=True)
+    result = asked.train_on(source, np.arange(24), labels[:24], accelerator, validate=rising(), **few)
+    losses = [epoch.loss for epoch in result.epochs]
     assert losses[-1] < losses[0]
     if settings.get("adapter") == "adalora":
         pattern = asked.tower.model.peft_config["default"].rank_pattern
@@ -128,9 +137,27 @@ def test_micro_batches_do_not_change_the_result(speaker):
     for budget in (100, 100_000):
         asked, source, labels = opened(speaker[True])
         few = SETTINGS | {"epochs": 1, "token_budget": budget}
-        asked.train(source, np.arange(16), labels[:16], Accelerator(cpu=True), **few)
+        asked.train_on(source, np.arange(16), labels[:16], Accelerator(cpu=True), validate=rising(), **few)
         found.append(asked.log_odds(source, np.arange(16), token_budget=budget))
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
+
+
+def test_the_state_that_validates_best_is_kept(speaker):
+    asked, source, labels = opened(speaker[True])
+    scores, found = iter([0.5, 0.6, 0.7, 0.4, 0.3]), []
+
+    def validate():
+        found.append(asked.log_odds(source, np.arange(4), token_budget=400))
+        return next(scores)
+
+    few = SETTINGS | {"epochs": 9, "patience": 2}
+    result = asked.train_on(
+        source, np.arange(16), labels[:16], Accelerator(cpu=True), validate=validate, **few
+    )
+    assert (result.best_epoch, len(result.epochs)) == (2, 4)
+    kept = asked.log_odds(source, np.arange(4), token_budget=400)
+    np.testing.assert_allclose(kept, found[2], atol=1e-5)
+    assert np.abs(found[4] - kept).max() > 1e-3
 
 
 def test_what_cannot_answer_is_refused(models, speaker):
