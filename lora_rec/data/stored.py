@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lora_rec.bundle import file_digest
 from lora_rec.data.dataset import Dataset
 from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
@@ -71,6 +72,8 @@ class StoredDataset:
     """(E,)"""
     notes: tuple[str, ...]
     """What was put right when the tables were read."""
+    digests: dict[str, str]
+    """File to its SHA-256 when it was written, by which other contents are told."""
 
     @property
     def n_users(self) -> int:
@@ -106,6 +109,8 @@ class StoredDataset:
         Raises:
             DataError: the other catalogue lacks items.
         """
+        if isinstance(item_ids, Texts) and item_ids.column.equals(self.item_ids.column):
+            return np.arange(self.n_items)  # without a table of all ids in memory
         others = item_ids.column if isinstance(item_ids, Texts) else pa.array(item_ids, pa.large_string())
         places = pc.index_in(self.item_ids.column, value_set=_joined(others))
         if places.null_count:
@@ -132,9 +137,9 @@ def open_stored(folder: str | Path) -> StoredDataset:
         about = json.loads((root / ABOUT).read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             raise DataError(f"{root / ABOUT}: of format {about['format']}, not {FORMAT}; {ADVICE}")
-        for name, size in about["files"].items():
-            if (root / name).stat().st_size != size:
-                raise DataError(f"{root / name}: not the {size:,} bytes that were written; {ADVICE}")
+        for name, file in about["files"].items():
+            if (root / name).stat().st_size != file["bytes"]:
+                raise DataError(f"{root / name}: not the {file['bytes']:,} bytes that were written; {ADVICE}")
         users, items = (_open_texts(root / name) for name in (USERS, ITEMS))
         numbers = {
             name: np.load(root / name, mmap_mode="r", allow_pickle=False)
@@ -154,6 +159,7 @@ def open_stored(folder: str | Path) -> StoredDataset:
         times=numbers.get(TIMES),
         ratings=numbers.get(RATINGS),
         notes=tuple(about["notes"]),
+        digests={name: file["sha256"] for name, file in about["files"].items()},
     )
 
 
@@ -164,7 +170,10 @@ def _open_texts(path: Path) -> list[Texts]:
 
 def write_about(folder: Path, *, fields: Sequence[str], notes: Sequence[str]) -> None:
     """Writes what the files of a folder are, once all of them are there."""
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+        for path in sorted(folder.iterdir())
+    }
     about = {"format": FORMAT, "fields": list(fields), "notes": list(notes), "files": files}
     (folder / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
 

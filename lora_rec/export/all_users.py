@@ -1,19 +1,42 @@
-"""Lists for blocks of users: a table of histories in, a table of recommended items out. Without torch."""
+"""Lists for all users, block by block: histories in, tables of recommended items out. Without torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from lora_rec.bundle import check_output, file_digest
 from lora_rec.data.lists import Lists
+from lora_rec.data.parts import (
+    Progress,
+    batches_of,
+    check_columns,
+    find_parts,
+    without_progress,
+)
+from lora_rec.data.stored import ABOUT as STORED
+from lora_rec.data.stored import ITEMS, OFFSETS, USERS, VALUES, StoredDataset, open_stored
+from lora_rec.data.validate import raise_problems
 from lora_rec.errors import DataError
+from lora_rec.export.blocks import Blocks
+
+if TYPE_CHECKING:
+    from lora_rec.data.parts import BigSource
 
 USER, HISTORY = "user_id", "history"
+USERS_AT_ONCE = 10_000
+ABOUT = "lists.json"
+"""In the folder of the lists: how many there are, and what they are made of."""
 LISTS_SCHEMA = pa.schema(
     {"user_id": pa.string(), "rank": pa.int32(), "item_id": pa.string(), "score": pa.float32()}
     | {"title": pa.string()}
@@ -38,10 +61,9 @@ class Ranks(Protocol):
         """Gives the indices of item ids, or an error that starts with `where`."""
         ...
 
-    def rank(
-        self, histories: Lists, *, k: int, **settings: Any
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Gives items (U, K) and scores (U, K); -1 where a list ends early."""
+    @property
+    def rank(self) -> Callable[..., tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Gives items (U, K) and scores (U, K) of U histories for `k` and settings; -1 where a list ends."""
         ...
 
 
@@ -130,3 +152,128 @@ def _as_ids(ids: pa.Array, *, where: str) -> pa.Array:
         row = int(np.argmax(ids.is_null().to_numpy(zero_copy_only=False)))
         raise DataError(f"{where}: no id at place {row}; fill in the ids or leave those rows out")
     return ids.cast(pa.string())
+
+
+@dataclass(frozen=True)
+class AllLists:
+    """What `recommend_all` wrote."""
+
+    folder: Path
+    n_users: int
+    n_rows: int
+    n_blocks: int
+    n_kept: int
+    """Blocks that an earlier call had finished."""
+
+
+def recommend_all(
+    recommender: Ranks,
+    users: BigSource | StoredDataset,
+    output: str | Path,
+    *,
+    made_of: Mapping[str, str],
+    k: int = 10,
+    users_at_once: int = USERS_AT_ONCE,
+    progress: Progress = without_progress,
+    **settings: Any,
+) -> AllLists:
+    """Writes the lists of all users as Parquet files, one for each block of users.
+
+    Neither users nor lists need fit in memory. A call after a kill keeps the blocks that are finished, once
+    their hashes agree. The folder appears by one rename when it is whole.
+
+    Args:
+        recommender: what `lora_rec.load` gives.
+        users: a stored data set or its folder, or tables as `parts.find_parts` takes them with the columns
+            `user_id` and `history` (Parquet, or of `datasets`).
+        output: a new folder, or one of older lists, which is replaced.
+        made_of: what decides the lists beside the users, e.g. the hash of the bundle.
+        k: list length.
+        users_at_once: in a block and in a file.
+        progress: wraps the blocks.
+        settings: see `recommend_block`.
+
+    Raises:
+        DataError: see `recommend_block`; the file and the rows of the block are named.
+        BundleError: `output` is something else, or cannot be written.
+    """
+    target = check_output(output, marker=ABOUT, what="folder of lists")
+    blocks_of, identity = _open_users(recommender, users, users_at_once=users_at_once)
+    about = dict(made_of) | identity | {"k": k, "users_at_once": users_at_once} | settings
+    blocks = Blocks(target, json.loads(json.dumps(about, default=str)))
+    n_users = n_rows = n_blocks = n_kept = 0
+    for block, (ids, histories) in enumerate(progress(blocks_of, "users")):
+        file = blocks.folder / f"lists-{block:06d}.parquet"
+        if file.exists() and blocks.digest(block) == file_digest(file):
+            n_kept += 1
+        else:
+            _write_parquet(rank_block(recommender, ids, histories, k=k, **settings), file)
+            blocks.note(block, file_digest(file))
+        n_rows += _count_rows(file)
+        n_users, n_blocks = n_users + len(ids), n_blocks + 1
+    counts = {"n_users": n_users, "n_rows": n_rows, "n_blocks": n_blocks}
+    (blocks.folder / ABOUT).write_text(json.dumps(about | counts, indent=1, default=str), encoding="utf-8")
+    blocks.finish(target)
+    return AllLists(target, n_users, n_rows, n_blocks, n_kept)
+
+
+def _write_parquet(table: pa.Table, file: Path) -> None:
+    import pyarrow.parquet as pq
+
+    scratch = file.with_suffix(".part")
+    try:
+        pq.write_table(table, scratch, compression="zstd")
+        with scratch.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(scratch, file)
+    except OSError as error:
+        raise DataError(
+            f"{file}: cannot be written ({error}); free space: a later call goes on behind what is finished"
+        ) from error
+
+
+def _count_rows(file: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(file).num_rows
+
+
+def _open_users(
+    recommender: Ranks, users: BigSource | StoredDataset, *, users_at_once: int
+) -> tuple[Iterable[tuple[pa.Array, Lists]], dict[str, str]]:
+    """Gives the blocks of users, and what tells these users from others."""
+    if isinstance(users, (str, os.PathLike)) and (Path(users) / STORED).exists():
+        users = open_stored(Path(users))
+    if isinstance(users, StoredDataset):
+        names = (ITEMS, USERS, OFFSETS, VALUES)
+        identity = {f"users/{name}": users.digests[name] for name in names}
+        return _stored_blocks(recommender, users, users_at_once), identity
+    parts = find_parts(users, name="users")
+    raise_problems(check_columns(parts, [USER, HISTORY], name="users"))
+    files = [part.source for part in parts if isinstance(part.source, Path)]
+    identity = {f"users/{place}": file_digest(file) for place, file in enumerate(files)}
+    if not files:
+        fingerprint = getattr(parts[0].source, "_fingerprint", None) or os.urandom(16).hex()
+        identity = {"users": hashlib.sha256(str(fingerprint).encode()).hexdigest()}
+
+    def read() -> Iterator[tuple[pa.Array, Lists]]:
+        for part, first, batch in batches_of(parts, [USER, HISTORY], n_rows=users_at_once):
+            try:
+                yield read_histories(recommender, pa.Table.from_batches([batch]))
+            except DataError as error:
+                at = f"{part.name} rows {first} to {first + len(batch) - 1}".strip()
+                raise DataError(f"{at}: {error}") from error
+
+    return read(), identity
+
+
+def _stored_blocks(
+    recommender: Ranks, stored: StoredDataset, users_at_once: int
+) -> Iterator[tuple[pa.Array, Lists]]:
+    places = stored.find_items_of(recommender.item_ids)
+    offsets, values = stored.histories.offsets, stored.histories.values
+    for start in range(0, stored.n_users, users_at_once):
+        ends = offsets[start : start + users_at_once + 1]
+        ids = _one_array(stored.user_ids.column.slice(start, len(ends) - 1))
+        lists = Lists(places[values[ends[0] : ends[-1]]], ends - ends[0])
+        yield _as_ids(ids, where="users"), lists
