@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lora_rec.data.build import count_repeats
+from lora_rec.data.id_table import padded_bytes
 
 BYTES_PER_ROW = 160
 """What sorting takes of memory, for a row of a part, measured."""
@@ -36,18 +37,12 @@ def keys_of(users: pa.Array) -> NDArray[Any]:
     """
     if pa.types.is_integer(users.type):
         return users.to_numpy()  # without leading zeros, a longer number is a larger one
-    n = len(users)
-    users = pa.concat_arrays([users])  # so that it begins at 0
-    offsets = np.frombuffer(users.buffers()[1], np.int64, count=n + 1, offset=8 * users.offset)
-    data = np.frombuffer(users.buffers()[2] or b"", np.uint8)
-    lengths = np.minimum(np.diff(offsets), PREFIX)
-    width = int(lengths.max(initial=1))
-    keys = np.zeros((n, width + 2), np.uint8)
+    prefixes = padded_bytes(users, most=PREFIX)
+    keys = np.empty((len(users), prefixes.shape[1] + 2), np.uint8)
     letters = np.minimum(pc.utf8_length(users).to_numpy(), 0xFFFF).astype(">u2")
-    keys[:, :2] = letters.view(np.uint8).reshape(n, 2)
-    there = np.arange(width) < lengths[:, None]
-    keys[:, 2:][there] = data[(offsets[:-1, None] + np.arange(width))[there]]
-    return keys.view(f"S{width + 2}").ravel()
+    keys[:, :2] = letters.view(np.uint8).reshape(-1, 2)
+    keys[:, 2:] = prefixes
+    return keys.view(f"S{keys.shape[1]}").ravel()
 
 
 def cut_ranges(sample: Sequence[pa.Array]) -> NDArray[Any]:

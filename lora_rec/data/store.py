@@ -19,7 +19,8 @@ from lora_rec.bundle import check_output, write_folder
 from lora_rec.data import stored
 from lora_rec.data.columns import UNITS, read_numbers
 from lora_rec.data.external_sort import BYTES_PER_ROW, SAMPLED_PER_PART, Spill, cut_ranges, sort_part
-from lora_rec.data.part_columns import IdColumn, TimeColumn, cells_of, look_at_numbers, mask_of
+from lora_rec.data.id_table import IdTable
+from lora_rec.data.part_columns import IdColumn, TimeColumn, cells_of, look_at_numbers
 from lora_rec.data.parts import (
     Findings,
     Part,
@@ -117,7 +118,7 @@ def store_dataset(
 
     def fill(folder: Path) -> None:
         as_numbers = table.ids.canonical and reading.items.canonical
-        known = write_items(table, folder, n_rows=n_rows, as_numbers=as_numbers, progress=progress)
+        known = IdTable(write_items(table, folder, n_rows=n_rows, as_numbers=as_numbers, progress=progress))
         spill = reading.spill(folder / "parts", known, as_numbers=as_numbers, progress=progress)
         notes = _sort(spill, folder, reading, progress=progress)
         shutil.rmtree(folder / "parts")
@@ -171,7 +172,7 @@ class _Reading:
         times = [] if self.times is None else self.times.problems()
         return [*self.users.problems(), *self.items.problems(), *times, *findings.problems()]
 
-    def spill(self, folder: Path, known: pa.Array, *, as_numbers: bool, progress: Progress) -> Spill:
+    def spill(self, folder: Path, known: IdTable, *, as_numbers: bool, progress: Progress) -> Spill:
         """Writes the rows that are kept into parts, their items as numbers."""
         numbers = self.users.canonical
         cuts = cut_ranges([self.users.read(cells, as_numbers=numbers) for cells in self.sample])
@@ -181,13 +182,13 @@ class _Reading:
         spill, findings = None, Findings()
         for part, first, batch in self._batches(progress, "parting interactions"):
             ids = self.items.read(cells_of(batch, self.item), as_numbers=as_numbers)
-            places = pc.index_in(ids, value_set=known)
+            places = known.find(ids)
             where = f"interactions.{self.item}"
             what, fix = (
                 "with an item that the item table lacks",
                 "add the items to the item table or drop those rows",
             )
-            unknown = mask_of(pc.is_null(places))
+            unknown = places < 0
             findings.add(
                 where, what, fix, unknown, part=part, first_row=first, cells=cells_of(batch, self.item)
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,7 +53,7 @@ class TokenizedTexts:
     ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
 
-    @property
+    @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """(n,), tokens of each text."""
         return np.diff(self.offsets)
@@ -65,7 +66,7 @@ class TokenizedTexts:
 
     def take(self, indices: NDArray[np.int64]) -> TokenizedTexts:
         """Gives the chosen texts in the order asked for."""
-        offsets = np.concatenate([[0], np.cumsum(self.offsets[indices + 1] - self.offsets[indices])])
+        offsets = np.concatenate([[0], np.cumsum(self.lengths[indices])])
         ids = [self[int(i)] for i in indices]
         return TokenizedTexts(np.concatenate([np.empty(0, np.int32), *ids]), offsets)
 
@@ -76,8 +77,7 @@ class TokenizedTexts:
 
     def batch(self, indices: NDArray[np.int64]) -> TokenBatch:
         """Gives the chosen texts as one batch, padded to its longest."""
-        # Of these alone: lengths of all texts for every batch would cost more, the more texts there are.
-        mask = padding_mask(self.offsets[indices + 1] - self.offsets[indices])
+        mask = padding_mask(self.lengths[indices])
         ids = np.zeros(mask.shape, dtype=np.int64)
         ids[mask] = np.concatenate([self[i] for i in indices])
         return TokenBatch(torch.from_numpy(mask.astype(np.int64)), input_ids=torch.from_numpy(ids))
