@@ -7,7 +7,7 @@ end in ".0") is found by the look.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,15 +25,15 @@ CANONICAL = "^(0|[1-9][0-9]{0,17})$"
 
 
 def cells_of(batch: pa.RecordBatch, column: str) -> pa.Array:
-    """Gives a column without dictionaries."""
+    """Gives a column without dictionaries, and of text that every function of pyarrow takes."""
     cells = batch.column(column)
-    return cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
+    cells = cells.dictionary_decode() if pa.types.is_dictionary(cells.type) else cells
+    return cells.cast(pa.large_string()) if pa.types.is_string_view(cells.type) else cells
 
 
 def is_text(cells: pa.Array) -> bool:
     """True for strings."""
-    kind = cells.type
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)
 
 
 def mask_of(mask: pa.Array) -> NDArray[np.bool_]:
@@ -128,6 +128,8 @@ class TimeColumn:
     """Cells that are no number, and cells that are no date."""
     n_in_unit: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(BOUNDS) + 1, np.int64))
     """Cells whose size fits each of `columns.UNITS`."""
+    floats: bool = False
+    """Some batch may have parts of a unit."""
 
     def look(self, cells: pa.Array, *, part: Part, first_row: int) -> None:
         """Looks at a batch."""
@@ -136,6 +138,7 @@ class TimeColumn:
         if found is not None:
             self._note(self.as_numbers, found, cells, place)
             self.n_wrong[0] += found.wrong.sum()
+            self.floats |= found.values.dtype.kind == "f"
             good = found.values[~(found.missing | found.wrong)]
             sizes = np.digitize(np.abs(good), BOUNDS)
             self.n_in_unit += np.bincount(sizes, minlength=len(self.n_in_unit))
@@ -169,11 +172,14 @@ class TimeColumn:
         return (self.as_dates if self.dates else self.as_numbers).problems()
 
     def read(self, cells: pa.Array) -> Numbers:
-        """Gives seconds and what is beyond them."""
+        """Gives seconds and, for every batch or for none, what is beyond them."""
         found = None if self.dates else _numbers(cells)
         if found is None:
             return read_dates(cells.to_pandas())
-        return to_seconds(found.values, missing=found.missing, wrong=found.wrong, unit=self.unit)
+        found = to_seconds(found.values, missing=found.missing, wrong=found.wrong, unit=self.unit)
+        if self.floats and found.fraction is None:
+            return replace(found, fraction=np.zeros(len(cells)))
+        return found
 
 
 def _numbers(cells: pa.Array) -> Numbers | None:

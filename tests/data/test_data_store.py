@@ -133,6 +133,21 @@ def test_many_files_are_one_table(tmp_path):
     both(sorted((tmp_path / "rows").glob("*.gz")), tmp_path / "texts", tmp_path / "two", memory=(rows, texts))
 
 
+def test_files_may_differ_in_types_that_mean_the_same(tmp_path):
+    rows, texts = make_tables(users=np.array([f"u{i}" for i in range(50)]))
+    texts.to_parquet(tmp_path / "texts.parquet")
+    first = pa.Table.from_pandas(rows[:200], preserve_index=False)
+    second = pa.Table.from_pandas(rows[200:].assign(timestamp=rows["timestamp"] + 0.5), preserve_index=False)
+    second = second.set_column(0, "user_id", second.column("user_id").cast(pa.string()).dictionary_encode())
+    pq.write_table(
+        first.set_column(0, "user_id", first.column("user_id").cast(pa.string_view())), tmp_path / "a.parquet"
+    )
+    pq.write_table(second, tmp_path / "b.parquet")
+    whole = pd.concat([first.to_pandas(), second.to_pandas().astype({"user_id": str})], ignore_index=True)
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    both(paths, tmp_path / "texts.parquet", tmp_path / "out", memory=(whole, texts))
+
+
 def test_tables_of_datasets(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows, texts = make_tables()
