@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 LEAST_MEMORY_MB = 64
 MOST_PARTS = 900
 """Files that are open at once; 1,024 are usually allowed."""
+ROWS_PER_ITEM = 16
+"""An item with its texts takes as much memory as so many interactions."""
 BATCHES_IN_MEMORY = 4
 """A batch, as it is read, cut and written, takes about as much memory as a part of so many times its rows."""
 
@@ -111,20 +113,26 @@ def store_dataset(
         items=IdColumn(f"interactions.{item_column}"),
         times=None if time_column is None else TimeColumn(f"interactions.{time_column}"),
     )
-    problems = look_at_items(table, n_rows=n_rows, progress=progress)
+    n_items = max(n_rows // ROWS_PER_ITEM, 1)
+    problems = look_at_items(table, n_rows=n_items, progress=progress)
     raise_problems(
         problems + reading.look(sample_every=max(rows_per_part // SAMPLED_PER_PART, 1), progress=progress)
     )
 
     def fill(folder: Path) -> None:
         as_numbers = table.ids.canonical and reading.items.canonical
-        known = IdTable(write_items(table, folder, n_rows=n_rows, as_numbers=as_numbers, progress=progress))
+        known = IdTable(write_items(table, folder, n_rows=n_items, as_numbers=as_numbers, progress=progress))
         spill = reading.spill(folder / "parts", known, as_numbers=as_numbers, progress=progress)
         notes = _sort(spill, folder, reading, progress=progress)
         shutil.rmtree(folder / "parts")
         stored.write_about(folder, fields=table.fields, notes=notes)
 
-    return open_stored(write_folder(target, fill))
+    try:
+        return open_stored(write_folder(target, fill))
+    except OSError as error:
+        raise DataError(
+            f"{output}: cannot be written ({error}); free space, or name another place"
+        ) from error
 
 
 @dataclass

@@ -121,9 +121,7 @@ def write_vectors(
     settings = dict(made_of) | {"n_items": n_items, "width": width, "items_at_once": items_at_once}
     blocks = Blocks(target, settings)
     scratch = blocks.folder / VECTORS
-    if not scratch.exists():
-        np.lib.format.open_memmap(scratch, mode="w+", dtype=np.float32, shape=(n_items, width)).flush()
-    start_of_data = scratch.stat().st_size - 4 * n_items * width
+    start_of_data = _make_file(scratch, n_items, width)
     starts: Iterable[int] = range(0, n_items, items_at_once)
     try:
         with scratch.open("r+b") as file:
@@ -149,6 +147,16 @@ def write_vectors(
         ) from error
     shutil.rmtree(blocks.folder)
     return np.load(target, mmap_mode="r", allow_pickle=False)
+
+
+def _make_file(path: Path, n_items: int, width: int) -> int:
+    """Makes an .npy file of its full size unless it is there, and gives the place of the first vector."""
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # not there, or made by a run that was killed meanwhile
+        vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n_items, width))
+        vectors.flush()
+    return vectors.offset
 
 
 def _digest_at(file: Any, place: int, n_bytes: int) -> str:

@@ -278,6 +278,20 @@ def test_a_killed_write_leaves_the_old_data(tmp_path, monkeypatch):
         store_dataset(*paths[:2], tmp_path)
 
 
+def test_a_full_disk_is_one_error(tmp_path, monkeypatch):
+    rows, texts = make_tables()
+    rows.to_parquet(tmp_path / "rows.parquet")
+    texts.to_parquet(tmp_path / "texts.parquet")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ArrayWriter, "append", fail)
+    with pytest.raises(DataError, match=r"out: cannot be written \(.*No space left on device\); free space"):
+        store_dataset(tmp_path / "rows.parquet", tmp_path / "texts.parquet", tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.parquet", "texts.parquet"}
+
+
 def test_damage_is_found_when_opened(tmp_path):
     rows, texts = make_tables()
     rows.to_parquet(tmp_path / "rows.parquet")

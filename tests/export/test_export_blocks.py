@@ -61,8 +61,13 @@ def test_a_damaged_block_and_a_cut_note_are_done_again(tmp_path):
     notes = folder / "finished.jsonl"
     notes.write_text(notes.read_text()[:-9])  # of the fourth block
     calls.clear()
+    with pytest.raises(Killed):
+        write_vectors(output, encoder(calls, dies_at=15), made_of={"items": "a"}, **SHAPE)
+    assert calls == [5]
+    (folder / "vectors.npy").write_bytes(b"\x93NUMPY")  # as a run leaves it that is killed when it makes it
+    calls.clear()
     written = write_vectors(output, encoder(calls), made_of={"items": "a"}, **SHAPE)
-    assert calls == [5, 15, 20]
+    assert calls == [0, 5, 10, 15, 20]
     np.testing.assert_array_equal(written, VECTORS)
 
 
