@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 
 .PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-tasks \
 	benchmark-quality benchmark-quality-env benchmark-diversity benchmark-speed \
-	benchmark-search benchmark-kills readme clean help
+	benchmark-search benchmark-kills benchmark-scale readme clean help
 
 help:
 	@echo "make quickstart   train both towers on MovieLens and print what that gained"
@@ -21,6 +21,7 @@ help:
 	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
 	@echo "make benchmark-speed DATA_ROOT=...      training and encoding beside sentence-transformers and a plain loop"
 	@echo "make benchmark-search  one user among a million items, beside faiss"
+	@echo "make benchmark-scale   10 thousand to a million items: time of one item, and memory"
 	@echo "make benchmark-kills   50 kills of each adapter's run, and what they changed"
 	@echo "make benchmark-quality-env   environments for the peers of rectools and sentence-transformers; then they take part, too"
 	@echo "make readme       put the results into README.md"
@@ -92,6 +93,9 @@ benchmark-speed: $(VENV)/.quickstart
 
 benchmark-search: $(VENV)/.dev
 	$(BIN)/python benchmarks/search_speed.py
+
+benchmark-scale: $(VENV)/.dev
+	$(BIN)/python benchmarks/scale.py
 
 benchmark-kills: $(VENV)/.quickstart
 	$(BIN)/python benchmarks/kills.py

@@ -86,3 +86,29 @@ def kills_table() -> str:
         values = [str(round(cells[case, "lora_rec", metric]["value"])) for metric in heads]
         lines.append(f"| `{case}` | {' | '.join(values)} |")
     return "\n".join([*lines, "", source])
+
+
+SCALE_ROWS = {
+    "generate": ("us_per_interaction", "interaction", "µs"),
+    "store": ("us_per_interaction", "interaction", "µs"),
+    "tokenise": ("us_per_item", "item", "µs"),
+    "encode": ("us_per_item", "item", "µs"),
+    "index": ("us_per_item", "item", "µs"),
+    "recommend": ("ms_per_user", "user", "ms"),
+    "recommend_exact": ("ns_per_user_and_item", "user and item", "ns"),
+}
+"""Stage to its metric, what that counts and its unit."""
+
+
+def scale_table() -> str:
+    """Gives a row per stage: time of one item, interaction or user, and memory, at every size."""
+    source, cells = read_cells("scale")
+    sizes = [size for size in ("10k", "100k", "1m") if any(case == size for case, _, _ in cells)]
+    heads = ["time of one", *sizes, f"{sizes[-1]} over {sizes[0]}", *(f"{size}, MB" for size in sizes)]
+    lines = [f"| stage | {' | '.join(heads)} |", "| :-- | :-- |" + " --: |" * (len(heads) - 1)]
+    for stage, (metric, what, unit) in SCALE_ROWS.items():
+        times = [cells[size, stage, metric]["value"] for size in sizes]
+        memory = [f"{cells[size, stage, 'own_mb']['value']:.0f}" for size in sizes]
+        shown = [f"{value:.2f}" for value in (*times, times[-1] / times[0])]
+        lines.append(f"| `{stage}` | {what}, {unit} | {' | '.join([*shown, *memory])} |")
+    return "\n".join([*lines, "", source])

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from readme_speed import encoding_table, kills_table, search_table, training_table
+from readme_speed import encoding_table, kills_table, scale_table, search_table, training_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -245,6 +245,7 @@ TABLES = {
     "speed_train": training_table,
     "speed_encode": encoding_table,
     "search_speed": search_table,
+    "scale": scale_table,
     "tasks": tasks_table,
 }
 

@@ -106,6 +106,17 @@ def test_the_example_of_friends_runs():
     assert len(names["new"]) == 3
 
 
+def test_the_example_of_a_stored_data_set_runs(tables, tmp_path, monkeypatch):
+    (code,) = re.findall(r"<!-- test: stored -->\n```python\n(.*?)```", README, flags=re.S)
+    for name in ("clicks.csv", "items.csv"):
+        shutil.copy(tables / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        exec(code, {})  # noqa: S102
+    assert out.getvalue().startswith("60 [")
+    assert out.getvalue().endswith("['war war0', 'war war1', 'war war2']\n")
+
+
 def test_the_map_names_every_part():
     folder = ROOT / "lora_rec"
     parts = [*folder.glob("[a-z]*.py"), *(file.parent for file in folder.glob("*/__init__.py"))]

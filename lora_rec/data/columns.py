@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
-_WHOLE = re.compile(r"-?\d+\.0")
+WHOLE = r"-?\d+\.0"
+"""A whole number as a column of floats writes it."""
+UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+BOUNDS = (1e11, 1e14, 1e17)
+"""Numbers from these on count the next smaller unit: as seconds they would lie beyond the year 5138."""
+_WHOLE = re.compile(WHOLE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +119,13 @@ def _without_point_zero(texts: list[str]) -> list[str]:
 
 def read_texts(column: pd.Series) -> tuple[str, ...]:
     """Reads one text per row, "" where it is missing; a list of texts is joined with commas."""
-    return tuple(_without_point_zero([_text(value) for value in column.tolist()]))
+    return tuple(_without_point_zero([read_text(value) for value in column.tolist()]))
 
 
-def _text(value: Any) -> str:
+def read_text(value: Any) -> str:
+    """Reads one cell; see `read_texts`."""
     if isinstance(value, (list, tuple, np.ndarray)):
-        return ", ".join(text for text in map(_text, value) if text)
+        return ", ".join(text for text in map(read_text, value) if text)
     return "" if _is_missing(value) else str(value).strip()
 
 
@@ -147,29 +153,35 @@ def read_times(column: pd.Series) -> Numbers:
 
     if pd.api.types.is_integer_dtype(column) and not column.hasnans:
         none = np.zeros(len(column), bool)
-        return _to_seconds(column.to_numpy(np.int64), missing=none, wrong=none)
+        return _in_own_unit(column.to_numpy(np.int64), missing=none, wrong=none)
     if pd.api.types.is_datetime64_any_dtype(column):
-        return _read_dates(column)
+        return read_dates(column)
     numbers = read_numbers(column)
     if not pd.api.types.is_numeric_dtype(column) and numbers.wrong.any():
-        dates = _read_dates(column)
+        dates = read_dates(column)
         if dates.wrong.sum() < numbers.wrong.sum():
             return dates
-    return _to_seconds(numbers.values, missing=numbers.missing, wrong=numbers.wrong)
+    return _in_own_unit(numbers.values, missing=numbers.missing, wrong=numbers.wrong)
 
 
-def _to_seconds(values: NDArray[Any], *, missing: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> Numbers:
+def _in_own_unit(values: NDArray[Any], *, missing: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> Numbers:
     """Finds one unit for the whole column, by its median, and gives whole seconds and what is beyond them."""
     good = values[~(missing | wrong)]
     middle = np.median(np.abs(good)) if good.size else 0
-    thousands = int(np.digitize(middle, (1e11, 1e14, 1e17)))
-    seconds, rest = np.divmod(values, 1000**thousands)
-    unit = ("seconds", "milliseconds", "microseconds", "nanoseconds")[thousands]
-    fraction = None if rest.dtype.kind == "i" and not thousands else rest / 1000**thousands
-    return Numbers(seconds.astype(np.int64), missing, wrong, fraction, unit)
+    return to_seconds(values, missing=missing, wrong=wrong, unit=int(np.digitize(middle, BOUNDS)))
 
 
-def _read_dates(column: pd.Series) -> Numbers:
+def to_seconds(
+    values: NDArray[Any], *, missing: NDArray[np.bool_], wrong: NDArray[np.bool_], unit: int
+) -> Numbers:
+    """Gives whole seconds, and what is beyond them, of numbers that count one of `UNITS`."""
+    seconds, rest = np.divmod(values, 1000**unit)
+    fraction = None if rest.dtype.kind == "i" and not unit else rest / 1000**unit
+    return Numbers(seconds.astype(np.int64), missing, wrong, fraction, UNITS[unit])
+
+
+def read_dates(column: pd.Series) -> Numbers:
+    """Reads datetimes, or ISO 8601 text; without a zone it is UTC."""
     import pandas as pd
 
     parsed = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")

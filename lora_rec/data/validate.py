@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_EXAMPLES = 3
-_ID_KINDS = ({"int"}, {"str"}, {"whole float"})
+ID_KINDS = ({"int"}, {"str"}, {"whole float"})
+"""Kinds of values that a column of ids may have: one of these alone."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _shown(cells: pd.Series, row: int) -> str:
 
 def _check_ids(ids: Ids, cells: pd.Series, *, where: str) -> list[DataProblem]:
     """Finds ids that are missing, of several types, or of a type that is no id."""
-    if ids.kinds and set(ids.kinds) not in _ID_KINDS:
+    if ids.kinds and set(ids.kinds) not in ID_KINDS:
         examples = tuple(f"row {row}: {_shown(cells, row)}" for row in ids.kinds.values())[:N_EXAMPLES]
         kinds = " and ".join(sorted(ids.kinds))
         what = f"ids of mixed types {kinds}" if len(ids.kinds) > 1 else f"ids of type {kinds}"

@@ -22,6 +22,8 @@ from lora_rec.rank.sequence import SequencePart
 
 _Array = NDArray[np.float32]
 SEQUENCE_ARRAYS = tuple(SequencePart.__dataclass_fields__)
+SCORES_AT_ONCE = 1 << 24
+"""Users times items in one block: about half a gigabyte with all that is added up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +87,7 @@ class RankingHead:
             k=k,
             exclude=histories,
             allowed=allowed,
+            block=min(256, max(1, SCORES_AT_ONCE // max(self.n_items, 1))),
         )
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:

@@ -1,0 +1,83 @@
+"""Results that are written in blocks over hours: a killed run goes on behind the blocks that it finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from lora_rec.bundle import replace_file
+from lora_rec.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+SETTINGS, FINISHED = "settings.json", "finished.jsonl"
+
+
+class Blocks:
+    """The folder beside a result in which it is written, and which of its blocks are finished.
+
+    A block is noted with a hash of what was written, after that is on disk. What is found to differ from its
+    hash later is not counted as finished.
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, object]) -> None:
+        """Opens the folder that an earlier run left, or makes one.
+
+        Args:
+            output: file or folder of the result.
+            settings: all that decides the blocks; what a run of other settings left is removed.
+
+        Raises:
+            DataError: the folder cannot be made.
+        """
+        self.folder = output.parent / f".{output.name}.writing"
+        text = json.dumps(settings, sort_keys=True)
+        if self.folder.exists() and _read(self.folder / SETTINGS) != text:
+            logger.warning("%s: begun with other settings or inputs; it is begun anew", self.folder)
+            shutil.rmtree(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{output}: cannot be written ({error.strerror}); name another place") from error
+        if not (self.folder / SETTINGS).exists():
+            replace_file(self.folder / SETTINGS, text.encode(), advice="free space, or name another place")
+        self._digests: dict[int, str] = {}
+        for line in _read(self.folder / FINISHED).splitlines():
+            block, _, digest = line.partition(" ")
+            if len(digest) == hashlib.sha256().digest_size * 2:  # the last line may have been cut by the kill
+                self._digests[int(block)] = digest
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def digest(self, block: int) -> str | None:
+        """Gives the hash of a finished block, None for one that is not."""
+        return self._digests.get(block)
+
+    def note(self, block: int, digest: str) -> None:
+        """Notes that a block is finished and on disk."""
+        self._digests[block] = digest
+        with (self.folder / FINISHED).open("a", encoding="utf-8") as file:
+            file.write(f"\n{block} {digest}")  # a line that was cut stays a line of its own
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, target: Path) -> None:
+        """Moves the folder to its place, once all blocks are in it; an older one is replaced."""
+        old = target.parent / f".{target.name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            os.rename(target, old)
+        os.rename(self.folder, target)
+        for name in (SETTINGS, FINISHED):
+            (target / name).unlink(missing_ok=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""

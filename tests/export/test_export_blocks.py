@@ -1,0 +1,192 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import lora_rec
+from lora_rec.cli import main
+from lora_rec.data import load_dataset
+from lora_rec.data.store import store_dataset
+from lora_rec.errors import DataError
+from lora_rec.export import all_users
+from lora_rec.export.all_users import recommend_all
+from lora_rec.export.catalog_vectors import write_vectors
+from lora_rec.rank import head
+
+
+@pytest.fixture(scope="module")
+def stored(tables, tmp_path_factory):
+    return store_dataset(tables / "clicks.csv", tables / "items.csv", tmp_path_factory.mktemp("s") / "stored")
+
+
+VECTORS = np.random.default_rng(0).standard_normal((23, 4)).astype(np.float32)
+SHAPE = {"n_items": 23, "width": 4, "items_at_once": 5}
+
+
+class Killed(BaseException):
+    pass
+
+
+def encoder(calls, *, dies_at=None, vectors=VECTORS):
+    def encode_block(start, stop):
+        if start == dies_at:
+            raise Killed
+        calls.append(start)
+        return vectors[start:stop]
+
+    return encode_block
+
+
+def test_vectors_go_on_behind_the_blocks_that_are_finished(tmp_path):
+    output, calls = tmp_path / "vectors.npy", []
+    with pytest.raises(Killed):
+        write_vectors(output, encoder(calls, dies_at=15), made_of={"items": "a"}, **SHAPE)
+    assert calls == [0, 5, 10]
+    assert not output.exists()
+    written = write_vectors(output, encoder(calls), made_of={"items": "a"}, **SHAPE)
+    assert calls == [0, 5, 10, 15, 20]
+    assert isinstance(written, np.memmap)
+    np.testing.assert_array_equal(written, VECTORS)
+    assert [path.name for path in tmp_path.iterdir()] == ["vectors.npy"]
+
+
+def test_a_damaged_block_and_a_cut_note_are_done_again(tmp_path):
+    output, calls = tmp_path / "vectors.npy", []
+    with pytest.raises(Killed):
+        write_vectors(output, encoder(calls, dies_at=20), made_of={"items": "a"}, **SHAPE)
+    folder = tmp_path / ".vectors.npy.writing"
+    with (folder / "vectors.npy").open("r+b") as file:
+        file.seek(-4 * 4 * 23 + 4 * 4 * 7, 2)  # in the second block
+        file.write(b"\xff")
+    notes = folder / "finished.jsonl"
+    notes.write_text(notes.read_text()[:-9])  # of the fourth block
+    calls.clear()
+    with pytest.raises(Killed):
+        write_vectors(output, encoder(calls, dies_at=15), made_of={"items": "a"}, **SHAPE)
+    assert calls == [5]
+    (folder / "vectors.npy").write_bytes(b"\x93NUMPY")  # as a run leaves it that is killed when it makes it
+    calls.clear()
+    written = write_vectors(output, encoder(calls), made_of={"items": "a"}, **SHAPE)
+    assert calls == [0, 5, 10, 15, 20]
+    np.testing.assert_array_equal(written, VECTORS)
+
+
+def test_blocks_of_other_things_are_not_used(tmp_path, caplog):
+    output, calls = tmp_path / "vectors.npy", []
+    with pytest.raises(Killed):
+        write_vectors(output, encoder(calls, dies_at=10), made_of={"items": "a"}, **SHAPE)
+    written = write_vectors(output, encoder(calls, vectors=-VECTORS), made_of={"items": "b"}, **SHAPE)
+    np.testing.assert_array_equal(written, -VECTORS)
+    assert "begun with other settings or inputs; it is begun anew" in caplog.text
+
+
+def test_vectors_of_the_wrong_shape_or_place(tmp_path):
+    with pytest.raises(ValueError, match=r"encode_block: shape \(5, 3\) for 5 by 4"):
+        write_vectors(tmp_path / "v.npy", lambda a, b: VECTORS[a:b, :3], made_of={}, **SHAPE)
+    with pytest.raises(DataError, match="v.bin: is no .npy file; name one"):
+        write_vectors(tmp_path / "v.bin", encoder([]), made_of={}, **SHAPE)
+
+
+def rows_of(folder):
+    return [row for file in sorted(folder.glob("*.parquet")) for row in pq.read_table(file).to_pylist()]
+
+
+def expected_rows(rec, histories, **settings):
+    table = rec.recommend_users(histories, **settings)
+    names = ("rank", "item_id", "title")
+    return [
+        {"user_id": user} | {name: getattr(item, name) for name in names}
+        for user, items in zip(table.user_ids, table.rows, strict=True)
+        for item in items
+    ]
+
+
+def without_scores(rows):
+    return [{name: value for name, value in row.items() if name != "score"} for row in rows]
+
+
+def histories_of(tables):
+    dataset = load_dataset(tables / "clicks.csv", tables / "items.csv")
+    return {
+        str(user): dataset.item_ids[dataset.items[dataset.users == place]].tolist()
+        for place, user in enumerate(dataset.user_ids)
+    }
+
+
+def test_lists_of_all_users_are_those_of_each(bundle, tables, stored, tmp_path):
+    rec, histories = lora_rec.load(bundle), histories_of(tables)
+    done = recommend_all(rec, stored, tmp_path / "lists", made_of={}, k=3, users_at_once=25)
+    assert (done.n_users, done.n_rows, done.n_blocks, done.n_kept) == (60, 180, 3, 0)
+    assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories, k=3)
+    pq.write_table(
+        pa.table({"user_id": list(histories), "history": list(histories.values())}), tmp_path / "u.parquet"
+    )
+    settings = {"k": 3, "diversity": 0.4, "strategy": "msd"}
+    recommend_all(rec, tmp_path / "u.parquet", tmp_path / "lists", made_of={}, users_at_once=7, **settings)
+    assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories, **settings)
+    assert {path.name for path in tmp_path.iterdir()} == {"lists", "u.parquet"}
+    names = {path.name for path in (tmp_path / "lists").iterdir()}
+    assert names == {"lists.json", *(f"lists-{block:06d}.parquet" for block in range(9))}
+
+
+def test_lists_go_on_behind_the_blocks_that_are_finished(bundle, stored, tmp_path, monkeypatch):
+    rec = lora_rec.load(bundle)
+    original, calls = all_users.rank_block, []
+
+    def dies_at_the_third(recommender, users, histories, **settings):
+        calls.append(users[0].as_py())
+        if len(calls) == 3:
+            raise Killed
+        return original(recommender, users, histories, **settings)
+
+    monkeypatch.setattr(all_users, "rank_block", dies_at_the_third)
+    with pytest.raises(Killed):
+        recommend_all(rec, stored, tmp_path / "lists", made_of={"bundle": "a"}, users_at_once=25)
+    assert not (tmp_path / "lists").exists()
+    done = recommend_all(rec, stored, tmp_path / "lists", made_of={"bundle": "a"}, users_at_once=25)
+    assert (done.n_kept, done.n_users, len(calls)) == (2, 60, 4)
+    whole = recommend_all(rec, stored, tmp_path / "whole", made_of={"bundle": "a"}, users_at_once=25)
+    assert (whole.n_kept, rows_of(whole.folder)) == (0, rows_of(done.folder))
+
+
+def test_an_unknown_item_is_said_with_file_and_user(bundle, stored, tmp_path):
+    table = pa.table({"user_id": ["a", "b", "c"], "history": [["i1"], ["i2"], ["i99"]]})
+    pq.write_table(table, tmp_path / "u.parquet")
+    rec = lora_rec.load(bundle)
+    with pytest.raises(DataError, match="u.parquet rows 2 to 2: history of c: unknown item id 'i99'"):
+        recommend_all(rec, tmp_path / "u.parquet", tmp_path / "lists", made_of={}, users_at_once=2)
+    pq.write_table(table.rename_columns(["user", "history"]), tmp_path / "v.parquet")
+    with pytest.raises(DataError, match=r"users \(v.parquet\).user_id: no such column; did you mean 'user'"):
+        recommend_all(rec, tmp_path / "v.parquet", tmp_path / "lists", made_of={})
+
+
+def test_a_large_catalogue_is_scored_for_fewer_users_at_once(bundle, stored, monkeypatch):
+    rec, seen = lora_rec.load(bundle), []
+    expected = rec.rank(stored.histories, k=5)[0]
+    original = head.RankingHead.scores
+    monkeypatch.setattr(head, "SCORES_AT_ONCE", 200)
+    monkeypatch.setattr(
+        head.RankingHead, "scores", lambda self, h, *rest: seen.append(len(h)) or original(self, h, *rest)
+    )
+    np.testing.assert_array_equal(rec.rank(stored.histories, k=5)[0], expected)
+    assert max(seen) == 5  # of 40 items
+
+
+def test_the_commands_from_tables_to_lists(bundle, tables, models, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    clicks, items = str(tables / "clicks.csv"), str(tables / "items.csv")
+    assert main(["store", clicks, "--items", items, "--output", "data"]) == 0
+    assert "wrote data: 60 users, 40 items, 540 interactions" in capsys.readouterr().out
+    backbone = ["--item-backbone", str(models["llama"])]
+    assert main(["encode-items", str(bundle), "--data", "data", "--output", "v.npy", *backbone]) == 0
+    assert "wrote v.npy: 40 vectors, 8 wide" in capsys.readouterr().out
+    bases = {"user_backbone": str(models["bert"]), "item_backbone": str(models["llama"])}
+    towers = lora_rec.load_towers(bundle, **bases)
+    rec = lora_rec.load(bundle)
+    expected = towers.encode_items(towers.render_items(rec.item_fields))
+    np.testing.assert_allclose(np.load("v.npy"), expected, atol=1e-6)
+    assert main(["recommend-all", str(bundle), "--users", "data", "--output", "lists", "-k", "4"]) == 0
+    assert "wrote lists: 240 items for 60 users\n" in capsys.readouterr().out
+    assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories_of(tables), k=4)
+    assert main(["recommend-all", str(bundle), "--users", "no", "--output", "lists"]) == 1
+    assert "users: no file no; check the path" in capsys.readouterr().err
