@@ -81,8 +81,8 @@ class TrainSection:
     extra_items: int = 256
     """Random items of the catalogue in each step, so that rare ones keep their scale."""
     token_budget: int = 4096
-    """Padded tokens in one micro-batch: sets the memory, not the result. A step whose texts take at most half
-    of it goes through each tower once instead of twice."""
+    """Padded tokens in one micro-batch: sets the memory, not the result. Where all texts of a step fit
+    into it, they go through their tower once instead of twice."""
     patience: int = 2
     """Epochs without a better validation score before training stops."""
     prefix_cache: bool = True

@@ -79,23 +79,35 @@ def test_few_labels_come_from_other_users_than_those_tested(monkeypatch, tmp_pat
     dataset = Dataset(*names, fields, users, items, np.tile(np.arange(20), 60), ratings)
     monkeypatch.setattr(few_labels, "load_published", lambda *_: Published("made up", dataset))
     monkeypatch.setattr(few_labels, "N_POOL", 20)
+    monkeypatch.setattr(few_labels, "N_VALIDATION", 15)
     monkeypatch.setattr(few_labels, "N_TEST_USERS", 10)
+    monkeypatch.setattr(few_labels, "POOL", slice(0, 20))
+    monkeypatch.setattr(few_labels, "VALIDATION", slice(20, 35))
+    monkeypatch.setattr(few_labels, "TEST", slice(35, None))
     _, asked = few_labels.ask(tmp_path)
-    assert len(asked.labels) == 20 + 10 * 2
-    assert not set(asked.users[:20]) & set(asked.users[20:])
+    assert len(asked.labels) == 20 + 15 + 10 * 2
+    parts = [set(asked.users[part]) for part in (few_labels.POOL, few_labels.VALIDATION, few_labels.TEST)]
+    assert [len(part) for part in parts] == [20, 15, 10]
+    assert len(set.union(*parts)) == 45
     rated = {(u, i): r for u, i, r in zip(users, items, ratings, strict=True)}
-    tested = set(asked.users[20:].tolist())
+    tested = set(asked.users[35:].tolist())
     known = [(i, r > 3) for u, i, r in zip(users, items, ratings, strict=True) if u not in tested]
     overall = np.mean([liked for _, liked in known])
     for row, (user, item) in enumerate(zip(asked.users, asked.items, strict=True)):
         assert asked.labels[row] == (rated[user, item] > 3)
         assert asked.history_likes[row].tolist() == [rated[user, i] > 3 for i in asked.histories[row]]
         votes = [liked for i, liked in known if i == item]
-        if row < 20:
+        if row < 35:
             votes.remove(asked.labels[row])  # its own is not among them
         mean = (sum(votes) + few_labels.PRIOR * overall) / (len(votes) + few_labels.PRIOR)
         assert asked.baseline[row] == pytest.approx(asked.history_likes[row].mean() + mean)
-    same = few_labels.rows_of("16 prompt", [asked.baseline[20:].tolist()] * 3, asked)
+    same = few_labels.rows_of("16 prompt", [asked.baseline[35:].tolist()] * 3, asked)
     assert [same[1][key] for key in ("value", "low", "high")] == pytest.approx([0, 0, 0])
     assert same[0]["low"] < same[0]["value"] < same[0]["high"]
     assert {row["n"] for row in same} == {3}
+    good, noise = asked.labels + 0.1 * generator.normal(size=55), generator.normal(size=55)
+    assert few_labels.test_auc(few_labels.together(good, asked), asked) > 0.9
+    monkeypatch.setattr(few_labels, "WEIGHTS", (0.0, 1.0))
+    noise[few_labels.VALIDATION] = -10.0 * asked.labels[few_labels.VALIDATION]
+    plain = few_labels.together(noise, asked)  # what misleads on validation users gets no weight
+    assert few_labels.test_auc(plain, asked) == few_labels.test_auc(asked.baseline, asked)

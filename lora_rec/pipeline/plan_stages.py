@@ -181,9 +181,12 @@ def _sequence(section: HeadSection, n_items: int) -> int:
 
 
 def gpu_stages(towers: Sequence[TowerNeeds]) -> dict[str, int]:
-    """Gives what the towers hold at most on a GPU: weights and states of both, activations of one."""
-    held = sum(tower.held for tower in towers)
+    """Gives what the towers hold at most on a GPU: weights and states of both, and activations.
+
+    Those of both where a step fits into a micro-batch; what one needs beside them is freed after it.
+    """
+    held, activations = sum(tower.held for tower in towers), [tower.activations for tower in towers]
     return {
         "load towers": sum(tower.weights for tower in towers),
-        "train adapters": held + int(1.5 * max(tower.activations for tower in towers)),
+        "train adapters": held + sum(activations) + max(activations) // 2,
     }

@@ -37,8 +37,8 @@ class _Encoded(NamedTuple):
 class SharedPass:
     """One pass of a step's texts through a tower: their embeddings, and later the gradients of its adapter.
 
-    Gradients are cached, as the module says. But where all micro-batches together are no larger than half of
-    one that the budget allows, they are kept from the first pass on, which saves the second.
+    Gradients are cached, as the module says. But where all micro-batches together are no larger than one
+    that the budget allows, their graphs are kept from the first pass on, which saves the second.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class SharedPass:
         self._mine = _share(accelerator, len(indices))
         part = torch.zeros(-(-len(indices) // accelerator.num_processes), tower.width, device=tower.device)
         tower.train()
-        keep = bool(tower.trained_parameters()) and self._padded_tokens() <= token_budget // 2
+        keep = bool(tower.trained_parameters()) and self._padded_tokens() <= token_budget
         self._kept: list[_Encoded] = []
         with torch.set_grad_enabled(keep):
             for encoded in self._encode():
