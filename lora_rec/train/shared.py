@@ -3,12 +3,14 @@
 Process p of P has the positions p, p + P, p + 2P, ... of a list of distinct texts. With gradients, embeddings
 are first computed without a graph; the loss gives their gradient; a second pass carries it through the tower,
 one micro-batch at a time, so the batch size does not set the memory (gradient caching, Gao et al. 2021, arXiv
-2101.06983).
+2101.06983). Where the processes share a tower's frozen layers, too (`train.sharding`), all make equally many
+passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
-from lora_rec.towers.two_tower import Tower, encode_states
+from lora_rec.towers.two_tower import Tower, batch_or_first, encode_states
 from lora_rec.train.adversary import Shifts
+from lora_rec.train.sharding import in_company
 
 TextLoss = Callable[[torch.Tensor, NDArray[np.int64]], torch.Tensor]
 """From states and the positions of their texts to a number."""
@@ -41,10 +44,10 @@ def shared_leaf(
     part = torch.zeros(-(-len(indices) // accelerator.num_processes), tower.width, device=tower.device)
     tower.train()
     with torch.no_grad():
-        for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-            if shifts is not None:
+        for rows, batch in _micro_batches(accelerator, tower, source, indices[mine], token_budget, seed):
+            if shifts is not None and len(rows):
                 batch = shifts.on(batch, indices[mine[rows]])
-            part[rows] = tower(batch.to(tower.device))
+            part[rows] = tower(batch.to(tower.device))[: len(rows)]
     return _join(accelerator, part, len(indices)).clone().requires_grad_()
 
 
@@ -64,11 +67,11 @@ def backpropagate(
         return
     assert leaf.grad is not None  # the loss has been differentiated
     mine = _share(accelerator, len(indices))
-    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-        if shifts is not None:
+    for rows, batch in _micro_batches(accelerator, tower, source, indices[mine], token_budget, seed):
+        if shifts is not None and len(rows):
             batch = shifts.on(batch, indices[mine[rows]])
-        tower(batch.to(tower.device)).backward(leaf.grad[mine[rows]])
-        if shifts is not None:
+        tower(batch.to(tower.device))[: len(rows)].backward(leaf.grad[mine[rows]])
+        if shifts is not None and len(rows):
             shifts.move(batch, indices[mine[rows]])
 
 
@@ -88,7 +91,8 @@ def shared_states(
     n = len(source.lengths)
     mine = _share(accelerator, n)
     part = np.zeros((-(-n // accelerator.num_processes), tower.hidden_size), dtype=np.float32)
-    part[: len(mine)] = encode_states(tower, source, mine, token_budget=token_budget)
+    complete = partial(in_company, accelerator, tower.is_sharded)
+    part[: len(mine)] = encode_states(tower, source, mine, token_budget=token_budget, complete=complete)
     return _join(accelerator, torch.from_numpy(part).to(accelerator.device), n).cpu().numpy()
 
 
@@ -123,8 +127,9 @@ def learn_texts(
     mine = _share(accelerator, len(indices))
     total = torch.zeros((), device=tower.device)
     tower.train()
-    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-        value = loss(_encode(tower, batch, pooled), mine[rows])
+    for rows, batch in _micro_batches(accelerator, tower, source, indices[mine], token_budget, seed):
+        states = _encode(tower, batch, pooled)
+        value = loss(states, mine[rows]) if len(rows) else 0 * states.sum()
         (weight * value).backward()
         total += value.detach()
     return float(accelerator.reduce(total, reduction="sum"))
@@ -147,8 +152,10 @@ def count_texts(
     total = np.zeros(n_numbers)
     was_training = tower.training
     tower.eval()
-    for rows in plan_micro_batches(source.lengths[indices[mine]], token_budget=token_budget):
-        total += count(_encode(tower, source.batch(indices[mine][rows]), pooled), mine[rows])
+    plan = plan_micro_batches(source.lengths[indices[mine]], token_budget=token_budget)
+    for rows in in_company(accelerator, tower.is_sharded, plan):
+        states = _encode(tower, batch_or_first(source, indices[mine][rows]), pooled)
+        total += count(states, mine[rows]) if len(rows) else 0
     tower.train(was_training)
     return accelerator.reduce(torch.from_numpy(total).to(tower.device), reduction="sum").cpu().numpy()
 
@@ -175,9 +182,15 @@ def _join(accelerator: Accelerator, part: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def _micro_batches(
-    source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    token_budget: int,
+    seed: int,
 ) -> Iterator[tuple[NDArray[np.int64], TokenBatch]]:
     """Yields positions and batches; both passes of a step draw the same dropout."""
-    for number, rows in enumerate(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
+    plan = plan_micro_batches(source.lengths[indices], token_budget=token_budget)
+    for number, rows in enumerate(in_company(accelerator, tower.is_sharded, plan)):
         torch.manual_seed(seed + 7919 * number)
-        yield rows, source.batch(indices[rows])
+        yield rows, batch_or_first(source, indices[rows])
