@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
+from torch import nn
 
 from lora_rec.errors import TrainingError
 from lora_rec.towers.layout import find_layout
-from lora_rec.towers.two_tower import TwoTower
+from lora_rec.towers.two_tower import Tower, TwoTower
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +50,10 @@ def shard_frozen_layers(model: TwoTower, accelerator: Accelerator) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    layers = {where: _layers(tower, where) for where, tower in model.towers.items()}
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for where, tower in model.towers.items():
-        info = tower.backbone_info
-        path = find_layout(info.model).layers
-        if info.precision.name == "8bit" or path is None:
-            raise TrainingError(
-                f"{where}: FSDP parts no layers in 8 bit and none of a backbone whose layers are not known;"
-                f" set {where}.precision=4bit, or launch with recipes/launch/ddp.yaml"
-            )
-        for layer in info.model.get_submodule(path).children():
+        for layer in layers[where]:
             adapters = {parameter for parameter in layer.parameters() if parameter.requires_grad}
             layer.to(accelerator.device)  # the others wait on the processor, so one whole layer has to fit
             # Without being told, a layer that nothing above it shards stays whole after its first run.
@@ -66,6 +61,17 @@ def shard_frozen_layers(model: TwoTower, accelerator: Accelerator) -> None:
         tower.to(accelerator.device)
         tower.is_sharded = True
         logger.info("%s: frozen layers parted among %d processes", where, accelerator.num_processes)
+
+
+def _layers(tower: Tower, where: str) -> list[nn.Module]:
+    info = tower.backbone_info
+    path = find_layout(info.model).layers
+    if info.precision.name == "8bit" or path is None:
+        raise TrainingError(
+            f"{where}: FSDP parts no layers in 8 bit and none of a backbone whose layers are not known; set"
+            f" {where}.precision=4bit, or launch with recipes/launch/ddp.yaml"
+        )
+    return list(info.model.get_submodule(path).children())
 
 
 def most_passes(accelerator: Accelerator | None, is_sharded: bool, n: int) -> int:

@@ -1,7 +1,7 @@
 """Lists through Ray's engine on two CPUs of this machine."""
 
-import os
 import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,11 +19,12 @@ def ray():
     """The engine, once for all tests; what its workers import is this folder."""
     ray = pytest.importorskip("ray", reason="needs pip install 'lora-rec[ray]'")
     pytest.importorskip("ray.data", reason="needs pip install 'lora-rec[ray]'")
-    os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        yield ray
+        ray.shutdown()
 
 
 @pytest.fixture
