@@ -8,7 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lora_rec
-from lora_rec import cli_cache, cli_data, cli_hub, cli_index, cli_lists, cli_report, cli_scale, cli_tune
+from lora_rec import (
+    cli_cache,
+    cli_data,
+    cli_hub,
+    cli_index,
+    cli_lists,
+    cli_milvus,
+    cli_report,
+    cli_scale,
+    cli_tune,
+)
 from lora_rec.bundle import PRETRAINED
 from lora_rec.errors import BundleError, LoraRecError
 from lora_rec.schema import SPACES, STRATEGIES
@@ -150,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_hub.add_commands(commands)
     cli_index.add_commands(commands)
     cli_lists.add_commands(commands)
+    cli_milvus.add_commands(commands)
     cli_tune.add_commands(commands)
     cli_report.add_commands(commands)
     cli_scale.add_commands(commands)

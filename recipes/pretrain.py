@@ -14,7 +14,7 @@ from accelerate.utils import set_seed
 
 from lora_rec.export.pretrained import check_place
 from lora_rec.pipeline.domain import read_domain
-from lora_rec.pipeline.launch import check_processes, launch
+from lora_rec.pipeline.launch import check_launch, check_processes, launch
 from lora_rec.pipeline.pretrain import (
     build_learner,
     check_tasks,
@@ -31,6 +31,7 @@ def run(recipe: PretrainRecipe) -> None:
     """Goes from texts to an adapter, stage by stage."""
     check_place(recipe.output)
     check_tasks(recipe)
+    check_launch()
     accelerator = Accelerator()
     check_processes(accelerator)
     set_seed(recipe.train.seed)

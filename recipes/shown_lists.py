@@ -18,7 +18,7 @@ from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.hub import check_push, push_after_run
-from lora_rec.pipeline.launch import check_processes, launch
+from lora_rec.pipeline.launch import check_launch, check_processes, launch
 from lora_rec.pipeline.report import Stages, collect_training
 from lora_rec.pipeline.shown import (
     ShownComparison,
@@ -40,6 +40,7 @@ def run(recipe: Recipe) -> None:
     """Goes from data to bundle, stage by stage."""
     check_output(recipe.output)
     check_push(recipe.hub)
+    check_launch()
     accelerator = Accelerator()
     check_processes(accelerator)
     set_seed(recipe.train.seed)

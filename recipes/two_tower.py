@@ -19,7 +19,7 @@ from lora_rec.pipeline.data import describe_data, prepare_data, prepare_texts, r
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.hub import check_push, push_after_run
 from lora_rec.pipeline.interest import interest_line
-from lora_rec.pipeline.launch import check_processes, launch
+from lora_rec.pipeline.launch import check_launch, check_processes, launch
 from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.pictures import check_pictures, draw_front, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
@@ -37,6 +37,7 @@ from lora_rec.pipeline.towers import (
 from lora_rec.pipeline.tradeoff import measure_front, settings_of
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import Recipe
+from lora_rec.train.sharding import loading_device, shard_frozen_layers
 
 
 def run(recipe: Recipe) -> None:
@@ -44,6 +45,7 @@ def run(recipe: Recipe) -> None:
     check_output(recipe.output)
     check_pictures()
     check_push(recipe.hub)
+    check_launch(shards=True)
     accelerator = Accelerator()
     check_processes(accelerator)
     set_seed(recipe.train.seed)
@@ -60,7 +62,8 @@ def run(recipe: Recipe) -> None:
         teacher = teach(recipe, linear, examples)
         material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
     with stages("load towers"):
-        model = build_towers(recipe, device=accelerator.device)
+        model = build_towers(recipe, device=loading_device(accelerator))
+        shard_frozen_layers(model, accelerator)
     with stages("frozen layers"):
         sources = open_sources(recipe, model, texts, accelerator)
     with stages("frozen towers"):

@@ -15,6 +15,7 @@ from lora_rec.config import load_config
 from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.recipe import Recipe
 from lora_rec.train.interruption import EXIT_CODE, Interrupted
+from lora_rec.train.sharding import wants_sharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -55,6 +56,33 @@ def launch(
         sys.stderr.write(f"{name}: {error}\n")
         return EXIT_CODE if isinstance(error, Interrupted) else 1
     return 0
+
+
+def check_launch(*, shards: bool = False) -> None:
+    """Refuses what the launcher was told and this run would not do; before there is an accelerator.
+
+    Args:
+        shards: whether the script calls `shard_frozen_layers`.
+
+    Raises:
+        TrainingError: DeepSpeed, or FSDP that shards nothing or loads the weights in one process alone.
+    """
+    told = {"DeepSpeed": "ACCELERATE_USE_DEEPSPEED", "Megatron": "ACCELERATE_USE_MEGATRON_LM"}
+    for name in (name for name, variable in told.items() if os.environ.get(variable, "").lower() == "true"):
+        raise TrainingError(
+            f"launch: {name} would have no effect: it shards what is trained, and here that is small"
+            " adapters; launch with recipes/launch/ddp.yaml, or with fsdp.yaml to shard the frozen layers"
+        )
+    if wants_sharding() and not shards:
+        raise TrainingError(
+            "launch: this script shards nothing, so FSDP would have no effect; launch with"
+            " recipes/launch/ddp.yaml"
+        )
+    if wants_sharding() and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "").lower() == "true":
+        raise TrainingError(
+            "launch: fsdp_cpu_ram_efficient_loading leaves the weights of all but one process empty; set it"
+            " to false, as recipes/launch/fsdp.yaml does"
+        )
 
 
 def check_processes(accelerator: Accelerator) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -86,6 +86,8 @@ class Tower(nn.Module):
         self.pooling = pooling or ("mean" if backbone.kind == "encoder" else "last")
         self.first_trained_layer = adapter.first_layer
         self._halves = Halves(backbone.model, at=self.first_trained_layer)
+        self.is_sharded = False
+        """Whether processes share its frozen layers, see `train.sharding`: all then run it equally often."""
         self.eval()
 
     def train(self, mode: bool = True) -> Tower:
@@ -214,9 +216,19 @@ def _moved(embeddings: nn.Module, shift: torch.Tensor | None) -> Iterator[None]:
         hook.remove()
 
 
+def batch_or_first(source: BatchSource, indices: NDArray[np.int64]) -> TokenBatch:
+    """Gives the chosen texts, or the first of all where none is chosen and the tower is run for others."""
+    return source.batch(indices if len(indices) else np.zeros(1, dtype=np.int64))
+
+
 @torch.no_grad()
 def encode_states(
-    tower: Tower, source: BatchSource, indices: NDArray[np.int64], *, token_budget: int
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    *,
+    token_budget: int,
+    complete: Callable[[list[NDArray[np.int64]]], list[NDArray[np.int64]]] = list,
 ) -> NDArray[np.float32]:
     """Gives the pooled states before the projection of chosen texts, without gradients.
 
@@ -225,6 +237,7 @@ def encode_states(
         source: token ids or cached prefixes.
         indices: which texts.
         token_budget: padded tokens in one micro-batch.
+        complete: adds micro-batches without texts to the plan, see `train.sharding`.
 
     Returns:
         (n, H) fp32, in the order of `indices`.
@@ -232,9 +245,9 @@ def encode_states(
     was_training = tower.training
     tower.eval()
     result = np.zeros((len(indices), tower.hidden_size), dtype=np.float32)
-    for rows in plan_micro_batches(source.lengths[indices], token_budget=token_budget):
-        states = tower.encode_states(source.batch(indices[rows]).to(tower.device))
-        result[rows] = states.cpu().numpy()
+    for rows in complete(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
+        states = tower.encode_states(batch_or_first(source, indices[rows]).to(tower.device))
+        result[rows] = states[: len(rows)].cpu().numpy()
     tower.train(was_training)
     return result
 

@@ -28,6 +28,7 @@ from lora_rec.cache import ABOUT
 from lora_rec.errors import TrainingError
 from lora_rec.text.collate import TokenBatch, TokenizedTexts, padding_mask, plan_micro_batches
 from lora_rec.towers.two_tower import Tower
+from lora_rec.train.sharding import most_passes
 
 logger = logging.getLogger(__name__)
 
@@ -114,15 +115,18 @@ def open_prefix_cache(
 
     def compute(known: _Known, *, place: int, n_places: int) -> int:
         missing = {digest: i for i, digest in enumerate(digests) if digest not in known}
-        if not missing:
+        if not most_passes(accelerator, tower.is_sharded, len(missing)):
             return 0
         indices = np.fromiter(missing.values(), dtype=np.int64)
-        _check_split(tower, tokens, indices[:4])
+        _check_split(tower, tokens, indices[:4] if len(indices) else np.zeros(1, dtype=np.int64))
         # Micro-batches are those of a process alone, so that the bits of the states are, too.
         plan = plan_micro_batches(tokens.lengths[indices], token_budget=token_budget)
         batches = [indices[rows] for rows in plan[place::n_places]]
+        n_passes = most_passes(accelerator, tower.is_sharded, len(batches))
         if batches:
             _write_segment(tower, tokens, batches, digests, folder, progress=progress)
+        for _ in range(n_passes - len(batches)):
+            tower.encode_prefix(tokens.batch(np.zeros(1, dtype=np.int64)).to(tower.device))
         return sum(map(len, batches))
 
     n_computed = 0

@@ -3,12 +3,14 @@
 Process p of P has the positions p, p + P, p + 2P, ... of a list of distinct texts. With gradients, embeddings
 are first computed without a graph; the loss gives their gradient; a second pass carries it through the tower,
 one micro-batch at a time, so the batch size does not set the memory (gradient caching, Gao et al. 2021, arXiv
-2101.06983).
+2101.06983). Where the processes share a tower's frozen layers, too (`train.sharding`), all make equally many
+passes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +20,9 @@ from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
-from lora_rec.towers.two_tower import Tower, encode_states
+from lora_rec.towers.two_tower import Tower, batch_or_first, encode_states
 from lora_rec.train.adversary import Shifts
+from lora_rec.train.sharding import in_company
 
 TextLoss = Callable[[torch.Tensor, NDArray[np.int64]], torch.Tensor]
 """From states and the positions of their texts to a number."""
@@ -63,12 +66,14 @@ class SharedPass:
             seed: of dropout.
             shifts: of the states that enter the trained layers, moved after the pass.
         """
-        self._tower, self._source, self._shifts = tower, source, shifts
+        self._accelerator, self._tower, self._source, self._shifts = accelerator, tower, source, shifts
         self._texts, self._budget, self._seed = indices, token_budget, seed
         self._mine = _share(accelerator, len(indices))
         part = torch.zeros(-(-len(indices) // accelerator.num_processes), tower.width, device=tower.device)
         tower.train()
-        keep = bool(tower.trained_parameters()) and self._padded_tokens() <= token_budget
+        # Frozen layers that are shared are run by all processes at once, which may not all have room to keep.
+        keep = bool(tower.trained_parameters()) and not tower.is_sharded
+        keep = keep and self._padded_tokens() <= token_budget
         self._kept: list[_Encoded] = []
         with torch.set_grad_enabled(keep):
             for encoded in self._encode():
@@ -86,14 +91,16 @@ class SharedPass:
         for rows, batch, vectors in self._kept or self._encode():
             texts = self._mine[rows]
             vectors.backward(self.leaf.grad[texts])
-            if self._shifts is not None:
+            if self._shifts is not None and len(rows):
                 self._shifts.move(batch, self._texts[texts])
 
     def _encode(self) -> Iterator[_Encoded]:
-        for rows, batch in _micro_batches(self._source, self._texts[self._mine], self._budget, self._seed):
-            if self._shifts is not None:
+        for rows, batch in _micro_batches(
+            self._accelerator, self._tower, self._source, self._texts[self._mine], self._budget, self._seed
+        ):
+            if self._shifts is not None and len(rows):
                 batch = self._shifts.on(batch, self._texts[self._mine[rows]])
-            yield _Encoded(rows, batch, self._tower(batch.to(self._tower.device)))
+            yield _Encoded(rows, batch, self._tower(batch.to(self._tower.device))[: len(rows)])
 
     def _padded_tokens(self) -> int:
         lengths = self._source.lengths[self._texts[self._mine]]
@@ -117,7 +124,8 @@ def shared_states(
     n = len(source.lengths)
     mine = _share(accelerator, n)
     part = np.zeros((-(-n // accelerator.num_processes), tower.hidden_size), dtype=np.float32)
-    part[: len(mine)] = encode_states(tower, source, mine, token_budget=token_budget)
+    complete = partial(in_company, accelerator, tower.is_sharded)
+    part[: len(mine)] = encode_states(tower, source, mine, token_budget=token_budget, complete=complete)
     return _join(accelerator, torch.from_numpy(part).to(accelerator.device), n).cpu().numpy()
 
 
@@ -152,8 +160,9 @@ def learn_texts(
     mine = _share(accelerator, len(indices))
     total = torch.zeros((), device=tower.device)
     tower.train()
-    for rows, batch in _micro_batches(source, indices[mine], token_budget, seed):
-        value = loss(_encode(tower, batch, pooled), mine[rows])
+    for rows, batch in _micro_batches(accelerator, tower, source, indices[mine], token_budget, seed):
+        states = _encode(tower, batch, pooled)
+        value = loss(states, mine[rows]) if len(rows) else 0 * states.sum()
         (weight * value).backward()
         total += value.detach()
     return float(accelerator.reduce(total, reduction="sum"))
@@ -176,8 +185,10 @@ def count_texts(
     total = np.zeros(n_numbers)
     was_training = tower.training
     tower.eval()
-    for rows in plan_micro_batches(source.lengths[indices[mine]], token_budget=token_budget):
-        total += count(_encode(tower, source.batch(indices[mine][rows]), pooled), mine[rows])
+    plan = plan_micro_batches(source.lengths[indices[mine]], token_budget=token_budget)
+    for rows in in_company(accelerator, tower.is_sharded, plan):
+        states = _encode(tower, batch_or_first(source, indices[mine][rows]), pooled)
+        total += count(states, mine[rows]) if len(rows) else 0
     tower.train(was_training)
     return accelerator.reduce(torch.from_numpy(total).to(tower.device), reduction="sum").cpu().numpy()
 
@@ -204,9 +215,15 @@ def _join(accelerator: Accelerator, part: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def _micro_batches(
-    source: BatchSource, indices: NDArray[np.int64], token_budget: int, seed: int
+    accelerator: Accelerator,
+    tower: Tower,
+    source: BatchSource,
+    indices: NDArray[np.int64],
+    token_budget: int,
+    seed: int,
 ) -> Iterator[tuple[NDArray[np.int64], TokenBatch]]:
     """Yields positions and batches; both passes of a step draw the same dropout."""
-    for number, rows in enumerate(plan_micro_batches(source.lengths[indices], token_budget=token_budget)):
+    plan = plan_micro_batches(source.lengths[indices], token_budget=token_budget)
+    for number, rows in enumerate(in_company(accelerator, tower.is_sharded, plan)):
         torch.manual_seed(seed + 7919 * number)
-        yield rows, source.batch(indices[rows])
+        yield rows, batch_or_first(source, indices[rows])

@@ -20,6 +20,7 @@ from lora_rec.pipeline.sources import open_sources
 from lora_rec.pipeline.towers import build_towers, solve_and_encode, teach, train_towers
 from lora_rec.recipe import Recipe
 from lora_rec.train.learning_check import LearningCheck
+from lora_rec.train.sharding import shard_frozen_layers
 
 
 def train(tree, *, keep=False, **settings):
@@ -37,6 +38,7 @@ def train_recipe(recipe, *, keep=False):
     teacher = teach(recipe, linear, examples)
     material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
     model = build_towers(recipe, device=accelerator.device)
+    shard_frozen_layers(model, accelerator)
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = {name: hashlib.sha256(p.numpy().tobytes()).hexdigest() for name, p in frozen(model)}
@@ -46,7 +48,9 @@ def train_recipe(recipe, *, keep=False):
 
 
 def frozen(model):
-    return [(name, p.detach()) for name, p in model.named_parameters() if not p.requires_grad]
+    """Frozen tensors by name; of those that processes share, this one's part."""
+    found = [(name, p.detach()) for name, p in model.named_parameters() if not p.requires_grad]
+    return [(name, tensor.to_local() if hasattr(tensor, "to_local") else tensor) for name, tensor in found]
 
 
 def adapters(model):

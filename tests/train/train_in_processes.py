@@ -1,6 +1,7 @@
 """Started by test_loop.py under torchrun: trains the tiny towers and writes the adapters."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def main():
         model, result, _ = train(tree, epochs=2, patience=2)
     accelerator = Accelerator(cpu=True)
     assert result.best_epoch == 2
+    assert model.item_tower.is_sharded == (os.environ.get("ACCELERATE_USE_FSDP") == "true")
     if accelerator.is_main_process:
         save_file(adapters(model) | {"processes": torch.tensor(accelerator.num_processes)}, output)
     accelerator.wait_for_everyone()
