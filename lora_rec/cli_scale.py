@@ -10,7 +10,7 @@ from typing import Any
 import lora_rec
 from lora_rec import cli_hub
 from lora_rec.bundle import MANIFEST, file_digest
-from lora_rec.errors import missing_extra
+from lora_rec.errors import DataError, missing_extra
 from lora_rec.schema import SPACES, STRATEGIES
 
 
@@ -93,7 +93,14 @@ def _add_recommend_all(commands: Any) -> None:
     lists.add_argument("--strategy", choices=STRATEGIES, help="(default: the bundle's own)")
     lists.add_argument("--space", choices=SPACES, help="(default: the bundle's own)")
     lists.add_argument(
-        "--users-at-once", type=int, default=10_000, help="users in a file (default: %(default)s)"
+        "--users-at-once", type=int, help="users in a block (default: 10,000, and as few as fit with Ray)"
+    )
+    lists.add_argument(
+        "--engine",
+        choices=("here", "ray"),
+        default="here",
+        help="in this process, or over the cores or the cluster of Ray, which takes one Parquet file or"
+        " folder and an output that is not there yet, and needs the extra 'ray' (default: %(default)s)",
     )
     lists.set_defaults(run=_recommend_all)
 
@@ -153,29 +160,48 @@ def _encode(arguments: argparse.Namespace) -> None:
 
 
 def _recommend_all(arguments: argparse.Namespace) -> None:
+    names = ("diversity", "strategy", "space")
+    settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if arguments.engine == "ray":
+        _recommend_all_by_ray(arguments, settings)
+        return
     try:
-        from lora_rec.export.all_users import recommend_all
+        from lora_rec.export.all_users import USERS_AT_ONCE, recommend_all
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), extra="train") from error
     rec = lora_rec.load(arguments.bundle, revision=arguments.revision)
-    names = ("diversity", "strategy", "space")
     done = recommend_all(
         rec,
         _one_or_all(arguments.users),
         arguments.output,
         made_of={"bundle": file_digest(Path(rec.folder or arguments.bundle) / MANIFEST)},
         k=arguments.k,
-        users_at_once=arguments.users_at_once,
+        users_at_once=arguments.users_at_once or USERS_AT_ONCE,
         progress=_progress,
-        **{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None},
+        **settings,
     )
     kept = f"; {done.n_kept} of {done.n_blocks} blocks were there already" if done.n_kept else ""
     print(f"wrote {done.folder}: {done.n_rows:,} items for {done.n_users:,} users{kept}")
 
 
+def _recommend_all_by_ray(arguments: argparse.Namespace, settings: dict[str, Any]) -> None:
+    from lora_rec.data.stored import ABOUT
+    from lora_rec.export.ray_all import recommend_all_ray
+    from lora_rec.hub import find_bundle
+
+    users = _one_or_all(arguments.users)
+    if isinstance(users, list) or (Path(users) / ABOUT).exists():
+        raise DataError(
+            "--users: Ray reads one Parquet file, or a folder of them, with the columns user_id and history;"
+            " give that, or leave --engine ray out"
+        )
+    bundle = find_bundle(arguments.bundle, revision=arguments.revision)
+    at_once = arguments.users_at_once
+    n_rows = recommend_all_ray(
+        bundle, users, arguments.output, k=arguments.k, users_at_once=at_once, **settings
+    )
+    print(f"wrote {arguments.output}: {n_rows:,} items")
+
+
 def _one_or_all(paths: list[str]) -> str | list[str]:
     return paths[0] if len(paths) == 1 else paths
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

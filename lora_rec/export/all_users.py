@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
 USER, HISTORY = "user_id", "history"
 USERS_AT_ONCE = 10_000
-ABOUT = "lists.json"
-"""In the folder of the lists: how many there are, and what they are made of."""
+ABOUT = "_lists.json"
+"""In the folder of the lists: how many there are, and what they are made of. What reads a folder of Parquet
+files leaves out names that begin like this."""
 LISTS_SCHEMA = pa.schema(
     {"user_id": pa.string(), "rank": pa.int32(), "item_id": pa.string(), "score": pa.float32()}
     | {"title": pa.string()}

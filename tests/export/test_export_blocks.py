@@ -126,7 +126,7 @@ def test_lists_of_all_users_are_those_of_each(bundle, tables, stored, tmp_path):
     assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories, **settings)
     assert {path.name for path in tmp_path.iterdir()} == {"lists", "u.parquet"}
     names = {path.name for path in (tmp_path / "lists").iterdir()}
-    assert names == {"lists.json", *(f"lists-{block:06d}.parquet" for block in range(9))}
+    assert names == {"_lists.json", *(f"lists-{block:06d}.parquet" for block in range(9))}
 
 
 def test_lists_go_on_behind_the_blocks_that_are_finished(bundle, stored, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import lora_rec
+from lora_rec.cli import main
 from lora_rec.errors import DataError, LoraRecError
 from lora_rec.export.ray_all import ListWorker, lists_dataset, recommend_all_ray
 
@@ -76,6 +77,21 @@ def test_a_worker_opens_the_bundle_once_and_imports_no_torch(ray, bundle):
     assert [row["rows"] for row in rows] == [50, 50, 50]
     assert sorted(row["block"] for row in rows) == [1, 2, 3]
     assert not any(row["torch"] for row in rows)
+
+
+def test_the_command_gives_the_same_lists(ray, bundle, users, tmp_path, capsys):
+    common = ["recommend-all", str(bundle), "--users", str(users), "-k", "4", "--diversity", "0"]
+    assert main([*common, "--output", str(tmp_path / "here")]) == 0
+    assert main([*common, "--output", str(tmp_path / "spread"), "--engine", "ray"]) == 0
+    assert "120 items" in capsys.readouterr().out
+    columns = ["user_id", "rank"]
+    here, spread = (
+        pq.read_table(tmp_path / name).to_pandas().sort_values(columns, ignore_index=True)
+        for name in ("here", "spread")
+    )
+    assert here.equals(spread)
+    assert main([*common, "--output", str(tmp_path / "more"), "--engine", "ray", "--users", "a", "b"]) == 1
+    assert "Ray reads one Parquet file, or a folder" in capsys.readouterr().err
 
 
 def test_an_error_in_a_worker_is_one_line_and_leaves_nothing(ray, bundle, tmp_path):
