@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from readme_speed import encoding_table, kills_table, scale_table, search_table, training_table
+from readme_tasks import few_labels_table, tasks_table
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -176,39 +177,6 @@ def _gain(row: dict[str, float]) -> str:
     return f"{row['value']:+.0%} ({row['low']:+.0%} to {row['high']:+.0%})"
 
 
-def tasks_table() -> str:
-    """Gives a row per task and set: what it changed against the default, losses too."""
-    header, *rows = json.loads((RESULTS / "tasks.json").read_text(encoding="utf-8"))
-    cells = {(row["case"], row["metric"]): row for row in rows}
-    lines = [
-        "| set | task | ndcg@10 | gain | auc | change of auc | seconds |",
-        "| :-- | :-- |" + " --: |" * 5,
-    ]
-    for case in dict.fromkeys(row["case"] for row in rows):
-        name, _, task = case.partition(" ")
-        base = task == "base"
-        gain = "–" if base else _gain_of_seeds(cells[case, "gain"], "+.1%")
-        change = (
-            "–"
-            if base or (case, "auc gain") not in cells
-            else _gain_of_seeds(cells[case, "auc gain"], "+.4f")
-        )
-        auc = _cell(cells[case, "auc"]) if (case, "auc") in cells else "–"
-        values = (_cell(cells[case, "ndcg@10"]), gain, auc, change, f"{cells[case, 'seconds']['value']:.0f}")
-        lines.append(f"| {name} | {task} | " + " | ".join(values) + " |")
-    whole = max((row["n"] for row in rows), default=0)
-    partial = sorted({row["case"] for row in rows if row["n"] < whole})
-    note = f" One seed alone: {', '.join(partial)}." if partial else ""
-    seeds = f"{whole} seeds" if whole > 1 else "one seed"
-    source = f"`{header['command']}`, {header['date']}, {header['machine']}, {seeds}.{note}"
-    return "\n".join([*lines, "", source])
-
-
-def _gain_of_seeds(row: dict[str, float], form: str) -> str:
-    value = f"{row['value']:{form}}"
-    return value if row["n"] == 1 else f"{value} ({row['low']:{form}} to {row['high']:{form}})"
-
-
 def draw_adapters(file: Path) -> None:
     """Draws a line per case, by quality, with its share of trained parameters and the range of the seeds."""
     import matplotlib
@@ -247,6 +215,7 @@ TABLES = {
     "search_speed": search_table,
     "scale": scale_table,
     "tasks": tasks_table,
+    "few_labels": few_labels_table,
 }
 
 

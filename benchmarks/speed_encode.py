@@ -17,9 +17,15 @@ sys.path.insert(0, str(HERE / "peers"))
 from stepwise import Turns
 
 PEERS = ("sentence_transformers", "onnx_int8")
-OURS = {"lora_rec": (2, False), "lora_rec, cached": (2, True), "lora_rec, cached, last layer": (1, True)}
-"""Trained layers, and whether the frozen layers' states are read from the cache; the adapter is none, so that
-the vectors can be compared with the peers'."""
+OURS = {
+    "lora_rec": (2, False, "fp32"),
+    "lora_rec, auto": (2, False, "auto"),
+    "lora_rec, cached": (2, True, "fp32"),
+    "lora_rec, cached, last layer": (1, True, "fp32"),
+}
+"""Trained layers, whether the frozen layers' states are read from the cache, and the precision: `auto` is
+bf16 where the processor multiplies it. The adapter is none, so that the vectors can be compared with the
+peers', which compute in fp32 as they come."""
 SEED = 0
 
 
@@ -86,8 +92,8 @@ def main() -> None:
     from lora_rec.towers.two_tower import encode_states
     from lora_rec.train.prefix_cache import open_prefix_cache
 
-    layers, cached = OURS[arguments.system]
-    section = TowerSection(backbone=MINILM, adapter="none", precision="fp32", trained_layers=layers)
+    layers, cached, precision = OURS[arguments.system]
+    section = TowerSection(backbone=MINILM, adapter="none", precision=precision, trained_layers=layers)
     tower = build_tower(section, width=128, where="tower")
     texts = json.loads(arguments.titles.read_text(encoding="utf-8"))
     torch.set_grad_enabled(False)
