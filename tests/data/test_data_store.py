@@ -187,6 +187,25 @@ def test_tables_of_datasets(tmp_path):
     both(table.to_iterable_dataset(num_shards=3), catalog, tmp_path / "three", memory=(rows, texts))
 
 
+@pytest.mark.parametrize("n_left", [0, 250])
+def test_a_stream_that_ends_sooner_the_second_time(n_left, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows, texts = make_tables()
+    table = datasets.Dataset.from_pandas(rows, preserve_index=False)
+
+    class Fading:
+        column_names, with_format = table.column_names, table.with_format
+        passes = iter([table, table.select(range(n_left))])
+
+        def select_columns(self, columns):
+            return next(self.passes).select_columns(columns)
+
+    texts.to_parquet(tmp_path / "texts.parquet")
+    with pytest.raises(DataError, match=f"600 rows when looked at and {n_left} when read again"):
+        store_dataset(Fading(), tmp_path / "texts.parquet", tmp_path / "out", memory_mb=64)
+    assert not (tmp_path / "out").exists()
+
+
 def test_parts_are_of_like_size(tmp_path, monkeypatch):
     sizes = []
     original = external_sort.sort_part
