@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lora_rec
-from lora_rec import cli_hub
+from lora_rec import cli_hub, cli_lists
 from lora_rec.bundle import MANIFEST, file_digest
 from lora_rec.errors import DataError, missing_extra
 from lora_rec.schema import SPACES, STRATEGIES
@@ -43,7 +43,7 @@ def _add_store(commands: Any) -> None:
     store.add_argument("--item-id-column", help="in the item table (default: as --item-column)")
     store.add_argument(
         "--text-columns",
-        type=lambda text: text.split(","),
+        type=cli_lists.split_ids,
         help="of the item table, with commas (default: all)",
     )
     store.add_argument(
@@ -176,7 +176,7 @@ def _recommend_all(arguments: argparse.Namespace) -> None:
         arguments.output,
         made_of={"bundle": file_digest(Path(rec.folder or arguments.bundle) / MANIFEST)},
         k=arguments.k,
-        users_at_once=arguments.users_at_once or USERS_AT_ONCE,
+        users_at_once=USERS_AT_ONCE if arguments.users_at_once is None else arguments.users_at_once,
         progress=_progress,
         **settings,
     )

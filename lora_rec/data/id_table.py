@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 
 ROWS_AT_ONCE = 1 << 16
 """Hashed at a time: their bytes stay in the processor's cache."""
+CELLS_AT_ONCE = 1 << 22
+"""Ids times the longest of them, padded at a time, but for one that is longer alone."""
+MOST_SALTS = 8
+"""Tried before equal hashes are taken for equal ids: of a million ids two share one hash in 10^7 tries."""
 _Hashes = NDArray[np.uint64]
 
 
@@ -34,8 +38,10 @@ def padded_bytes(ids: pa.Array, *, most: int | None = None, whole_words: bool = 
     if n and (np.diff(offsets) == longest).all():  # ids of one length lie one behind the other
         table[:, :longest] = data[offsets[0] : offsets[-1]].reshape(n, longest)
     else:
-        there = np.arange(longest) < lengths[:, None]
-        table[:, :longest][there] = data[(offsets[:-1, None] + np.arange(longest))[there]]
+        n_rows = max(1, CELLS_AT_ONCE // longest)  # their places take eight times the memory of the bytes
+        for rows in (slice(start, start + n_rows) for start in range(0, n, n_rows)):
+            there = np.arange(longest) < lengths[rows, None]
+            table[rows, :longest][there] = data[(offsets[:-1][rows, None] + np.arange(longest))[there]]
     return table
 
 
@@ -51,16 +57,23 @@ def hash_ids(ids: pa.Array, *, salt: int = 0) -> _Hashes:
     result = np.empty(len(ids), np.uint64)
     for start in range(0, len(ids), ROWS_AT_ONCE):
         part = ids.slice(start, ROWS_AT_ONCE)
-        offsets = np.frombuffer(part.buffers()[1], np.int64, count=len(part) + 1, offset=8 * part.offset)
-        lengths = np.diff(offsets)
-        state = _mix(lengths.view(np.uint64) ^ _constant(salt))
-        shortest = int(lengths.min())
-        for place, word in enumerate(padded_bytes(part, whole_words=True).view("<u8").T):
-            mixed = _mix(state ^ word)
-            # Zeros behind an id do not count: how many there are depends on the ids around it.
-            state = mixed if 8 * place < shortest else np.where(8 * place < lengths, mixed, state)
-        result[start : start + len(part)] = state
+        result[start : start + len(part)] = _hash_texts(part, salt)
     return result
+
+
+def _hash_texts(ids: pa.Array, salt: int) -> _Hashes:
+    offsets = np.frombuffer(ids.buffers()[1], np.int64, count=len(ids) + 1, offset=8 * ids.offset)
+    lengths = np.diff(offsets)
+    if len(ids) > 1 and len(ids) * int(lengths.max()) > CELLS_AT_ONCE:  # one long id would pad all others
+        half = len(ids) // 2
+        return np.concatenate([_hash_texts(part, salt) for part in (ids.slice(0, half), ids.slice(half))])
+    state = _mix(lengths.view(np.uint64) ^ _constant(salt))
+    shortest = int(lengths.min())
+    for place, word in enumerate(padded_bytes(ids, whole_words=True).view("<u8").T):
+        mixed = _mix(state ^ word)
+        # Zeros behind an id do not count: how many there are depends on the ids around it.
+        state = mixed if 8 * place < shortest else np.where(8 * place < lengths, mixed, state)
+    return state
 
 
 def _constant(salt: int) -> np.uint64:
@@ -82,10 +95,16 @@ class IdTable:
     """
 
     def __init__(self, known: pa.Array) -> None:
-        """Takes ids, each once, int64 or large strings."""
+        """Takes ids, each once, int64 or large strings.
+
+        Raises:
+            ValueError: an id is there twice.
+        """
         self._salt = 0
         self._hashes = hash_ids(known)
         while len(np.unique(self._hashes)) < len(known):
+            if self._salt == MOST_SALTS:
+                raise ValueError("known: an id is there twice")
             self._salt += 1
             self._hashes = hash_ids(known, salt=self._salt)
         self._slots = np.full(1 << max(2 * len(known), 2).bit_length(), -1, np.int32)

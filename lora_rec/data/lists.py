@@ -67,7 +67,12 @@ class Lists:
     def __post_init__(self) -> None:
         values = checked("lists.values", self.values, dtype=np.int64, kinds="iu")
         offsets = checked("lists.offsets", self.offsets, dtype=np.int64, kinds="iu")
-        if not offsets.size or offsets[0] != 0 or offsets[-1] != len(values) or (np.diff(offsets) < 0).any():
+        if (
+            not offsets.size
+            or offsets[0] != 0
+            or offsets[-1] != len(values)
+            or (offsets[1:] < offsets[:-1]).any()
+        ):
             raise DataError(
                 f"lists.offsets: {offsets[:5].tolist()}... do not cut {len(values)} values into arrays; "
                 f"start at 0, never decrease, and end at {len(values)}"

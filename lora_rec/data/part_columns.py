@@ -22,6 +22,8 @@ from lora_rec.errors import DataError
 
 CANONICAL = "^(0|[1-9][0-9]{0,17})$"
 """An id that is the same as a number and as text."""
+SHORTEST_NO_DATE = 1e8
+"""Text of a larger number is no ISO 8601 date; 20200101 is one."""
 
 
 def cells_of(batch: pa.RecordBatch, column: str) -> pa.Array:
@@ -135,19 +137,16 @@ class TimeColumn:
         """Looks at a batch."""
         place: Mapping[str, Any] = {"part": part, "first_row": first_row}
         found = _numbers(cells)
+        dates = _dates(cells, found)
+        numbers = found or replace(dates, wrong=~dates.missing)
         if found is not None:
-            self._note(self.as_numbers, found, cells, place)
-            self.n_wrong[0] += found.wrong.sum()
             self.floats |= found.values.dtype.kind == "f"
             good = found.values[~(found.missing | found.wrong)]
             sizes = np.digitize(np.abs(good), BOUNDS)
             self.n_in_unit += np.bincount(sizes, minlength=len(self.n_in_unit))
-        if found is None or (is_text(cells) and found.wrong.any()):
-            dates = read_dates(cells.to_pandas())
-            self._note(self.as_dates, dates, cells, place)
-            self.n_wrong += np.array([len(cells) if found is None else 0, dates.wrong.sum()])
-        else:
-            self.n_wrong[1] += len(cells)
+        self._note(self.as_numbers, numbers, cells, place)
+        self._note(self.as_dates, dates, cells, place)
+        self.n_wrong += np.array([numbers.wrong.sum(), dates.wrong.sum()])
 
     def _note(self, findings: Findings, found: Numbers, cells: pa.Array, place: Mapping[str, Any]) -> None:
         findings.add(
@@ -195,6 +194,22 @@ def _numbers(cells: pa.Array) -> Numbers | None:
         except pa.ArrowInvalid:
             pass
     return read_numbers(cells.to_pandas())
+
+
+def _dates(cells: pa.Array, numbers: Numbers | None) -> Numbers:
+    """Gives the dates of a batch, whose numbers are none where the type is a date.
+
+    Only text may be either. Parsing takes long, so it is done where a cell is no number, or a number short
+    enough to be a date as well: 20200101.
+    """
+    if numbers is None or (is_text(cells) and numbers.wrong.any()):
+        return read_dates(cells.to_pandas())
+    wrong = ~numbers.missing
+    if is_text(cells):
+        short = wrong & (np.abs(numbers.values) < SHORTEST_NO_DATE)
+        if short.any():
+            wrong[short] = read_dates(cells.filter(pa.array(short)).to_pandas()).wrong
+    return replace(numbers, wrong=wrong)
 
 
 def look_at_numbers(cells: pa.Array, *, where: str, findings: Findings, part: Part, first_row: int) -> None:

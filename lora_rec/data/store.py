@@ -153,6 +153,8 @@ class _Reading:
     """Users of evenly spaced rows."""
     highest: float = -np.inf
     """Rating."""
+    n_seen: int = 0
+    """Rows that `look` went through."""
 
     def _batches(self, progress: Progress, what: str) -> Iterator[tuple[Part, int, pa.RecordBatch]]:
         columns = list(dict.fromkeys(c for c in (self.user, self.item, self.time, self.rating) if c))
@@ -175,6 +177,7 @@ class _Reading:
             if len(rows):
                 self.sample.append(users.take(pa.array(rows)))
             seen += len(batch)
+        self.n_seen = seen
         if not seen:
             return [DataProblem("interactions", "a header and no rows", "give at least one row")]
         times = [] if self.times is None else self.times.problems()
@@ -187,7 +190,7 @@ class _Reading:
         if len(cuts) >= MOST_PARTS:
             times = len(cuts) // MOST_PARTS + 1
             raise DataError(f"memory_mb: too little for so many interactions; give {times} times as much")
-        spill, findings = None, Findings()
+        spill, findings, n_read = None, Findings(), 0
         for part, first, batch in self._batches(progress, "parting interactions"):
             ids = self.items.read(cells_of(batch, self.item), as_numbers=as_numbers)
             places = known.find(ids)
@@ -196,7 +199,7 @@ class _Reading:
                 "with an item that the item table lacks",
                 "add the items to the item table or drop those rows",
             )
-            unknown = places < 0
+            unknown, n_read = places < 0, n_read + len(batch)
             findings.add(
                 where, what, fix, unknown, part=part, first_row=first, cells=cells_of(batch, self.item)
             )
@@ -214,7 +217,11 @@ class _Reading:
             spill = spill or Spill(folder, cuts, rows.schema)
             spill.add(rows)
         findings.raise_if_any()
-        assert spill is not None  # a table without rows was refused
+        if spill is None or n_read != self.n_seen:
+            raise DataError(
+                f"interactions: {self.n_seen:,} rows when looked at and {n_read:,} when read again; give a"
+                " table that stays as it is, and no stream that can be gone through once alone"
+            )
         spill.close()
         return spill
 

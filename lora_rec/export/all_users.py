@@ -155,6 +155,21 @@ def _as_ids(ids: pa.Array, *, where: str) -> pa.Array:
     return ids.cast(pa.string())
 
 
+def check_settings_of_all(users_at_once: int | None, settings: Mapping[str, Any]) -> None:
+    """Refuses what would write no lists, or wrong ones.
+
+    Raises:
+        DataError: blocks of no users, or vectors that every block would take for its own.
+    """
+    if users_at_once is not None and users_at_once < 1:
+        raise DataError(f"users_at_once: {users_at_once} users in a block; give 1 or more")
+    if settings.get("user_embeddings") is not None:
+        raise DataError(
+            "user_embeddings: every block would take the first ones for its own users; leave them out, or"
+            " call recommend_block with those of each block"
+        )
+
+
 @dataclass(frozen=True)
 class AllLists:
     """What `recommend_all` wrote."""
@@ -181,7 +196,8 @@ def recommend_all(
     """Writes the lists of all users as Parquet files, one for each block of users.
 
     Neither users nor lists need fit in memory. A call after a kill keeps the blocks that are finished, once
-    their hashes agree. The folder appears by one rename when it is whole.
+    their hashes agree, but of an `IterableDataset`, which nothing tells from another. The folder appears by
+    one rename when it is whole.
 
     Args:
         recommender: what `lora_rec.load` gives.
@@ -195,9 +211,11 @@ def recommend_all(
         settings: see `recommend_block`.
 
     Raises:
-        DataError: see `recommend_block`; the file and the rows of the block are named.
+        DataError: see `recommend_block`; the file and the rows of the block are named. Or `users_at_once` is
+            below 1, or there are `user_embeddings`, which no block would find its own among.
         BundleError: `output` is something else, or cannot be written.
     """
+    check_settings_of_all(users_at_once, settings)
     target = check_output(output, marker=ABOUT, what="folder of lists")
     blocks_of, identity = _open_users(recommender, users, users_at_once=users_at_once)
     about = dict(made_of) | identity | {"k": k, "users_at_once": users_at_once} | settings

@@ -70,9 +70,12 @@ def lists_dataset(
 
     Raises:
         LoraRecError: Ray is not installed or has fewer than two CPUs.
-        DataError: there is no such file of users.
+        DataError: there is no such file of users, or see `all_users.check_settings_of_all`.
         BundleError: there is no bundle, or one of its files was changed.
     """
+    from lora_rec.export.all_users import check_settings_of_all
+
+    check_settings_of_all(users_at_once, settings)
     data, n_cpus = _start()
     folder = Path(bundle)
     name = str(folder.resolve()) if folder.is_dir() else str(bundle)

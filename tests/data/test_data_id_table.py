@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +42,21 @@ def test_known_ids_of_one_hash_are_hashed_anew(monkeypatch):
     known = pa.array(["a", "b", "c"], pa.large_string())
     assert IdTable(known).find(known).tolist() == [0, 1, 2]
     assert salts == [0, 1, 2, 2]
+
+
+def test_an_id_that_is_there_twice():
+    with pytest.raises(ValueError, match="an id is there twice"):
+        IdTable(pa.array(["a", "b", "a"], pa.large_string()))
+
+
+def test_one_long_id_does_not_pad_all_others():
+    ids = pa.array([f"i{i}" for i in range(20_000)] + ["x" * 20_000], pa.large_string())
+    tracemalloc.start()
+    found = IdTable(ids).find(ids)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found, np.arange(len(ids)))
+    assert peak < 100e6  # padded together they are 400 MB, and their places 3.2 GB
 
 
 def test_padded_bytes():

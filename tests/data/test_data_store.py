@@ -148,6 +148,35 @@ def test_files_may_differ_in_types_that_mean_the_same(tmp_path):
     both(paths, tmp_path / "texts.parquet", tmp_path / "out", memory=(whole, texts))
 
 
+MIXED_TIMES = {
+    "dates, then numbers": (["2020-01-01", "2020-01-02"], ["1700000000"]),
+    "numbers, then a date": (["1700000000", "1700000001"], ["2020-01-01"]),
+    "timestamps, then numbers": (pd.to_datetime(["2020-01-01", "2020-01-02"]), [1_700_000_000]),
+    "numbers, then a timestamp": ([1_700_000_000, 1_700_000_001], pd.to_datetime(["2020-01-01"])),
+}
+
+
+@pytest.mark.parametrize("case", MIXED_TIMES)
+def test_files_whose_times_do_not_mean_the_same(case, tmp_path):
+    for name, times in zip("ab", MIXED_TIMES[case], strict=True):
+        table = pd.DataFrame({"user_id": [1] * len(times), "item_id": [5] * len(times), "timestamp": times})
+        table.to_parquet(tmp_path / f"{name}.parquet")
+    make_tables()[1].to_parquet(tmp_path / "texts.parquet")
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    with pytest.raises(DataError, match="1 row where the cell is no time .b.parquet row 0: "):
+        store_dataset(paths, tmp_path / "texts.parquet", tmp_path / "out", memory_mb=64)
+
+
+def test_short_dates_look_like_numbers(tmp_path):
+    rows, texts = make_tables(
+        times=lambda g, n: ["20200101", "20200102"] * (n // 4) + ["2020-01-01"] * (n // 2)
+    )
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    texts.to_parquet(tmp_path / "texts.parquet")
+    stored, _ = both(tmp_path / "rows.csv", tmp_path / "texts.parquet", tmp_path / "out")
+    assert set(stored.times.tolist()) == {1_577_836_800, 1_577_923_200}
+
+
 def test_tables_of_datasets(tmp_path):
     datasets = pytest.importorskip("datasets")
     rows, texts = make_tables()
@@ -156,6 +185,25 @@ def test_tables_of_datasets(tmp_path):
     table.save_to_disk(tmp_path / "saved")
     both(tmp_path / "saved", catalog, tmp_path / "two", memory=(rows, texts))
     both(table.to_iterable_dataset(num_shards=3), catalog, tmp_path / "three", memory=(rows, texts))
+
+
+@pytest.mark.parametrize("n_left", [0, 250])
+def test_a_stream_that_ends_sooner_the_second_time(n_left, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows, texts = make_tables()
+    table = datasets.Dataset.from_pandas(rows, preserve_index=False)
+
+    class Fading:
+        column_names, with_format = table.column_names, table.with_format
+        passes = iter([table, table.select(range(n_left))])
+
+        def select_columns(self, columns):
+            return next(self.passes).select_columns(columns)
+
+    texts.to_parquet(tmp_path / "texts.parquet")
+    with pytest.raises(DataError, match=f"600 rows when looked at and {n_left} when read again"):
+        store_dataset(Fading(), tmp_path / "texts.parquet", tmp_path / "out", memory_mb=64)
+    assert not (tmp_path / "out").exists()
 
 
 def test_parts_are_of_like_size(tmp_path, monkeypatch):

@@ -160,6 +160,22 @@ def test_an_unknown_item_is_said_with_file_and_user(bundle, stored, tmp_path):
         recommend_all(rec, tmp_path / "v.parquet", tmp_path / "lists", made_of={})
 
 
+@pytest.mark.parametrize("users_at_once", [0, -5])
+def test_blocks_of_no_users_leave_the_older_lists(bundle, stored, tmp_path, users_at_once, capsys):
+    rec, output = lora_rec.load(bundle), tmp_path / "lists"
+    before = rows_of(recommend_all(rec, stored, output, made_of={}, k=2).folder)
+    command = ["recommend-all", str(bundle), "--users", str(stored.folder), "--output", str(output)]
+    assert main([*command, "--users-at-once", str(users_at_once)]) == 1
+    assert f"users_at_once: {users_at_once} users in a block; give 1 or more" in capsys.readouterr().err
+    assert rows_of(output) == before
+
+
+def test_vectors_of_users_are_not_given_to_every_block(bundle, stored, tmp_path):
+    rec, vectors = lora_rec.load(bundle), np.zeros((60, 8), np.float32)
+    with pytest.raises(DataError, match="user_embeddings: every block would take the first ones"):
+        recommend_all(rec, stored, tmp_path / "lists", made_of={}, user_embeddings=vectors)
+
+
 def test_a_large_catalogue_is_scored_for_fewer_users_at_once(bundle, stored, monkeypatch):
     rec, seen = lora_rec.load(bundle), []
     expected = rec.rank(stored.histories, k=5)[0]
