@@ -133,6 +133,8 @@ def _check(arguments: argparse.Namespace) -> None:
             recipe = Recipe.load(arguments.data)
             dataset = load_data(recipe.data)
         else:
+            if not Path(arguments.data).exists():
+                raise DataError(f"check: there is no {arguments.data!r}; give a recipe, or the interactions")
             draft = _draft(arguments)
             recipe, dataset = draft.recipe, draft.dataset
     print(inspect_data(recipe, dataset))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +116,23 @@ def _store(arguments: argparse.Namespace) -> None:
         from lora_rec.data.store import store_dataset
     except ModuleNotFoundError as error:
         raise missing_extra(str(error.name), extra="train") from error
-    stored = store_dataset(
+    try:
+        stored = _store_tables(store_dataset, arguments)
+    except DataError as error:
+        if "no such column" not in str(error):
+            raise
+        flags = "--user-column, --item-column, --time-column and, in the item table, --item-id-column"
+        raise DataError(f"{error}\n  (yours are named by {flags})") from error
+    print(
+        f"wrote {arguments.output}: {stored.n_users:,} users, {stored.n_items:,} items,"
+        f" {stored.n_interactions:,} interactions",
+        *stored.notes,
+        sep="\n  ",
+    )
+
+
+def _store_tables(store_dataset: Callable[..., Any], arguments: argparse.Namespace) -> Any:
+    return store_dataset(
         _one_or_all(arguments.interactions),
         _one_or_all(arguments.items),
         arguments.output,
@@ -129,12 +145,6 @@ def _store(arguments: argparse.Namespace) -> None:
         min_rating=arguments.min_rating,
         memory_mb=arguments.memory_mb,
         progress=_progress,
-    )
-    print(
-        f"wrote {arguments.output}: {stored.n_users:,} users, {stored.n_items:,} items,"
-        f" {stored.n_interactions:,} interactions",
-        *stored.notes,
-        sep="\n  ",
     )
 
 

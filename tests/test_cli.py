@@ -87,3 +87,23 @@ def test_plan_prints_what_a_run_will_cost(recipe_tree, tmp_path, capsys):
     assert "it fits" in printed
     assert main(["plan", str(tmp_path / "recipe.yaml"), "item_tower.precison=4bit"]) == 1
     assert "precison" in capsys.readouterr().err
+
+
+def test_a_column_of_another_name_says_how_to_give_it(tmp_path, capsys):
+    (tmp_path / "rows.csv").write_text("customer,sku\nann,a\n")
+    (tmp_path / "items.csv").write_text("sku,title\na,war\n")
+    rows, items, output = (str(tmp_path / name) for name in ("rows.csv", "items.csv", "stored"))
+    command = ["store", rows, "--items", items, "--output", output, "--time-column", ""]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert "user_id: no such column" in error
+    assert "drop those rows" not in error
+    assert "yours are named by --user-column, --item-column" in error
+    columns = ["--user-column", "customer", "--item-column", "sku"]
+    assert main([*command, *columns]) == 0
+    assert "1 users, 1 items, 1 interactions" in capsys.readouterr().out
+
+
+def test_a_path_that_is_not_there_is_said_first(tmp_path, capsys):
+    assert main(["check", str(tmp_path / "recipe.yam")]) == 1
+    assert "recipe.yam'; give a recipe, or the interactions" in capsys.readouterr().err

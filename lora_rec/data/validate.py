@@ -58,9 +58,10 @@ def raise_problems(problems: Sequence[DataProblem]) -> None:
     if not problems:
         return
     noun = "problem" if len(problems) == 1 else "problems"
-    lines = [f"data: {len(problems)} {noun}; put them right or drop those rows"]
+    in_rows = any(problem.examples for problem in problems)
+    lines = [f"data: {len(problems)} {noun}" + "; put them right or drop those rows" * in_rows]
     lines += [f"  {problem}" for problem in problems]
-    if any(problem.examples for problem in problems):
+    if in_rows:
         lines.append("  (rows are counted from 0, without the header)")
     raise DataError("\n".join(lines))
 

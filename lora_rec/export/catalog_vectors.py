@@ -67,7 +67,11 @@ def encode_catalog(
         encode_block,
         n_items=stored.n_items,
         width=towers.manifest.width,
-        made_of={"bundle": file_digest(Path(bundle) / MANIFEST), "items": stored.digests[ITEMS]},
+        made_of={
+            "bundle": file_digest(Path(bundle) / MANIFEST),
+            "items": stored.digests[ITEMS],
+            "fields": ", ".join(stored.item_fields),  # the file of the items numbers them
+        },
         progress=progress,
     )
 

@@ -65,9 +65,10 @@ def pull_bundle(name: str, *, revision: str, token: str | None) -> Path:
         info = ask(lambda: api.model_info(name, revision=revision), api, name=name, revision=revision)
     except Unreachable as error:
         if cached is None:
+            said = str(error).removeprefix(f"{name}: ").partition(";")[0]
             raise Unreachable(
                 f"{name}: there is no such folder here and no whole copy in the cache of the Hub"
-                f" ({str(error).removeprefix(f'{name}: ').partition(';')[0]}); connect and try again"
+                f" ({said}); check the path, or connect and try again"
             ) from error
         logger.warning("%s: the Hub does not answer; using the copy of %s in the cache", name, cached.name)
         return cached

@@ -39,6 +39,7 @@ class Stages:
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         """Times what runs inside."""
+        logger.info("%s ...", name)
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began

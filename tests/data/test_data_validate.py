@@ -107,7 +107,7 @@ def test_a_missing_column_names_the_nearest_and_all():
     interactions, items = frames()
     message = message_for(interactions.rename(columns={"user_id": "userId"}), items)
     assert message == (
-        "data: 1 problem; put them right or drop those rows\n"
+        "data: 1 problem\n"
         "  interactions.user_id: no such column; did you mean 'userId'? "
         "(columns: userId, item_id, timestamp, rating)"
     )
@@ -130,7 +130,7 @@ def test_tables_without_rows_or_columns():
     interactions, items = frames()
     message = message_for(interactions.iloc[:0], pd.DataFrame())
     assert message.splitlines() == [
-        "data: 2 problems; put them right or drop those rows",
+        "data: 2 problems",
         "  interactions: a header and no rows; give at least one row",
         "  items: an empty table; give a table with a header and rows",
     ]

@@ -235,3 +235,14 @@ print(json.dumps([found, "torch" in sys.modules]))
     found, has_torch = json.loads(done.stdout)
     assert not has_torch
     assert_same(found, lists_of(lora_rec.load(bundle)))
+
+
+def test_what_another_process_wrote_is_searched(bundle, uri):
+    code = "import sys; from lora_rec.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = ["milvus", str(bundle), "--uri", uri, "--collection", "films"]
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root}
+    subprocess.run([sys.executable, "-c", code, *command], check=True, env=environment, capture_output=True)
+    plain = lora_rec.load(bundle)
+    with open_milvus(plain, uri=uri, collection="films") as films:
+        assert_same(films.recommend(HISTORIES, k=6), lists_of(plain, k=6))

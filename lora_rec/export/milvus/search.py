@@ -156,6 +156,8 @@ def open_milvus(
                 f"milvus: {collection!r} does not hold the vectors {vectors!r} of this bundle; write it anew:"
                 " lora-rec milvus"
             )
+        with errors_of(uri):  # Milvus Lite forgets that it was loaded when the file is closed
+            client.load_collection(target, timeout=timeout)
     except BaseException:
         client.close()
         raise
