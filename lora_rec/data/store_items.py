@@ -15,6 +15,7 @@ from lora_rec.data.columns import WHOLE, read_text
 from lora_rec.data.part_columns import IdColumn, cells_of, is_text
 from lora_rec.data.parts import Findings, Part, Progress, batches_of, check_columns
 from lora_rec.data.validate import DataProblem
+from lora_rec.errors import DataError
 
 
 @dataclass
@@ -27,6 +28,8 @@ class ItemTable:
     ids: IdColumn = field(init=False)
     whole: set[str] = field(init=False)
     """Fields whose every text ends in ".0", which goes."""
+    n_items: int = field(init=False, default=0)
+    """Rows when it was looked at."""
 
     def __post_init__(self) -> None:
         self.ids = IdColumn(f"items.{self.id_column}")
@@ -60,6 +63,7 @@ def look_at_items(table: ItemTable, *, n_rows: int, progress: Progress) -> list[
             full = pc.not_equal(texts, "")
             if pc.all(pc.match_substring_regex(texts.filter(full), f"^{WHOLE}$")).as_py() is False:
                 table.whole.discard(name)
+    table.n_items = sum(count for _, _, count in spans)
     if not ids:
         return [DataProblem("items", "a header and no rows", "give at least one row")]
     problems = table.ids.problems()
@@ -101,6 +105,12 @@ def write_items(
                 if name in table.whole:
                     fields[place] = pc.replace_substring_regex(fields[place], r"\.0$", "")
             writer.write_batch(pa.record_batch([ids, *fields], schema=schema))
+    n_written = sum(len(part) for part in known)
+    if n_written != table.n_items:
+        raise DataError(
+            f"items: {table.n_items:,} rows when looked at and {n_written:,} when read again; give a table"
+            " that stays as it is, and no stream that can be gone through once alone"
+        )
     return pa.concat_arrays(known)
 
 

@@ -61,19 +61,35 @@ class Blocks:
 
     def note(self, block: int, digest: str) -> None:
         """Notes that a block is finished and on disk."""
+        try:
+            with (self.folder / FINISHED).open("a", encoding="utf-8") as file:
+                file.write(f"\n{block} {digest}")  # a line that was cut stays a line of its own
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise DataError(
+                f"{self.folder}: cannot be written ({error.strerror}); free space: a later call goes on"
+                " behind what is finished"
+            ) from error
         self._digests[block] = digest
-        with (self.folder / FINISHED).open("a", encoding="utf-8") as file:
-            file.write(f"\n{block} {digest}")  # a line that was cut stays a line of its own
-            file.flush()
-            os.fsync(file.fileno())
 
     def finish(self, target: Path) -> None:
-        """Moves the folder to its place, once all blocks are in it; an older one is replaced."""
+        """Moves the folder to its place, once all blocks are in it; an older one is replaced.
+
+        Raises:
+            DataError: it cannot be moved; the older one is where it was.
+        """
         old = target.parent / f".{target.name}.old"
         shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            os.rename(target, old)
-        os.rename(self.folder, target)
+        had_one = target.exists()
+        try:
+            if had_one:
+                os.rename(target, old)
+            os.rename(self.folder, target)
+        except OSError as error:
+            if had_one and not target.exists():
+                os.rename(old, target)
+            raise DataError(f"{target}: cannot be replaced ({error.strerror}); name another place") from error
         for name in (SETTINGS, FINISHED):
             (target / name).unlink(missing_ok=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -187,6 +187,26 @@ def test_tables_of_datasets(tmp_path):
     both(table.to_iterable_dataset(num_shards=3), catalog, tmp_path / "three", memory=(rows, texts))
 
 
+@pytest.mark.parametrize("n_left", [0, 7])
+def test_items_that_end_sooner_the_second_time(n_left, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows, texts = make_tables()
+    table = datasets.Dataset.from_pandas(texts, preserve_index=False)
+
+    class Fading:
+        column_names, with_format = table.column_names, table.with_format
+        passes = iter([table, table.select(range(n_left))])
+
+        def select_columns(self, columns):
+            return next(self.passes).select_columns(columns)
+
+    rows.to_parquet(tmp_path / "rows.parquet")
+    said = f"items: {len(texts):,} rows when looked at and {n_left} when read again"
+    with pytest.raises(DataError, match=said):
+        store_dataset(tmp_path / "rows.parquet", Fading(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("n_left", [0, 250])
 def test_a_stream_that_ends_sooner_the_second_time(n_left, tmp_path):
     datasets = pytest.importorskip("datasets")

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +12,7 @@ from lora_rec.data.store import store_dataset
 from lora_rec.errors import DataError
 from lora_rec.export import all_users
 from lora_rec.export.all_users import recommend_all
+from lora_rec.export.blocks import Blocks
 from lora_rec.export.catalog_vectors import write_vectors
 from lora_rec.rank import head
 
@@ -206,3 +209,25 @@ def test_the_commands_from_tables_to_lists(bundle, tables, models, tmp_path, cap
     assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories_of(tables), k=4)
     assert main(["recommend-all", str(bundle), "--users", "no", "--output", "lists"]) == 1
     assert "users: no file no; check the path" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_moved_leaves_the_older_one(tmp_path, monkeypatch):
+    target = tmp_path / "lists"
+    target.mkdir()
+    (target / "old").touch()
+    written = Blocks(target, {"k": 1})
+    (written.folder / "new").touch()
+    rename = os.rename
+
+    def full(source, place):
+        if str(place) == str(target) and ".writing" in str(source):
+            raise OSError(28, "No space left on device")
+        rename(source, place)
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(DataError, match="lists: cannot be replaced .No space left on device."):
+        written.finish(target)
+    assert [path.name for path in target.iterdir()] == ["old"]
+    monkeypatch.undo()
+    written.finish(target)
+    assert [path.name for path in target.iterdir()] == ["new"]
