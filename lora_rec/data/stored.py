@@ -112,7 +112,7 @@ class StoredDataset:
         if isinstance(item_ids, Texts) and item_ids.column.equals(self.item_ids.column):
             return np.arange(self.n_items)  # without a table of all ids in memory
         others = item_ids.column if isinstance(item_ids, Texts) else pa.array(item_ids, pa.large_string())
-        places = pc.index_in(self.item_ids.column, value_set=_joined(others))
+        places = pc.index_in(self.item_ids.column, value_set=one_array(others))
         if places.null_count:
             missing = self.item_ids.column.filter(pc.is_null(places))
             raise DataError(
@@ -122,7 +122,10 @@ class StoredDataset:
         return places.to_numpy().astype(np.int64)
 
 
-def _joined(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Gives the chunks of a column as one array, also where there is none."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()  # which gives chunks again where one is too long
     return column if isinstance(column, pa.Array) else pa.concat_arrays(column.chunks)
 
 

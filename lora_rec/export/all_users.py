@@ -25,7 +25,7 @@ from lora_rec.data.parts import (
     without_progress,
 )
 from lora_rec.data.stored import ABOUT as STORED
-from lora_rec.data.stored import ITEMS, OFFSETS, USERS, VALUES, StoredDataset, open_stored
+from lora_rec.data.stored import ITEMS, OFFSETS, USERS, VALUES, StoredDataset, one_array, open_stored
 from lora_rec.data.validate import raise_problems
 from lora_rec.errors import DataError
 from lora_rec.export.blocks import Blocks
@@ -113,8 +113,8 @@ def read_histories(recommender: Ranks, histories: pa.Table) -> tuple[pa.Array, L
         if name not in histories.column_names:
             there = ", ".join(histories.column_names)
             raise DataError(f"users.{name}: no such column; give {USER} and {HISTORY} (columns: {there})")
-    users = _as_ids(_one_array(histories.column(USER)), where=f"users.{USER}")
-    column = _one_array(histories.column(HISTORY))
+    users = _as_ids(one_array(histories.column(USER)), where=f"users.{USER}")
+    column = one_array(histories.column(HISTORY))
     if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
         raise DataError(f"users.{HISTORY}: cells of type {column.type}; give lists of item ids, oldest first")
     counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
@@ -133,11 +133,6 @@ def read_histories(recommender: Ranks, histories: pa.Table) -> tuple[pa.Array, L
             recommender.find_items([str(item) for item in history], where=f"history of {user}")
         raise
     return users, Lists(places[values.indices.to_numpy()], offsets)
-
-
-def _one_array(column: pa.ChunkedArray) -> pa.Array:
-    chunk = column.combine_chunks()
-    return chunk if isinstance(chunk, pa.Array) else pa.concat_arrays(chunk.chunks)
 
 
 def _as_ids(ids: pa.Array, *, where: str) -> pa.Array:
@@ -293,6 +288,6 @@ def _stored_blocks(
     offsets, values = stored.histories.offsets, stored.histories.values
     for start in range(0, stored.n_users, users_at_once):
         ends = offsets[start : start + users_at_once + 1]
-        ids = _one_array(stored.user_ids.column.slice(start, len(ends) - 1))
+        ids = one_array(stored.user_ids.column.slice(start, len(ends) - 1))
         lists = Lists(places[values[ends[0] : ends[-1]]], ends - ends[0])
         yield _as_ids(ids, where="users"), lists
