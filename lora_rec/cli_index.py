@@ -15,10 +15,11 @@ def add_commands(commands: Any) -> None:
     """Adds the command to the parser's."""
     index = commands.add_parser(
         "index",
-        help="make an index for approximate search over a bundle's item vectors",
+        help="make an index for fast search over a bundle's item vectors",
         description="Writes index.faiss and index.json into the bundle, by which"
         " lora_rec.rank.index.open_index finds the items nearest to a user's vector without reading all"
-        " vectors. Prints which share of the exact lists it finds. Needs the extra 'ann'.",
+        " vectors, or, where asked for exact lists, all of them in a byte a value. Prints which share of the"
+        " exact lists it finds. Needs the extra 'ann'.",
         epilog="example: lora-rec index runs/large --recall 0.99",
     )
     index.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
@@ -47,3 +48,4 @@ def _index(arguments: argparse.Namespace) -> None:
     seconds = time.perf_counter() - began
     print(f"{rec.folder}: {about.n_items:,} items in {about.n_cells:,} cells, made in {seconds:.0f} s")
     print(f"a search looks into {about.n_probes} cells and finds {about.recall:.1%} of the exact 100 best")
+    print("search(..., exact=True) looks into all, and finds all")

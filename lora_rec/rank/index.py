@@ -1,10 +1,16 @@
-"""Approximate search over many item vectors, by an embedded index that is memory-mapped when read.
+"""Search over many item vectors by an embedded index that is memory-mapped when read: nearly exact, or exact.
 
 An inverted file of faiss: vectors are parted into cells around centres, and a search looks into the cells
 nearest to it. How many is chosen when the index is made, so that a wished share of the exact list is found.
 By benchmarks/search_speed.py it is faster than a graph (HNSW, of faiss or of usearch) of the same recall on
-vectors that lie in clusters, as items do. Extra `ann`. `rank.search.top_k` is the exact search, which needs
-neither.
+vectors that lie in clusters, as items do.
+
+A value is kept in one byte, so a search reads a quarter of the vectors' bytes; what it finds is scored anew
+by the vectors themselves. How far a coded vector lies from its own is measured when the index is made, and no
+score is farther off than that times the length of the user's vector. So a search through all cells proves its
+list: it is exact where the last candidate of the codes, raised by so much, stays below the list's last score,
+and more candidates are asked for where it does not. (Filter and refine by bounds, as in the VA-file of Weber,
+Schek and Blott, VLDB 1998.) Extra `ann`. `rank.search.top_k` is the exact search that needs no index.
 """
 
 from __future__ import annotations
@@ -14,7 +20,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,14 @@ LEAST_ITEMS = 10_000
 TRAINED_PER_CELL = 40
 """Vectors that a centre is found by; faiss wants no fewer."""
 PROBED_K = 100
+CANDIDATES = 2
+"""Codes whose own vectors are scored, for each place in a list; for an exact one, twice as many."""
+GROWTH = 4
+"""By which an exact search asks for more where its list is not proven yet."""
+LARGEST_SHARE = 8
+"""Above the catalogue over this, all vectors are read instead."""
+ROUNDING = 2.0**-20
+"""Of a sum's terms, in fp32, with room to spare."""
 ITEMS_AT_ONCE = 1 << 16
 _Array = NDArray[np.float32]
 
@@ -48,6 +62,8 @@ class IndexAbout:
     """Cells that a search looks into."""
     recall: float
     """Share of the exact 100 best that it finds, mean over the queries that it was made with."""
+    code_error: float
+    """By how much the score of an item's code can be off, for a user's vector of length 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,31 +72,68 @@ class ItemIndex:
 
     about: IndexAbout
     _index: Any
+    _vectors: _Array
 
     def search(
-        self, user_vectors: _Array, *, k: int, exclude: Lists | None = None
+        self, user_vectors: _Array, *, k: int, exclude: Lists | None = None, exact: bool = False
     ) -> tuple[NDArray[np.int64], _Array]:
-        """Gives nearly the best items of each user by dot product.
+        """Gives the best items of each user by dot product: nearly, or exactly.
 
         Args:
             user_vectors: (U, D).
             k: list length; at most N are given.
             exclude: U lists of items that are left out.
+            exact: look into all cells, and as far as it takes to know that nothing better is left.
 
         Returns:
             Items (U, K) and scores (U, K) as `search.top_k` gives them; -1 and -inf where fewer were found.
         """
-        k = min(k, self.about.n_items)
-        spare = 0 if exclude is None or not len(exclude) else int(exclude.counts.max())
         queries = np.ascontiguousarray(user_vectors, dtype=np.float32)
-        scores, items = self._index.search(queries, min(k + spare, self.about.n_items))
-        scores = np.where(items < 0, -np.inf, scores).astype(np.float32)
-        for row in range(len(items) if spare and exclude is not None else 0):
-            gone = np.isin(items[row], exclude[row])  # type: ignore[index]
-            order = np.argsort(gone, kind="stable")
-            items[row], scores[row] = items[row, order], scores[row, order]
-            items[row, len(gone) - gone.sum() :], scores[row, len(gone) - gone.sum() :] = -1, -np.inf
-        return items[:, :k].astype(np.int64), scores[:, :k]
+        n_items, k = self.about.n_items, min(k, self.about.n_items)
+        items = np.full((len(queries), k), -1, dtype=np.int64)
+        scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
+        rows = np.arange(len(queries))
+        lists = exclude if exclude is not None and len(exclude) else None
+        spare = 0 if lists is None else int(lists.counts.max())
+        n_candidates = min(CANDIDATES * (2 if exact else 1) * k + spare, n_items)
+        lengths = np.linalg.norm(queries, axis=1)
+        while len(rows):
+            coded, found = self._candidates(queries[rows], n_candidates, exact=exact)
+            for row, candidates in zip(rows, found, strict=True):
+                left_out = None if lists is None else lists[int(row)]
+                items[row], scores[row] = self._best_of(queries[row], candidates, left_out, k)
+            if not exact or n_candidates == n_items:
+                break
+            # An item that is not among the candidates scores no more than the last of them could.
+            rows = rows[scores[rows, -1] <= coded[:, -1] + self.about.code_error * lengths[rows]]
+            n_candidates *= GROWTH
+            if len(rows) and n_candidates > n_items // LARGEST_SHARE:
+                rest = None if lists is None else lists.take(rows)
+                items[rows], scores[rows] = top_k(queries[rows], self._vectors, k=k, exclude=rest)
+                break
+        return items, scores
+
+    def _candidates(self, queries: _Array, n: int, *, exact: bool) -> tuple[_Array, NDArray[np.int64]]:
+        n_probes = self.about.n_cells if exact else self.about.n_probes
+        found: tuple[_Array, NDArray[np.int64]] = self._index.search(
+            queries, n, params=_import_faiss().SearchParametersIVF(nprobe=n_probes)
+        )
+        return found
+
+    def _best_of(
+        self, query: _Array, candidates: NDArray[np.int64], left_out: NDArray[np.int64] | None, k: int
+    ) -> tuple[NDArray[np.int64], _Array]:
+        """Gives the K best of some items (C,), of which -1 is none, by their own vectors."""
+        candidates = np.sort(candidates[candidates >= 0])  # of equal scores the earlier item comes first
+        if left_out is not None:
+            candidates = candidates[~np.isin(candidates, left_out)]
+        scores = np.asarray(self._vectors[candidates], dtype=np.float32) @ query
+        best = np.argsort(-scores, kind="stable")[:k]
+        missing = k - len(best)
+        return (
+            np.pad(candidates[best], (0, missing), constant_values=-1),
+            np.pad(scores[best], (0, missing), constant_values=-np.inf),
+        )
 
 
 def build_index(
@@ -118,24 +171,39 @@ def build_index(
     generator = np.random.default_rng(seed)
     # 4 roots of N, at the lower end of what faiss advises, with enough items in each.
     n_cells = 1 << int(np.log2(min(4 * n_items**0.5, n_items / TRAINED_PER_CELL)))
-    sample = np.sort(generator.choice(n_items, TRAINED_PER_CELL * n_cells, replace=False))
-    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, n_cells, faiss.METRIC_INNER_PRODUCT)
+    sample = generator.choice(n_items, TRAINED_PER_CELL * n_cells, replace=False)
+    # Codes spread over the values that they are trained on, so the smallest and the largest are among them.
+    sample = np.unique(np.concatenate([sample, _extreme_rows(vectors)]))
+    index = faiss.IndexIVFScalarQuantizer(
+        faiss.IndexFlatIP(width),
+        width,
+        n_cells,
+        faiss.ScalarQuantizer.QT_8bit_uniform,
+        faiss.METRIC_INNER_PRODUCT,
+        False,
+    )
     index.train(np.ascontiguousarray(vectors[sample], dtype=np.float32))
+    farthest = longest = 0.0
     for start in progress(range(0, n_items, ITEMS_AT_ONCE)):
-        index.add(np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32))
+        block = np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32)
+        index.add(block)
+        off = block - index.sq.decode(index.sq.compute_codes(block))
+        farthest = max(farthest, float(np.linalg.norm(off, axis=1).max()))
+        longest = max(longest, float(np.linalg.norm(block, axis=1).max()))
     if queries is None:
         queries = vectors[np.sort(generator.choice(n_items, 200, replace=False))]
     k = min(PROBED_K, n_items)
     exact, _ = top_k(queries, vectors, k=k)
-    n_probes, found = 1, 0.0
+    n_probes = 1
+    error = farthest + ROUNDING * width * longest
     while True:
-        index.nprobe = n_probes
-        _, items = index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
+        about = IndexAbout(n_items, width, digest_of(vectors), n_cells, n_probes, 0.0, error)
+        items, _ = ItemIndex(about, index, vectors).search(queries, k=k)
         found = float(np.mean([len(np.intersect1d(*pair)) / k for pair in zip(items, exact, strict=True)]))
         if found >= recall or n_probes == n_cells:
             break
         n_probes *= 2
-    about = IndexAbout(n_items, width, digest_of(vectors), n_cells, n_probes, found)
+    about = replace(about, recall=found)
     _write(Path(folder), index, about, faiss)
     return about
 
@@ -159,14 +227,26 @@ def open_index(folder: str | Path, vectors: _Array) -> ItemIndex:
         raise DataError(f"{root / INDEX}: does not read ({error}); {advice}") from error
     if (about.n_items, about.width) != vectors.shape or about.digest != digest_of(vectors):
         raise DataError(f"{root / INDEX}: of other vectors than these; {advice}")
-    index.nprobe = about.n_probes
-    return ItemIndex(about, index)
+    return ItemIndex(about, index, vectors)
 
 
 def digest_of(vectors: _Array) -> str:
     """Gives the hash of a thousand rows, evenly spaced."""
     rows = np.unique(np.linspace(0, len(vectors) - 1, 1000).astype(np.int64))
     return hashlib.sha256(np.ascontiguousarray(vectors[rows], dtype=np.float32).tobytes()).hexdigest()
+
+
+def _extreme_rows(vectors: _Array) -> NDArray[np.int64]:
+    """Gives the rows of the smallest and of the largest value."""
+    smallest, largest = (np.inf, 0), (-np.inf, 0)
+    for start in range(0, len(vectors), ITEMS_AT_ONCE):
+        block = vectors[start : start + ITEMS_AT_ONCE]
+        low, high = int(block.argmin()), int(block.argmax())
+        smallest = min(smallest, (float(block.flat[low]), start + low // block.shape[1]))
+        largest = max(largest, (float(block.flat[high]), start + high // block.shape[1]))
+        if not np.isfinite([block.flat[low], block.flat[high]]).all():  # NaN is both
+            raise DataError(f"index: a value among the vectors from {start:,} on is not finite; check them")
+    return np.array([smallest[1], largest[1]])
 
 
 def _write(folder: Path, index: Any, about: IndexAbout, faiss: Any) -> None:

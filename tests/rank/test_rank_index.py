@@ -50,6 +50,61 @@ def test_what_is_excluded_is_not_given(folder, vectors):
     assert np.isfinite(scores).all()
 
 
+def test_an_exact_search_gives_the_very_best(folder, vectors):
+    index = open_index(folder, vectors)
+    users = np.random.default_rng(1).normal(size=(30, 16)).astype(np.float32)
+    for k in (1, 20, 100):
+        exact, best = top_k(users, vectors, k=k)
+        found, scores = index.search(users, k=k, exact=True)
+        np.testing.assert_array_equal(found, exact)
+        np.testing.assert_allclose(scores, best, atol=1e-5)
+    left_out = Lists.from_arrays([*exact[:29, :60], []])
+    exact, _ = top_k(users, vectors, k=20, exclude=left_out)
+    np.testing.assert_array_equal(index.search(users, k=20, exclude=left_out, exact=True)[0], exact)
+
+
+@pytest.mark.parametrize("largest", [3, 3000])
+def test_an_exact_search_asks_for_more_where_codes_are_coarse(vectors, tmp_path, monkeypatch, largest):
+    """One large value spreads the codes so far that many items have the same one."""
+    coarse = vectors.copy()
+    coarse[77, 3] = largest
+    build_index(tmp_path, coarse)
+    index = open_index(tmp_path, coarse)
+    asked, read = [], []
+    candidates = module.ItemIndex._candidates
+    monkeypatch.setattr(
+        module.ItemIndex, "_candidates", lambda *args, **kw: asked.append(args[2]) or candidates(*args, **kw)
+    )
+    monkeypatch.setattr(module, "top_k", lambda *args, **kw: read.append(1) or top_k(*args, **kw))
+    users = np.random.default_rng(1).normal(size=(10, 16)).astype(np.float32)
+    found, _ = index.search(users, k=10, exact=True)
+    np.testing.assert_array_equal(found, top_k(users, coarse, k=10)[0])
+    assert len(asked) > 1 or read  # the first candidates proved nothing
+    assert bool(read) == (largest == 3000)  # where no code tells anything, all vectors are read
+
+
+def test_of_equal_items_the_earlier_ones_are_given(vectors, tmp_path):
+    same = vectors.copy()
+    same[5000:5300] = same[0]
+    build_index(tmp_path, same)
+    found, _ = open_index(tmp_path, same).search(same[:1], k=10, exact=True)
+    assert found.tolist() == [[0, *range(5000, 5009)]]
+
+
+def test_no_more_items_than_there_are(folder, vectors):
+    left_out = Lists.from_arrays([np.arange(11_990)])
+    found, scores = open_index(folder, vectors).search(vectors[:1], k=20, exclude=left_out, exact=True)
+    assert sorted(found[0, :10].tolist()) == list(range(11_990, 12_000))
+    assert (found[0, 10:] == -1).all() and np.isneginf(scores[0, 10:]).all()
+
+
+def test_a_value_that_is_not_finite_is_refused(vectors, tmp_path):
+    broken = vectors.copy()
+    broken[9000, 2] = np.nan
+    with pytest.raises(DataError, match="a value among the vectors from 0 on is not finite"):
+        build_index(tmp_path, broken)
+
+
 def test_an_index_of_other_vectors_is_refused(folder, vectors):
     with pytest.raises(DataError, match="of other vectors than these; make it anew: lora-rec index"):
         open_index(folder, vectors + 0.1)
@@ -61,6 +116,7 @@ def test_what_does_not_read_is_one_error(vectors, tmp_path):
     with pytest.raises(DataError, match="no index; make it anew"):
         open_index(tmp_path, vectors)
     about = {"n_items": 1, "width": 1, "digest": "", "n_cells": 1, "n_probes": 1, "recall": 1.0}
+    about["code_error"] = 0.1
     (tmp_path / "index.json").write_text(json.dumps(about))
     (tmp_path / "index.faiss").write_bytes(b"no index")
     with pytest.raises(DataError, match="does not read"):
