@@ -26,8 +26,8 @@ class TowerSection:
     """Type in which the frozen weights are held: full, half, or quantised by bitsandbytes (LLM.int8; nf4 with
     double quantisation). `auto` picks by device and says why. Adapters and projections stay fp32."""
     compute: Literal["fp32", "bf16"] | None = None
-    """Type in which quantised weights are multiplied, and in which what is not quantised is held; by device
-    when left out."""
+    """In 8 and 4 bit, the type in which weights are multiplied and the rest is held; by device when left out.
+    In bf16, the type of all but the linear modules' weights and products; bf16 when left out."""
     pooling: Literal["mean", "first", "last"] | None = None
     """`mean` or `first` token, or the `last` real one; mean for encoders and last for decoders when left
     out."""
@@ -89,7 +89,7 @@ class TowerSection:
             ),
             (self.max_tokens >= 4, f"max_tokens: {self.max_tokens} is below 4"),
             (
-                self.compute is None or self.precision in ("8bit", "4bit"),
+                self.compute is None or self.precision in ("bf16", "8bit", "4bit"),
                 f"compute: has no effect with precision {self.precision!r}; leave it out",
             ),
         ]

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
-from transformers import AutoModel, AutoTokenizer, PretrainedConfig
+from transformers import AutoTokenizer
 
 from lora_rec.adapter_settings import FULL_PRECISION_ONLY, AdapterSettings
 from lora_rec.errors import RecipeError, TowerError
 from lora_rec.pipeline import plan_memory as memory
 from lora_rec.pipeline import plan_stages as stages
 from lora_rec.pipeline.data import prepare_data, prepare_texts
-from lora_rec.pipeline.plan_activations import activation_memory
+from lora_rec.pipeline.plan_activations import activation_memory, meta_model
 from lora_rec.pipeline.plan_table import format_plan
 from lora_rec.pipeline.starts import settings_of
 from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches, tokenize
 from lora_rec.towers.adapters import Attached, attach
 from lora_rec.towers.backbone import read_config
-from lora_rec.towers.precision import DTYPES, QUANTISED, Precision, default_device, resolve_precision
+from lora_rec.towers.precision import QUANTISED, Precision, default_device, resolve_precision
 from lora_rec.towers.source import resolve_backbone, weight_bytes
 
 __all__ = ["MemoryPlan", "Plan", "TowerPlan", "format_plan", "make_plan"]
@@ -97,7 +95,7 @@ class TowerPlan:
             weights=self.chosen.weights,
             activations=self.chosen.activations,
             file_bytes=self.file_bytes,
-            compute=self.chosen.precision.compute,
+            half=self.chosen.precision.multiplies_in_half,
             kinds=self.kinds,
             hidden_size=self.hidden_size,
         )
@@ -170,7 +168,7 @@ def _plan_tower(recipe: Recipe, name: str, parts: Sequence[TokenizedTexts]) -> T
     config, _ = read_config(source, name=section.backbone, where=name)
     settings = settings_of(section, base_model_id=source.base_model_id, where=name)
     precisions = _precisions(section, settings, n_bytes=weight_bytes(source.folder))
-    bare = _meta_model(config, precisions[0])
+    bare = meta_model(config, precisions[0])
     linear, n_backbone = memory.linear_parts(bare), sum(p.numel() for p in bare.parameters())
     attached = _attach(bare, settings, trained_layers=section.trained_layers, where=name)
     learned = sum(p.numel() for p in attached.trained_parameters().values())
@@ -179,7 +177,7 @@ def _plan_tower(recipe: Recipe, name: str, parts: Sequence[TokenizedTexts]) -> T
     rows, longest = _largest(parts, token_budget=recipe.train.token_budget)
 
     def measure(precision: Precision) -> MemoryPlan:
-        model = _meta_model(config, precision)
+        model = meta_model(config, precision)
         weights = memory.weight_memory(model, precision=precision.name, compute=precision.compute)
         activations = activation_memory(
             model,
@@ -223,8 +221,9 @@ def _precisions(section: TowerSection, settings: AdapterSettings, *, n_bytes: in
         own = "fp32"
     names = (own, *(name for name in PRECISIONS if _works_in(section, name)))
     device = default_device()
-    computes = {name: section.compute if name in QUANTISED else None for name in names}
-    return [resolve_precision(n, computes[n], n_bytes=n_bytes, device=device) for n in names]
+    chosen, *others = (resolve_precision(n, section.compute, n_bytes=n_bytes, device=device) for n in names)
+    # What `auto` makes of a name is shown under it.
+    return [chosen, *(chosen if other.name == chosen.name else other for other in others)]
 
 
 def _where_it_works(
@@ -242,18 +241,6 @@ def _works_in(section: TowerSection, precision: str) -> bool:
     except RecipeError:
         return False
     return True
-
-
-def _meta_model(config: PretrainedConfig, precision: Precision) -> nn.Module:
-    """Builds a backbone without storage, as `load_backbone` would leave it."""
-    with torch.device("meta"):
-        model = AutoModel.from_config(copy.deepcopy(config), dtype=DTYPES[precision.compute])
-        if precision.name in QUANTISED:
-            memory.straighten(model)
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    model.requires_grad_(False)
-    return model
 
 
 def _attach(

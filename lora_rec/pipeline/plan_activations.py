@@ -7,14 +7,32 @@ storage, and what autograd would have kept is added up.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModel, PretrainedConfig
 
+from lora_rec.pipeline.plan_memory import straighten
 from lora_rec.towers.adapters import Attached, prefix_inputs
+from lora_rec.towers.precision import DTYPES, QUANTISED, Precision, halve_products
 from lora_rec.towers.split import Halves
+
+
+def meta_model(config: PretrainedConfig, precision: Precision) -> nn.Module:
+    """Builds a backbone without storage, as `load_backbone` would leave it."""
+    with torch.device("meta"):
+        model = AutoModel.from_config(copy.deepcopy(config), dtype=DTYPES[precision.compute])
+        if precision.name in QUANTISED:
+            straighten(model)
+        elif precision.name != precision.compute:
+            halve_products(model)
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    model.requires_grad_(False)
+    return model
 
 
 def activation_memory(

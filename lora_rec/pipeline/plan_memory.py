@@ -12,10 +12,13 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from lora_rec.towers.layout import linear_modules
 
 WIDTHS = {"fp32": 4, "bf16": 2}
 """Bytes of one number."""
@@ -42,13 +45,12 @@ INT8_FACTOR = 6.4
 
 
 def linear_parts(model: nn.Module) -> list[tuple[int, int]]:
-    """Gives (in, out) of each linear module, GPT-2's transposed ones too."""
-    found = []
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            found.append((module.in_features, module.out_features))
-        elif isinstance(module, Conv1D):
-            found.append((int(module.nx), int(module.nf)))
+    """Gives (in, out) of each linear module."""
+    found: list[tuple[int, int]] = []
+    for path in linear_modules(model):
+        module: Any = model.get_submodule(path)
+        straight = isinstance(module, nn.Linear)
+        found.append((module.in_features, module.out_features) if straight else (module.nx, module.nf))
     return found
 
 
@@ -64,12 +66,18 @@ def straighten(model: nn.Module) -> None:
 def weight_memory(model: nn.Module, *, precision: str, compute: str) -> int:
     """Gives the bytes of a backbone's parameters; quantisation concerns the linear modules' weights alone.
 
+    So does bf16 where the rest computes in fp32, but for their biases, which are in bf16, too.
+
     >>> weight_memory(nn.Linear(64, 8, device="meta"), precision="8bit", compute="fp32")
     576
     """
     n_weights = sum(p.numel() for p in model.parameters())
-    if precision in WIDTHS:
+    if precision == compute:
         return n_weights * WIDTHS[precision]
+    if precision == "bf16":
+        paths = linear_modules(model)
+        halved = sum(p.numel() for path in paths for p in model.get_submodule(path).parameters())
+        return halved * WIDTHS["bf16"] + (n_weights - halved) * WIDTHS[compute]
     parts = linear_parts(model)
     plain = n_weights - sum(width_in * width_out for width_in, width_out in parts)
     quantise = _eight_bit if precision == "8bit" else _four_bit
@@ -97,7 +105,7 @@ class Kernels:
 
 
 def kernel_memory(towers: Iterable[Kernels]) -> int:
-    """Gives the bytes of the products that are compiled for a CPU, for the towers that compute in bf16.
+    """Gives the bytes of the products that are compiled for a CPU, for the towers that multiply in bf16.
 
     >>> kernel_memory([Kernels(forward=10, backward=0, attention=0)])
     7000000

@@ -37,7 +37,8 @@ class TowerNeeds:
     int8: int
     """Heap that products in 8 bit leave behind."""
     quantised: bool
-    compute: str
+    half: bool
+    """Whether it multiplies in bf16."""
     kinds: int
     """Distinct shapes of linear modules."""
     hidden_size: int
@@ -126,7 +127,7 @@ def cpu_stages(
         before += tower.weights + tower.left
         loading = max(loading, before + copied)
     held = base + sum(tower.held + tower.left for tower in towers)
-    half = [(tower, size) for tower, size in zip(towers, sizes, strict=True) if tower.compute == "bf16"]
+    half = [(tower, size) for tower, size in zip(towers, sizes, strict=True) if tower.half]
     kernels = {
         trained: memory.kernel_memory(
             size.kernels(tower.kinds, trained=trained and tower.activations > 0) for tower, size in half

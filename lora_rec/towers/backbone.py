@@ -30,6 +30,7 @@ from lora_rec.towers.precision import (
     QUANTISED,
     Precision,
     default_device,
+    halve_products,
     keep_weights_as_loaded,
     quantisation_options,
     resolve_precision,
@@ -122,7 +123,8 @@ def load_backbone(
         name: see `resolve_backbone`.
         revision: branch, tag or commit on the Hub.
         precision: `fp32`, `bf16`, `8bit` (LLM.int8), `4bit` (nf4, double quantisation), or `auto`.
-        compute: for 8 and 4 bit, the type of what is not quantised; by device when left out.
+        compute: for 8 and 4 bit, the type of what is not quantised; by device when left out. For `bf16`, that
+            of all but linear modules; bf16 when left out.
         device: of torch; the current CUDA device, or the CPU, when left out.
         lm_head: also give a head that scores tokens: the checkpoint's, or one tied to the input embeddings.
         where: named in errors, e.g. `user_tower`.
@@ -145,6 +147,8 @@ def load_backbone(
             f"{where}.backbone: {name!r} does not load ({error}); it needs safetensors weights"
             " and tokenizer files"
         ) from error
+    if resolved.name == "bf16" and resolved.compute == "fp32":
+        halve_products(model)
     if resolved.name in QUANTISED:
         for part in filter(None, (model, head)):
             keep_weights_as_loaded(part)

@@ -11,7 +11,7 @@ from lora_rec.adapter_settings import ADAPTER_SETTINGS
 from lora_rec.config import build_config
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.plan import Plan, format_plan, make_plan
-from lora_rec.pipeline.plan_activations import activation_memory
+from lora_rec.pipeline.plan_activations import activation_memory, meta_model
 from lora_rec.pipeline.plan_memory import process_memory, weight_memory
 from lora_rec.pipeline.sources import open_sources
 from lora_rec.pipeline.towers import build_tower, build_towers
@@ -73,11 +73,14 @@ def test_counts_and_the_saved_size_are_those_of_the_tower(recipe_tree, tmp_path,
 
 
 @pytest.mark.parametrize("base", ["bert", "llama", "gpt2"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "8bit", "4bit"])
-def test_weights_are_those_of_the_loaded_model(recipe_tree, models, base, precision):
-    recipe = recipe_of(recipe_tree, backbone=str(models[base]), precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "compute"),
+    [("fp32", None), ("bf16", None), ("bf16", "fp32"), ("auto", None), ("8bit", None), ("4bit", None)],
+)
+def test_weights_are_those_of_the_loaded_model(recipe_tree, models, base, precision, compute):
+    recipe = recipe_of(recipe_tree, backbone=str(models[base]), precision=precision, compute=compute)
     plan = make_plan(recipe).item_tower
-    model = load_backbone(str(models[base]), precision=precision).model
+    model = load_backbone(str(models[base]), precision=precision, compute=compute).model
     held = sum(p.numel() * p.element_size() for p in model.parameters())
     states = [p.quant_state for p in model.parameters() if getattr(p, "quant_state", None) is not None]
     for state in states:
@@ -121,14 +124,16 @@ KEEPS = [
 
 
 @pytest.mark.parametrize("base", ["bert", "llama", "gpt2"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(("precision", "compute"), [("fp32", None), ("bf16", None), ("bf16", "fp32")])
 @pytest.mark.parametrize(("adapter", "settings"), KEEPS, ids=str)
-def test_activations_are_those_that_autograd_keeps(models, base, precision, adapter, settings):
+def test_activations_are_those_that_autograd_keeps(models, base, precision, compute, adapter, settings):
     if precision == "bf16" and adapter in ("full", "layernorm"):
         pytest.skip("refused by the recipe")
     if base == "gpt2" and adapter in ("loha", "oft"):
         pytest.skip("refused by the tower")
-    section = TowerSection(backbone=str(models[base]), precision=precision, adapter=adapter, **settings)
+    section = TowerSection(
+        backbone=str(models[base]), precision=precision, compute=compute, adapter=adapter, **settings
+    )
     tower = build_tower(section, width=8, where="item_tower")
     rows, length, info = 16, 24, tower.backbone_info
     ids = torch.ones(rows, length, dtype=torch.long)
@@ -144,8 +149,7 @@ def test_activations_are_those_that_autograd_keeps(models, base, precision, adap
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         tower.encode_tokens(TokenBatch(ids, input_ids=ids, hidden_states=states))
-    with torch.device("meta"):
-        model = AutoModel.from_config(info.model.config, dtype=info.model.dtype).requires_grad_(False).eval()
+    model = meta_model(info.model.config, info.precision).eval()
     attached = attach(
         model, tower.adapter.settings, trained_layers=section.trained_layers, where="item_tower"
     )

@@ -9,6 +9,7 @@ from tiny import batch_of, make_tower, reload, states_of, train
 
 from lora_rec.errors import LoraRecError
 from lora_rec.towers.backbone import load_backbone
+from lora_rec.towers.layout import linear_modules
 from lora_rec.towers.precision import Precision, dequantise, full_weight, n_weights, resolve_precision
 from lora_rec.towers.source import weight_bytes
 
@@ -86,6 +87,41 @@ def test_adapters_learn_where_the_model_computes_in_half_precision(
 
 
 @pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("adapter", ["lora", "adalora", "ia3", "vera", "bottleneck", "prefix"])
+def test_adapters_learn_where_products_alone_are_in_half_precision(models, tmp_path, adapter, base):
+    precision = {"precision": "bf16", "compute": "fp32"}
+    tower = make_tower(models[base], adapter=adapter, **precision)
+    assert tower.backbone_info.precision.key == "bf16-fp32"
+    start = states_of(tower)
+    train(tower)
+    assert np.abs(states_of(tower) - start).max() > 1e-3
+    again = reload(tower, models[base], tmp_path / "adapter", **precision)
+    np.testing.assert_allclose(states_of(again), states_of(tower), atol=2e-5)
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_states_in_full_precision_come_nearer_to_it(models, base):
+    def states(**precision):
+        tower = make_tower(models[base], adapter="none", trained_layers=1, **precision)
+        found = states_of(tower)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    full = states()
+    half, products = (states(precision="bf16", compute=c) for c in (None, "fp32"))
+    lost = [1 - (full * other).sum(axis=1).min() for other in (half, products)]
+    assert 1e-7 < lost[1] < lost[0]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_products_are_in_half_precision_and_the_rest_is_not(models, base):
+    backbone = load_backbone(str(models[base]), precision="bf16", compute="fp32")
+    linear = {f"{name}.weight" for name in linear_modules(backbone.model)}
+    for name, parameter in backbone.model.named_parameters():
+        half = name.rpartition(".")[0] in {path.rpartition(".")[0] for path in linear}
+        assert parameter.dtype == (torch.bfloat16 if half else torch.float32), name
+
+
+@pytest.mark.parametrize("base", BASES)
 def test_dequantised_weights_give_what_4_bit_gives(models, base):
     tower = make_tower(models[base], precision="4bit", compute="fp32", adapter="none")
     model = tower.backbone_info.model
@@ -121,7 +157,7 @@ def test_auto_picks_by_device_and_says_why(models, caplog):
     with caplog.at_level(logging.INFO, logger="lora_rec"):
         chosen = resolve_precision("auto", None, n_bytes=100, device=torch.device("cpu"))
     fast = torch.cpu.get_capabilities().get("avx512_bf16") or torch.cpu.get_capabilities().get("amx_bf16")
-    assert chosen == (Precision("bf16", "bf16") if fast else Precision("fp32", "fp32"))
+    assert chosen == (Precision("bf16", "fp32") if fast else Precision("fp32", "fp32"))
     assert f"precision auto: {chosen.name} (this processor" in caplog.text
     assert load_backbone(str(models["bert"]), precision="auto", device="cpu").precision == chosen
 

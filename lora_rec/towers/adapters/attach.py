@@ -143,7 +143,7 @@ def _mend_adalora(model: nn.Module) -> None:
 
 
 def keep_compute_type(model: nn.Module) -> None:
-    """Gives what an adapted module returns the type that the model computes in.
+    """Gives what an adapted module returns the type of what it was given.
 
     Some of peft's modules add their fp32 update without casting the sum back, and the next module then meets
     two types.
@@ -153,8 +153,8 @@ def keep_compute_type(model: nn.Module) -> None:
     if not any(p.dtype == torch.bfloat16 for p in model.parameters()):
         return
 
-    def cast(module: nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor:
-        return output.to(torch.bfloat16)
+    def cast(module: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
+        return output.to(inputs[0].dtype)
 
     for module in model.modules():
         if isinstance(module, BaseTunerLayer) and "_keeps_compute_type" not in module.__dict__:
