@@ -104,18 +104,13 @@ def sort_part(file: Path) -> SortedPart:
     """Sorts one part."""
     with pa.OSFile(str(file)) as source:
         table = pa.ipc.open_stream(source).read_all().combine_chunks()
-    columns = {name: table.column(name).to_numpy() for name in table.column_names[1:]}
     users, user_ids = _rank_users(table.column(0))
-    del table
-    keys = [columns[name] for name in ("fraction", "time") if name in columns]
-    columns.pop("fraction", None)
-    order = np.lexsort([*keys, users])  # stable: ties stay in the order of the rows
-    n_moved = 0
-    if keys:
-        n_moved = int((order != np.argsort(users, kind="stable")).sum())
-    del keys
+    order = _stable_order(users)
     users = users[order]
-    columns = {name: values[order] for name, values in columns.items()}
+    columns = {name: table.column(name).to_numpy()[order] for name in table.column_names[1:]}
+    del table, order
+    n_moved = _sort_by_time(users, columns)
+    columns.pop("fraction", None)
     return SortedPart(
         user_ids,
         np.bincount(users, minlength=len(user_ids)),
@@ -123,6 +118,47 @@ def sort_part(file: Path) -> SortedPart:
         n_moved,
         _count_repeats(users, columns),
     )
+
+
+def _stable_order(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Gives the order of numbers below 2^32, by their halves: numpy counts these, and compares whole ones.
+
+    >>> _stable_order(np.array([70000, 1, 70000, 0])).tolist()
+    [3, 1, 0, 2]
+    """
+    order = np.argsort(numbers.astype(np.uint16), kind="stable")  # their lower halves
+    if len(numbers) and numbers.max() > 0xFFFF:
+        upper = (numbers >> 16).astype(np.uint16)
+        order = order[np.argsort(upper[order], kind="stable")]
+    return order
+
+
+def _sort_by_time(users: NDArray[np.int64], columns: dict[str, NDArray[Any]]) -> int:
+    """Brings the rows of each user to the order of their times, and says how many were not in it.
+
+    Most logs are written in that order, so only the users are sorted who have a row before an earlier one.
+
+    Args:
+        users: (E,), rising.
+        columns: `time` and `fraction`, where there are some, and all else; changed in place.
+    """
+    if "time" not in columns:
+        return 0
+    keys = [columns[name] for name in ("fraction", "time") if name in columns]
+    steps = [np.diff(key) for key in reversed(keys)]
+    back = steps[0] < 0
+    for step in steps[1:]:
+        back |= (steps[0] == 0) & (step < 0)
+    back &= users[1:] == users[:-1]
+    if not back.any():
+        return 0
+    mixed = np.zeros(int(users[-1]) + 1, dtype=bool)
+    mixed[users[1:][back]] = True
+    rows = np.flatnonzero(mixed[users])
+    order = np.lexsort([*(key[rows] for key in keys), users[rows]])  # ties stay in the order of the rows
+    for values in columns.values():
+        values[rows] = values[rows[order]]
+    return int((order != np.arange(len(rows))).sum())
 
 
 def _rank_users(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:

@@ -29,6 +29,12 @@ def train(tree, *, keep=False, **settings):
     return train_recipe(recipe, keep=keep)
 
 
+def hashes(model):
+    return {
+        name: hashlib.sha256(p.view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in frozen(model)
+    }
+
+
 def train_recipe(recipe, *, keep=False):
     accelerator = Accelerator(cpu=True)
     set_seed(0)
@@ -41,7 +47,9 @@ def train_recipe(recipe, *, keep=False):
     shard_frozen_layers(model, accelerator)
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
-    before = {name: hashlib.sha256(p.view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in frozen(model)}
+    before = {
+        name: hashlib.sha256(p.view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in frozen(model)
+    }
     kept = open_checkpoints(recipe, model, texts, material, accelerator) if keep else None
     result = train_towers(recipe, model, sources, texts, material, dataset, split, start, accelerator, kept)
     return model, result, before
@@ -81,7 +89,9 @@ def test_base_weights_are_bit_equal_after_training(recipe_tree):
     model, result, before = train(recipe_tree, epochs=2)
     assert len(result.epochs) >= 1
     assert before
-    assert {name: hashlib.sha256(p.view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in frozen(model)} == before
+    assert {
+        name: hashlib.sha256(p.view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in frozen(model)
+    } == before
 
 
 @pytest.mark.parametrize("alignment", [0.0, 0.5])
