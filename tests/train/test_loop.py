@@ -47,9 +47,7 @@ def train_recipe(recipe, *, keep=False):
     shard_frozen_layers(model, accelerator)
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
-    before = {
-        name: hashlib.sha256(p.view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in frozen(model)
-    }
+    before = hashes(model)
     kept = open_checkpoints(recipe, model, texts, material, accelerator) if keep else None
     result = train_towers(recipe, model, sources, texts, material, dataset, split, start, accelerator, kept)
     return model, result, before
@@ -89,9 +87,7 @@ def test_base_weights_are_bit_equal_after_training(recipe_tree):
     model, result, before = train(recipe_tree, epochs=2)
     assert len(result.epochs) >= 1
     assert before
-    assert {
-        name: hashlib.sha256(p.view(torch.uint8).numpy().tobytes()).hexdigest() for name, p in frozen(model)
-    } == before
+    assert hashes(model) == before
 
 
 @pytest.mark.parametrize("alignment", [0.0, 0.5])
