@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lora_rec.bundle import replace_file
 from lora_rec.errors import DataError
+from lora_rec.lock import LOCK, FolderLock, clear
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,16 @@ class Blocks:
             settings: all that decides the blocks; what a run of other settings left is removed.
 
         Raises:
-            DataError: the folder cannot be made.
+            DataError: the folder cannot be made, or another process is writing it.
         """
         self.folder = output.parent / f".{output.name}.writing"
         text = json.dumps(settings, sort_keys=True)
-        if self.folder.exists() and _read(self.folder / SETTINGS) != text:
-            logger.warning("%s: begun with other settings or inputs; it is begun anew", self.folder)
-            shutil.rmtree(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.folder, error=DataError)
+            if (self.folder / SETTINGS).exists() and _read(self.folder / SETTINGS) != text:
+                logger.warning("%s: begun with other settings or inputs; it is begun anew", self.folder)
+                clear(self.folder)
         except OSError as error:
             raise DataError(f"{output}: cannot be written ({error.strerror}); name another place") from error
         if not (self.folder / SETTINGS).exists():
@@ -73,6 +75,11 @@ class Blocks:
             ) from error
         self._digests[block] = digest
 
+    def remove(self) -> None:
+        """Removes the folder, once what is wanted of it lies elsewhere."""
+        shutil.rmtree(self.folder)
+        self._lock.release()
+
     def finish(self, target: Path) -> None:
         """Moves the folder to its place, once all blocks are in it; an older one is replaced.
 
@@ -90,8 +97,9 @@ class Blocks:
             if had_one and not target.exists():
                 os.rename(old, target)
             raise DataError(f"{target}: cannot be replaced ({error.strerror}); name another place") from error
-        for name in (SETTINGS, FINISHED):
+        for name in (SETTINGS, FINISHED, LOCK):
             (target / name).unlink(missing_ok=True)
+        self._lock.release()
         shutil.rmtree(old, ignore_errors=True)
 
 

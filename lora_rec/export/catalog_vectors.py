@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -149,7 +148,7 @@ def write_vectors(
             f"{target}: cannot be written ({error.strerror}); free space: a later call goes on behind the"
             f" {len(blocks)} blocks that are finished"
         ) from error
-    shutil.rmtree(blocks.folder)
+    blocks.remove()
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 

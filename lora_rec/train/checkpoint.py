@@ -23,6 +23,7 @@ import torch
 from safetensors.torch import load, save
 
 from lora_rec.errors import TrainingError
+from lora_rec.lock import FolderLock, clear
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Checkpoints:
             writes: false in all processes but one: they read alone.
 
         Raises:
-            TrainingError: the folder cannot be made or written.
+            TrainingError: the folder cannot be made or written, or another process is writing it.
         """
         self.folder = Path(folder)
         self.run = json.loads(json.dumps(dict(run)))
@@ -80,9 +81,10 @@ class Checkpoints:
         if not writes:
             return
         try:
-            if not resume:
-                shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.folder, error=TrainingError)
+            if not resume:
+                clear(self.folder)
             for part in self.folder.glob(".writing-*"):  # of a run that was killed
                 shutil.rmtree(part)
         except OSError as error:
@@ -158,6 +160,7 @@ class Checkpoints:
         """Removes all of them, once the run's result is safely on disk."""
         if self.writes:
             shutil.rmtree(self.folder, ignore_errors=True)
+            self._lock.release()
 
     def _found(self) -> list[tuple[int, Path]]:
         """Gives step and folder of each, newest first."""

@@ -1,0 +1,51 @@
+"""One process at a time writes to a folder, and the lock ends with the process, whatever ended that."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
+PATIENCE = 10.0
+"""Seconds: processes that a killed one leaves behind may hold its lock for a moment."""
+
+
+class FolderLock:
+    """The lock of a folder, held by this process until it is released; it may be taken more than once."""
+
+    def __init__(self, folder: Path, *, error: Callable[[str], Exception]) -> None:
+        """Takes the lock.
+
+        Args:
+            folder: that is there.
+            error: made of a text where another process holds it, after ten seconds, and raised.
+        """
+        # A singleton, so that a second run of the same process, as in a notebook, is not taken for another's.
+        self._lock = FileLock(folder / LOCK, is_singleton=True)
+        try:
+            self._lock.acquire(timeout=PATIENCE)
+        except Timeout as timeout:
+            raise error(
+                f"{folder}: another process is writing it; wait for that one, or give output another place"
+            ) from timeout
+        except NotImplementedError:
+            logger.warning("%s: this file system has no locks; let one process at a time write it", folder)
+
+    def release(self) -> None:
+        """Lets others have it."""
+        self._lock.release(force=True)
+
+
+def clear(folder: Path) -> None:
+    """Removes what is in a folder that is locked, but for the lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()

@@ -1,0 +1,82 @@
+"""Two runs of the same output: the second one is told, and nothing of the first is touched."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lora_rec import lock
+from lora_rec.errors import DataError, TrainingError
+from lora_rec.export.blocks import Blocks
+from lora_rec.train.checkpoint import Checkpoints
+
+CODE = """
+import sys, time
+from pathlib import Path
+from lora_rec.export.blocks import Blocks
+from lora_rec.train.checkpoint import Checkpoints
+what, place = sys.argv[1], Path(sys.argv[2])
+held = Blocks(place, {"a": 1}) if what == "blocks" else Checkpoints(place, run={"a": 1})
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def held_by_another(tmp_path):
+    running = []
+
+    def hold(what):
+        command = [sys.executable, "-c", CODE, what, str(tmp_path / "out")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        running.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield hold
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(
+    ("what", "again", "error"),
+    [
+        ("blocks", lambda place: Blocks(place, {"a": 2}), DataError),
+        ("checkpoints", lambda place: Checkpoints(place, run={"a": 2}, resume=False), TrainingError),
+    ],
+)
+def test_a_second_process_is_refused_until_the_first_has_ended(
+    held_by_another, tmp_path, monkeypatch, what, again, error
+):
+    process = held_by_another(what)
+    folder = tmp_path / ("out" if what == "checkpoints" else ".out.writing")
+    before = sorted(path.name for path in folder.iterdir())
+    with monkeypatch.context() as quick:
+        quick.setattr(lock, "PATIENCE", 0.1)
+        with pytest.raises(error, match="another process is writing it; wait for that one, or give output"):
+            again(tmp_path / "out")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    began = time.monotonic()
+    os.kill(process.pid, signal.SIGKILL)
+    again(tmp_path / "out")  # waits until the killed one is gone
+    assert time.monotonic() - began < lock.PATIENCE
+
+
+def test_one_process_may_begin_again(tmp_path):
+    first = Checkpoints(tmp_path / "run", run={"a": 1})
+    second = Checkpoints(tmp_path / "run", run={"a": 1})  # as a notebook does after an error
+    second.remove()
+    assert not (tmp_path / "run").exists()
+    third = Checkpoints(tmp_path / "run", run={"a": 1})
+    assert third.folder == first.folder
+    assert (tmp_path / "run" / lock.LOCK).exists()
+
+
+def test_finished_blocks_keep_no_lock(tmp_path):
+    blocks = Blocks(tmp_path / "out", {"a": 1})
+    blocks.finish(tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
