@@ -70,22 +70,27 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
         for name in list_files(scratch):
             with open(scratch / name, "rb") as file:
                 os.fsync(file.fileno())
-        if target.exists():
-            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
-            os.rename(target, old / target.name)
-            try:
-                os.rename(scratch, target)
-            except BaseException:
-                os.rename(old / target.name, target)
-                os.rmdir(old)
-                raise
-            shutil.rmtree(old)
-        else:
-            os.rename(scratch, target)
+        move_folder(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return target
+
+
+def move_folder(scratch: Path, target: Path) -> None:
+    """Moves a whole folder to its place beside it; an older one is replaced, or stays where that fails."""
+    if not target.exists():
+        os.rename(scratch, target)
+        return
+    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
+    os.rename(target, old / target.name)
+    try:
+        os.rename(scratch, target)
+    except BaseException:
+        os.rename(old / target.name, target)
+        os.rmdir(old)
+        raise
+    shutil.rmtree(old)
 
 
 def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:

@@ -100,7 +100,7 @@ def _add_recommend_all(commands: Any) -> None:
         choices=("here", "ray"),
         default="here",
         help="in this process, or over the cores or the cluster of Ray, which takes one Parquet file or"
-        " folder and an output that is not there yet, and needs the extra 'ray' (default: %(default)s)",
+        " folder, and needs the extra 'ray' (default: %(default)s)",
     )
     lists.set_defaults(run=_recommend_all)
 

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from lora_rec.bundle import replace_file
+from lora_rec.bundle import move_folder, replace_file
 from lora_rec.errors import DataError
 from lora_rec.lock import LOCK, FolderLock, clear
 
@@ -86,21 +86,13 @@ class Blocks:
         Raises:
             DataError: it cannot be moved; the older one is where it was.
         """
-        old = target.parent / f".{target.name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        had_one = target.exists()
         try:
-            if had_one:
-                os.rename(target, old)
-            os.rename(self.folder, target)
+            move_folder(self.folder, target)
         except OSError as error:
-            if had_one and not target.exists():
-                os.rename(old, target)
             raise DataError(f"{target}: cannot be replaced ({error.strerror}); name another place") from error
         for name in (SETTINGS, FINISHED, LOCK):
             (target / name).unlink(missing_ok=True)
         self._lock.release()
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _read(path: Path) -> str:

@@ -7,6 +7,7 @@ cluster that `ray.init(address=...)` or RAY_ADDRESS names. Extra `ray`.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import lora_rec
 from lora_rec import errors
-from lora_rec.bundle import read_manifest
+from lora_rec.bundle import check_output, move_folder, read_manifest
 from lora_rec.errors import DataError, LoraRecError, missing_extra
 from lora_rec.hub import find_bundle
 
@@ -107,7 +108,7 @@ def recommend_all_ray(
     Args:
         bundle: see `lists_dataset`, as for those that follow.
         users: all of them.
-        output: a folder that is not there yet.
+        output: a new folder, or one of older lists, which is replaced.
         k: list length.
         settings: `n_workers`, `users_at_once`, and what `Recommender.rank` takes.
 
@@ -115,14 +116,14 @@ def recommend_all_ray(
         How many rows were written.
 
     Raises:
-        DataError: the output is there already, or a history is empty or has an unknown id.
+        DataError: a history is empty or has an unknown id.
+        BundleError: the output is something else, or cannot be written.
         LoraRecError: see `lists_dataset`.
     """
-    folder = Path(output).resolve()
-    if folder.exists():
-        raise DataError(f"{output}: it is there already; give another folder, or remove it")
+    from lora_rec.export.all_users import ABOUT
+
+    folder = check_output(Path(output).resolve(), marker=ABOUT, what="folder of lists")
     lists = lists_dataset(bundle, users, k=k, **settings)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     begun = folder.with_name(f".{folder.name}.begun")
     shutil.rmtree(begun, ignore_errors=True)  # of a run that was killed
     try:
@@ -130,7 +131,9 @@ def recommend_all_ray(
             lists.write_parquet(str(begun))
             _, data = _import_ray()
             n_rows = int(data.read_parquet(str(begun)).count())
-        begun.rename(folder)
+        about = {"bundle": str(bundle), "k": k, "n_rows": n_rows} | settings
+        (begun / ABOUT).write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
+        move_folder(begun, folder)
     finally:
         shutil.rmtree(begun, ignore_errors=True)
     return n_rows

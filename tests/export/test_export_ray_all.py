@@ -9,7 +9,7 @@ import pytest
 
 import lora_rec
 from lora_rec.cli import main
-from lora_rec.errors import DataError, LoraRecError
+from lora_rec.errors import BundleError, DataError, LoraRecError
 from lora_rec.export.ray_all import ListWorker, lists_dataset, recommend_all_ray
 
 HISTORIES = {f"u{n}": [f"i{(7 * n + j) % 40}" for j in range(1 + n % 5)] for n in range(30)}
@@ -90,6 +90,10 @@ def test_the_command_gives_the_same_lists(ray, bundle, users, tmp_path, capsys):
         for name in ("here", "spread")
     )
     assert here.equals(spread)
+    # Either engine replaces what either has written.
+    assert main([*common, "--output", str(tmp_path / "here"), "--engine", "ray"]) == 0
+    assert main([*common, "--output", str(tmp_path / "spread")]) == 0
+    assert {path.name for path in tmp_path.iterdir() if "s.parquet" not in path.name} == {"here", "spread"}
     assert main([*common, "--output", str(tmp_path / "more"), "--engine", "ray", "--users", "a", "b"]) == 1
     assert "Ray reads one Parquet file, or a folder" in capsys.readouterr().err
 
@@ -102,7 +106,7 @@ def test_an_error_in_a_worker_is_one_line_and_leaves_nothing(ray, bundle, tmp_pa
 
 
 def test_wrong_places_are_said_at_once(ray, bundle, users, tmp_path):
-    with pytest.raises(DataError, match="users.parquet: it is there already; give another folder"):
+    with pytest.raises(BundleError, match="users.parquet exists and is no folder of lists"):
         recommend_all_ray(bundle, users, users)
     with pytest.raises(DataError, match="there is no file or folder '.*none.parquet'; give one in Parquet"):
         lists_dataset(bundle, tmp_path / "none.parquet")
