@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from lora_rec.errors import LoraRecError
 from lora_rec.text.augment import generator_of
@@ -17,7 +18,7 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 def open_wordnet() -> Lookup:
     """Opens WordNet as nltk has it, from its data folders (`NLTK_DATA`); nothing is downloaded.
 
-    A word's synonyms are those of its most frequent sense.
+    A word's synonyms are those of its most frequent sense, as whatever part of speech; proper names are none.
 
     Raises:
         LoraRecError: nltk is not installed, or WordNet is in none of its folders.
@@ -39,10 +40,15 @@ def open_wordnet() -> Lookup:
             " unzip it where it lies, or set NLTK_DATA to the folder that holds corpora/wordnet"
         ) from error
 
+    def frequency(sense: Any, word: str) -> int:
+        return max((lemma.count() for lemma in sense.lemmas() if lemma.name().lower() == word), default=0)
+
     def lookup(word: str) -> list[str]:
+        # WordNet orders senses within a part of speech, nouns first, of which "white" is a person.
         senses = reader.synsets(word)
-        names = senses[0].lemma_names() if senses else []
-        return [name.replace("_", " ") for name in names if name.lower() != word]
+        names = max(senses, key=lambda sense: frequency(sense, word)).lemma_names() if senses else []
+        names = [name for name in names if name == name.lower() != word]  # no proper names
+        return [name.replace("_", " ") for name in names]
 
     return lookup
 

@@ -64,11 +64,16 @@ def test_without_variants_a_text_is_itself():
 
 
 def write_wordnet(folder):
-    """WordNet's files with two senses of 'film', of which the first is a movie."""
+    """WordNet's files: two senses of 'film', of which the first is a movie; 'white' is most often a colour."""
     data = "00000000 06 n 02 film 0 motion_picture 0 000 | a form of art  \n"
     second = f"{len(data):08d} 06 n 02 film 0 layer 0 000 | a thin coat  \n"
+    third = f"{len(data + second):08d} 18 n 03 white 0 White_person 0 paleface 0 000 | a person  \n"
     index = f"film n 2 0 2 0 00000000 {len(data):08d}  \nlayer n 1 0 1 0 {len(data):08d}  \n"
-    files = {"data.noun": data + second, "index.noun": index, "lexnames": ""}
+    index += f"white n 1 0 1 0 {len(data + second):08d}  \n"
+    files = {"data.noun": data + second + third, "index.noun": index, "lexnames": ""}
+    files["data.adj"] = "00000000 00 a 03 white 0 snowy 0 Snow_White 0 000 | of a colour  \n"
+    files["index.adj"] = "white a 1 0 1 0 00000000  \n"
+    files["cntlist.rev"] = "white%3:00:00:: 1 60\n"
     files["lexnames"] = "".join(f"{n:02d}\tnoun.n{n}\t1\n" for n in range(45))
     empty = [f"{kind}.{part}" for kind in ("data", "index") for part in ("adj", "adv", "verb")]
     empty += [f"{part}.exc" for part in ("adj", "adv", "noun", "verb")] + ["cntlist.rev", "index.sense"]
@@ -84,6 +89,7 @@ def test_synonyms_are_those_of_the_most_frequent_sense(tmp_path, monkeypatch):
     lookup = open_wordnet()
     assert lookup("film") == ["motion picture"]
     assert lookup("unknown") == []
+    assert lookup("white") == ["snowy"]
     assert swap_words("Film; a film (1999)", share=1, seed=0, lookup=lookup) == (
         "Motion picture; a motion picture (1999)"
     )
