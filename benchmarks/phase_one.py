@@ -20,8 +20,11 @@ PHASE_ONE: dict[str, dict[str, dict[str, Any]]] = {
     "after views": {"user_tower": {"history_views": {}}, "item_tower": {"item_views": {}}},
     "after nsp": {"user_tower": {"nsp": {"pairs_per_sequence": 5}}},
     "after category": {"item_tower": {"category": {}}},
+    "after views of 8 layers, merged": {"item_tower": {"item_views": {}}},
 }
 """What each tower learns first; one that is not named begins phase two as in `base`."""
+MERGED = {"after views of 8 layers, merged": 8}
+"""Last layers that carry the first adapter, which is merged: phase two puts its own on what that gives."""
 CATEGORIES = {
     "movielens-100k": {"field": "genres", "separator": "|"},
     "mind": {"field": "category"},
@@ -42,7 +45,8 @@ def phase_one_of(task: str, name: str, tree: dict[str, Any], folder: Path) -> di
     for place, tasks in PHASE_ONE[task].items():
         chosen = {kind: CATEGORIES[name] if kind == "category" else own for kind, own in tasks.items()}
         seed = tree["train"]["seed"]
-        settings = {"text": tree["text"], "tower": tree[place], "tasks": chosen}
+        tower = tree[place] | ({"trained_layers": MERGED[task]} if task in MERGED else {})
+        settings = {"text": tree["text"], "tower": tower, "tasks": chosen}
         settings["train"] = {"epochs": EPOCHS, "seed": seed}
         digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:8]
         output = folder / f"phase-one-{name}-{'-'.join(chosen)}-{seed}-{digest}"
@@ -63,3 +67,22 @@ def learn_phase_one(recipe: PretrainRecipe) -> float:
             subprocess.run(command, check=True, env=environment, stdout=log, stderr=log)
     facts = json.loads((output / "pretrain.json").read_text(encoding="utf-8"))
     return float(facts["cost"]["seconds"]["train"])
+
+
+def start_of(task: str, first: PretrainRecipe) -> dict[str, Any]:
+    """Gives the settings of a tower that goes on from phase one: on the same adapter, or on a merged model."""
+    if task in MERGED:
+        return {"backbone": _merged(first)}
+    return {"start_from": first.output, "lora_rank": None}
+
+
+def merge_phase_one(recipe: PretrainRecipe) -> None:
+    """Merges what phase one learned, unless that is done."""
+    from lora_rec.pipeline.pretrain_merge import merge_pretrained
+
+    if not Path(_merged(recipe)).exists():
+        merge_pretrained(recipe.output, _merged(recipe))
+
+
+def _merged(recipe: PretrainRecipe) -> str:
+    return f"{recipe.output}-merged"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from phase_one import PHASE_ONE, phase_one_of
+from phase_one import PHASE_ONE, phase_one_of, start_of
 
 from lora_rec.config import build_config
 from lora_rec.pretrain_recipe import PretrainRecipe
@@ -105,7 +105,7 @@ def recipe_of(case: str, seed: int, data_root: Path, folder: Path) -> Recipe:
     name, task = parts_of(case)
     tree = tree_of(name, seed, data_root, folder)
     for place, first in first_of(case, seed, data_root, folder).items():
-        tree[place] = tree[place] | {"start_from": first.output, "lora_rank": None}
+        tree[place] = tree[place] | start_of(task, first)
     for section, settings in (TASKS | TASKS_OF_LISTS).get(task, {}).items():
         tree[section] = tree.get(section, {}) | settings
     if tree["objectives"].get("item_features"):

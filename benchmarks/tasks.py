@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from phase_one import learn_phase_one
+from phase_one import MERGED, learn_phase_one, merge_phase_one
 from rows import RESULTS, header_of, row, write_rows
 from task_cases import CASES, first_of, parts_of, recipe_of, write_retail
 
@@ -200,6 +200,9 @@ def main() -> None:
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         run = (arguments.one, arguments.seeds[0], data_root, folder)
         seconds = [learn_phase_one(first) for first in first_of(*run).values()]
+        if parts_of(arguments.one)[1] in MERGED:
+            for first in first_of(*run).values():
+                merge_phase_one(first)
         recipe = recipe_of(*run)
         numbers = run_shown(recipe) if arguments.one.startswith("mind ") else run_ranked(recipe)
         if seconds:

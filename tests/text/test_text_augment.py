@@ -64,7 +64,7 @@ def test_without_variants_a_text_is_itself():
 
 
 def write_wordnet(folder):
-    """WordNet's files: two senses of 'film', of which the first is a movie; 'white' is most often a colour."""
+    """WordNet's files: the first sense of 'film' is a movie; 'white' is most often a colour."""
     data = "00000000 06 n 02 film 0 motion_picture 0 000 | a form of art  \n"
     second = f"{len(data):08d} 06 n 02 film 0 layer 0 000 | a thin coat  \n"
     third = f"{len(data + second):08d} 18 n 03 white 0 White_person 0 paleface 0 000 | a person  \n"
