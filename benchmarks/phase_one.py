@@ -70,7 +70,7 @@ def learn_phase_one(recipe: PretrainRecipe) -> float:
 
 
 def start_of(task: str, first: PretrainRecipe) -> dict[str, Any]:
-    """Gives the settings of a tower that goes on from phase one: on the same adapter, or on a merged model."""
+    """Gives the settings of a tower that goes on: with the same adapter, or another one on a merged model."""
     if task in MERGED:
         return {"backbone": _merged(first)}
     return {"start_from": first.output, "lora_rank": None}
