@@ -6,12 +6,13 @@ import argparse
 import json
 import statistics
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rows import row
-from speed_train import HERE, MINILM, System, take_turns
+from speed_train import HERE, MINILM, System, environment_of, take_turns
 
 sys.path.insert(0, str(HERE / "peers"))
 from stepwise import Turns
@@ -31,36 +32,38 @@ SEED = 0
 
 def measure_encoding(arguments: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Gives the rows of the case `encode`: texts a second, ratios, and how near the vectors are."""
+    cell = partial(row, arguments.benchmark, "encode")
     titles = folder / "titles.json"
     titles.write_text(json.dumps(_titles(arguments.data_root, arguments.n_texts)), encoding="utf-8")
-    settings = {"OMP_NUM_THREADS": str(arguments.threads), "LORA_REC_CACHE": str(folder / "cache")}
+    threads, device = environment_of(arguments), ("--device", arguments.device)
+    settings = threads | {"LORA_REC_CACHE": str(folder / "cache")}
     command = (sys.executable, str(HERE / "speed_encode.py"))
     systems = {
-        name: System(((*command, name, str(titles), str(folder / f"{name}.npy")),), settings) for name in OURS
+        name: System(((*command, name, str(titles), str(folder / f"{name}.npy"), *device),), settings)
+        for name in OURS
     }
     if arguments.sentences_python is not None:
         from lora_rec.towers.source import resolve_backbone
 
         script, backbone = HERE / "peers" / "encode_peer.py", resolve_backbone(MINILM).folder
         interpreter = str(arguments.sentences_python.absolute())
-        for name in PEERS:
+        for name in PEERS if arguments.device == "cpu" else PEERS[:1]:
             files = (str(titles), str(folder / f"{name}.npy"), str(backbone))
-            threads = {"OMP_NUM_THREADS": str(arguments.threads)}
-            systems[name] = System(((interpreter, str(script), name, *files),), threads)
+            systems[name] = System(((interpreter, str(script), name, *files, *device),), threads)
     found = take_turns(systems, n_rounds=arguments.rounds, logs=folder)
     vectors = {name: np.load(folder / f"{name}.npy") for name in found}
     rows = []
     for name, steps in found.items():
-        rows.append(row("speed", "encode", name, "texts_per_s", steps.rates, unit="1/s"))
-        rows.append(row("speed", "encode", name, "peak_memory", [steps.peak_mb / 1000], unit="GB"))
+        rows.append(cell(name, "texts_per_s", steps.rates, unit="1/s"))
+        rows.append(cell(name, "peak_memory", [steps.peak_mb / 1000], unit="GB"))
         if PEERS[0] not in found:
             continue
         pairs = zip(steps.rates, found[PEERS[0]].rates, strict=True)
         ratios = [ours / theirs for ours, theirs in pairs]
         median = statistics.median(ratios)
-        rows.append(row("speed", "encode", name, "ratio_to_sentence_transformers", ratios, value=median))
+        rows.append(cell(name, "ratio_to_sentence_transformers", ratios, value=median))
         cosines = (vectors[name] * vectors[PEERS[0]]).sum(axis=1)
-        rows.append(row("speed", "encode", name, "lowest_cosine", [float(cosines.min())]))
+        rows.append(cell(name, "lowest_cosine", [float(cosines.min())]))
     return rows
 
 
@@ -81,8 +84,9 @@ def main() -> None:
     parser.add_argument("system", choices=tuple(OURS))
     parser.add_argument("titles", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
-    turns = Turns()
+    turns = Turns(cuda=arguments.device == "cuda")
     import torch
 
     from lora_rec.cache import cache_folder

@@ -45,12 +45,15 @@ class Steps:
     """Interactions per second of each counted step."""
     stages: dict[str, float] = field(default_factory=dict)
     peak_mb: float = 0.0
+    flops: float = 0.0
+    """Of the first step, where a worker counts them."""
+    seconds: list[float] = field(default_factory=list)
 
 
 def overrides_of(
-    case: str, *, layers: int | None = 2, targets: int = TARGETS, cache: bool = True
+    case: str, *, layers: int | None = 2, targets: int = TARGETS, cache: bool = True, cuda: bool = False
 ) -> list[str]:
-    """Gives what the recipe of MovieLens is told."""
+    """Gives what the recipe of MovieLens is told: fp32 on a CPU, bf16 on a GPU, as the peers."""
     layers_given = "null" if layers is None else layers
     found = [f"text.history_length={HISTORY}", f"train.epochs={EPOCHS}", f"train.batch_size={BATCH}"]
     found += [
@@ -60,7 +63,7 @@ def overrides_of(
     found += [f"train.prefix_cache={str(cache).lower()}"]
     for tower in ("user_tower", "item_tower"):
         found += [f"{tower}.lora_rank={RANK}", f"{tower}.trained_layers={layers_given}"]
-        found += [f"{tower}.precision=fp32"]
+        found += [f"{tower}.precision={'bf16' if cuda else 'fp32'}"]
     if case == "train-minilm":
         found += [f"item_tower.backbone={MINILM}", "item_tower.pooling=mean"]
     return found
@@ -115,14 +118,15 @@ def systems_of(
     """Gives all systems of a case by name."""
     from lora_rec.towers.source import resolve_backbone
 
-    threads = {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
+    cuda = arguments.device == "cuda"
+    threads = environment_of(arguments)
     seed = f"train.seed={arguments.seed}"
     ours = [sys.executable, str(HERE / "speed_ours.py"), "--data-root", str(arguments.data_root)]
-    ours += ["--cache", str(task.parent)]
-    found = {
-        name: System(((*ours, "--overrides", json.dumps([*overrides_of(case, **options), seed])),), threads)  # type: ignore[arg-type]
-        for name, options in VARIANTS.items()
-    }
+    ours += ["--cache", str(task.parent), *(["--cuda"] if cuda else [])]
+    found = {}
+    for name, options in VARIANTS.items():
+        given = json.dumps([*overrides_of(case, cuda=cuda, **options), seed])  # type: ignore[arg-type]
+        found[name] = System(((*ours, "--overrides", given),), threads)
     if arguments.sentences_python is None:
         return found
     names = [MINILM] if case == "train-minilm" else [MINILM, SMOLLM]
@@ -132,6 +136,7 @@ def systems_of(
         "epochs": EPOCHS,
         "seed": arguments.seed,
         "threads": arguments.threads,
+        "device": arguments.device,
     }
     peer = [str(arguments.sentences_python.absolute()), str(HERE / "peers" / "speed_peer.py")]
     for name in ("sentence_transformers", "pad128"):
@@ -142,6 +147,12 @@ def systems_of(
         ]
         found[name] = System(tuple(commands), threads)
     return found
+
+
+def environment_of(arguments: argparse.Namespace) -> dict[str, str]:
+    """Gives the environment of every worker: on a CPU, none finds a GPU."""
+    found = {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
+    return found if arguments.device == "cuda" else found | {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def take_turns(systems: dict[str, System], *, n_rounds: int, logs: Path) -> dict[str, Steps]:
@@ -170,7 +181,9 @@ def take_turns(systems: dict[str, System], *, n_rounds: int, logs: Path) -> dict
                 worker.stdin.flush()
                 step = _report(worker, name)
                 found[name].rates.append(step["interactions"] / step["seconds"])
+                found[name].seconds.append(step["seconds"])
                 found[name].peak_mb = step["peak_mb"]
+                found[name].flops = step.get("flops", 0.0)
             print(
                 f"round {number + 1}: " + ", ".join(f"{n} {s.rates[-1]:.1f}/s" for n, s in found.items()),
                 flush=True,

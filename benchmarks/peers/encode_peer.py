@@ -22,17 +22,17 @@ MAX_TOKENS = 128
 Encode = Callable[[list[str]], NDArray[np.float32]]
 
 
-def sentence_encoder(backbone: str) -> Encode:
+def sentence_encoder(backbone: str, device: str) -> Encode:
     """Gives the library's own function."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(backbone, device="cpu")
+    model = SentenceTransformer(backbone, device=device)
     model.max_seq_length = MAX_TOKENS
     return lambda texts: model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
 
-def onnx_encoder(backbone: str) -> Encode:
-    """Exports the model, quantises it and gives a function over a session of onnxruntime."""
+def onnx_encoder(backbone: str, device: str) -> Encode:
+    """Exports the model, quantises it and gives a function over a session of onnxruntime, on the CPU."""
     import onnxruntime
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -102,13 +102,14 @@ def main() -> None:
     parser.add_argument("titles", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("backbone")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     arguments = parser.parse_args()
-    turns = Turns()
+    turns = Turns(cuda=arguments.device == "cuda")
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     texts = json.loads(arguments.titles.read_text(encoding="utf-8"))
-    encode = encoders[arguments.system](arguments.backbone)
+    encode = encoders[arguments.system](arguments.backbone, arguments.device)
     turns.begin()
     while True:
         vectors = encode(texts)
