@@ -45,6 +45,9 @@ def add_commands(commands: Any) -> None:
         epilog="example: lora-rec check clicks.csv --items films.csv",
     )
     check.add_argument("data", help="interactions: CSV, TSV, Parquet or JSON Lines; or a recipe (.yaml)")
+    check.add_argument(
+        "overrides", nargs="*", help="of a recipe: section.field=value, e.g. text.history_length=20"
+    )
     check.add_argument("--items", help="item table; needed unless DATA is a recipe")
     _add_columns(check)
     check.set_defaults(run=_check)
@@ -130,9 +133,11 @@ def _check(arguments: argparse.Namespace) -> None:
         warnings.simplefilter("ignore", UserWarning)
         if arguments.data.endswith(_RECIPES):
             _refuse_columns(arguments)
-            recipe = Recipe.load(arguments.data)
+            recipe = Recipe.load(arguments.data, overrides=arguments.overrides)
             dataset = load_data(recipe.data)
         else:
+            if arguments.overrides:
+                raise DataError(f"check: {arguments.overrides[0]!r} changes a recipe, and DATA is a table")
             if not Path(arguments.data).exists():
                 raise DataError(f"check: there is no {arguments.data!r}; give a recipe, or the interactions")
             draft = _draft(arguments)

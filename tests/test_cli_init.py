@@ -83,6 +83,10 @@ def test_the_recipe_runs_as_is(tmp_path, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["orders.csv", "products.csv", "recipe.yaml"]
     assert main(["check", str(folder / "recipe.yaml")]) == 0
     assert "no warnings" not in capsys.readouterr().out  # a third of the brands is missing
+    assert main(["check", str(folder / "recipe.yaml"), "text.item_template=a {name}"]) == 0
+    assert "\n  a " in capsys.readouterr().out  # the rendered item
+    assert main(["check", str(folder / "orders.csv"), "text.item_template=a {name}"]) == 1
+    assert "changes a recipe, and DATA is a table" in capsys.readouterr().err
 
 
 def test_a_recipe_for_tables_of_the_defaults_reads_the_same_data(tables, tmp_path, capsys):
