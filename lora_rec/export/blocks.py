@@ -41,7 +41,9 @@ class Blocks:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.folder, error=DataError)
-            if (self.folder / SETTINGS).exists() and _read(self.folder / SETTINGS) != text:
+            # Without its settings it is what a run left that was killed while it cleared others' blocks.
+            begun = any(path.name != LOCK for path in self.folder.iterdir())
+            if begun and _read(self.folder / SETTINGS) != text:
                 logger.warning("%s: begun with other settings or inputs; it is begun anew", self.folder)
                 clear(self.folder)
         except OSError as error:
