@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,8 @@ logger = logging.getLogger(__name__)
 LOCK = ".lock"
 PATIENCE = 10.0
 """Seconds: processes that a killed one leaves behind may hold its lock for a moment."""
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+"""What file systems say that have none, as NFS without its lock service."""
 
 
 class FolderLock:
@@ -48,7 +51,9 @@ class FolderLock:
             ) from timeout
         except FileNotFoundError:
             return False
-        except NotImplementedError:
+        except (NotImplementedError, OSError) as problem:
+            if isinstance(problem, OSError) and problem.errno not in NO_LOCKS:
+                raise
             logger.warning(
                 "%s: this file system has no locks; let one process at a time write it", self._folder
             )

@@ -93,6 +93,16 @@ def test_a_folder_in_which_another_begins_is_left_to_it(tmp_path, monkeypatch):
     assert [path.name for path in blocks.folder.iterdir()] == [lock.LOCK]
 
 
+@pytest.mark.parametrize("number", lock.NO_LOCKS)
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog, number):
+    def refuse(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    assert Checkpoints(tmp_path / "run", run={"a": 1}).load() is None
+    assert "this file system has no locks; let one process at a time write it" in caplog.text
+
+
 def test_one_process_may_begin_again(tmp_path):
     first = Checkpoints(tmp_path / "run", run={"a": 1})
     second = Checkpoints(tmp_path / "run", run={"a": 1})  # as a notebook does after an error
