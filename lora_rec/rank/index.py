@@ -96,7 +96,8 @@ class ItemIndex:
         lists = exclude if exclude is not None and len(exclude) else None
         spare = 0 if lists is None else int(lists.counts.max())
         n_candidates = min(CANDIDATES * (2 if exact else 1) * k + spare, n_items)
-        lengths = np.linalg.norm(queries, axis=1)
+        # In fp64: in fp32 the squares of a vector of length 1e-23 are 0, and so its bound would be.
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         while len(rows):
             coded, found = self._candidates(queries[rows], n_candidates, exact=exact)
             for row, candidates in zip(rows, found, strict=True):

@@ -83,6 +83,16 @@ def test_an_exact_search_asks_for_more_where_codes_are_coarse(vectors, tmp_path,
     assert bool(read) == (largest == 3000)  # where no code tells anything, all vectors are read
 
 
+@pytest.mark.parametrize("length", [1e-25, 1e25])
+def test_an_exact_search_is_so_for_users_of_any_length(vectors, tmp_path, length):
+    coarse = vectors.copy()
+    coarse[77, 3] = 300
+    build_index(tmp_path, coarse, recall=0.1)
+    users = (np.random.default_rng(1).normal(size=(20, 16)) * length).astype(np.float32)
+    found, _ = open_index(tmp_path, coarse).search(users, k=10, exact=True)
+    np.testing.assert_array_equal(found, top_k(users, coarse, k=10)[0])
+
+
 def test_of_equal_items_the_earlier_ones_are_given(vectors, tmp_path):
     same = vectors.copy()
     same[5000:5300] = same[0]
