@@ -173,8 +173,8 @@ def build_index(
     # 4 roots of N, at the lower end of what faiss advises, with enough items in each.
     n_cells = 1 << int(np.log2(min(4 * n_items**0.5, n_items / TRAINED_PER_CELL)))
     sample = generator.choice(n_items, TRAINED_PER_CELL * n_cells, replace=False)
-    # Codes spread over the values that they are trained on, so the smallest and the largest are among them.
-    sample = np.unique(np.concatenate([sample, _extreme_rows(vectors)]))
+    extremes = _extreme_rows(vectors)
+    sample = np.unique(np.concatenate([sample, extremes]))
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width),
         width,
@@ -184,6 +184,9 @@ def build_index(
         False,
     )
     index.train(np.ascontiguousarray(vectors[sample], dtype=np.float32))
+    # Codes spread over the values that they are trained on, which are the smallest and the largest: faiss
+    # takes a part of a large sample, where these may be left out.
+    index.sq.train(np.ascontiguousarray(vectors[extremes], dtype=np.float32))
     farthest = longest = 0.0
     for start in progress(range(0, n_items, ITEMS_AT_ONCE)):
         block = np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32)
