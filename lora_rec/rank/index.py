@@ -87,8 +87,13 @@ class ItemIndex:
 
         Returns:
             Items (U, K) and scores (U, K) as `search.top_k` gives them; -1 and -inf where fewer were found.
+
+        Raises:
+            ValueError: a value is not finite.
         """
         queries = np.ascontiguousarray(user_vectors, dtype=np.float32)
+        if not np.isfinite(queries).all():
+            raise ValueError("user_vectors: a value is not finite; check what made them")
         n_items, k = self.about.n_items, min(k, self.about.n_items)
         items = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)

@@ -124,6 +124,14 @@ def test_a_value_that_is_not_finite_is_refused(vectors, tmp_path):
         build_index(tmp_path, broken)
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_user_that_is_not_finite_is_refused(folder, vectors, exact):
+    users = vectors[:3].copy()
+    users[1, 2] = np.nan
+    with pytest.raises(ValueError, match="user_vectors: a value is not finite"):
+        open_index(folder, vectors).search(users, k=5, exact=exact)
+
+
 def test_an_index_of_other_vectors_is_refused(folder, vectors):
     with pytest.raises(DataError, match="of other vectors than these; make it anew: lora-rec index"):
         open_index(folder, vectors + 0.1)
