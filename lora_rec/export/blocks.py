@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,9 +38,10 @@ class Blocks:
         self.folder = output.parent / f".{output.name}.writing"
         text = json.dumps(settings, sort_keys=True)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.folder, error=DataError)
-            if (self.folder / SETTINGS).exists() and _read(self.folder / SETTINGS) != text:
+            # Without its settings it is what a run left that was killed while it cleared others' blocks.
+            begun = any(path.name != LOCK for path in self.folder.iterdir())
+            if begun and _read(self.folder / SETTINGS) != text:
                 logger.warning("%s: begun with other settings or inputs; it is begun anew", self.folder)
                 clear(self.folder)
         except OSError as error:
@@ -77,8 +77,7 @@ class Blocks:
 
     def remove(self) -> None:
         """Removes the folder, once what is wanted of it lies elsewhere."""
-        shutil.rmtree(self.folder)
-        self._lock.release()
+        self._lock.remove()
 
     def finish(self, target: Path) -> None:
         """Moves the folder to its place, once all blocks are in it; an older one is replaced.

@@ -87,8 +87,13 @@ class ItemIndex:
 
         Returns:
             Items (U, K) and scores (U, K) as `search.top_k` gives them; -1 and -inf where fewer were found.
+
+        Raises:
+            ValueError: a value is not finite.
         """
         queries = np.ascontiguousarray(user_vectors, dtype=np.float32)
+        if not np.isfinite(queries).all():
+            raise ValueError("user_vectors: a value is not finite; check what made them")
         n_items, k = self.about.n_items, min(k, self.about.n_items)
         items = np.full((len(queries), k), -1, dtype=np.int64)
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
@@ -96,7 +101,8 @@ class ItemIndex:
         lists = exclude if exclude is not None and len(exclude) else None
         spare = 0 if lists is None else int(lists.counts.max())
         n_candidates = min(CANDIDATES * (2 if exact else 1) * k + spare, n_items)
-        lengths = np.linalg.norm(queries, axis=1)
+        # In fp64: in fp32 the squares of a vector of length 1e-23 are 0, and so its bound would be.
+        lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         while len(rows):
             coded, found = self._candidates(queries[rows], n_candidates, exact=exact)
             for row, candidates in zip(rows, found, strict=True):
@@ -172,8 +178,8 @@ def build_index(
     # 4 roots of N, at the lower end of what faiss advises, with enough items in each.
     n_cells = 1 << int(np.log2(min(4 * n_items**0.5, n_items / TRAINED_PER_CELL)))
     sample = generator.choice(n_items, TRAINED_PER_CELL * n_cells, replace=False)
-    # Codes spread over the values that they are trained on, so the smallest and the largest are among them.
-    sample = np.unique(np.concatenate([sample, _extreme_rows(vectors)]))
+    extremes = _extreme_rows(vectors)
+    sample = np.unique(np.concatenate([sample, extremes]))
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width),
         width,
@@ -183,6 +189,9 @@ def build_index(
         False,
     )
     index.train(np.ascontiguousarray(vectors[sample], dtype=np.float32))
+    # Codes spread over the values that they are trained on, which are the smallest and the largest: faiss
+    # takes a part of a large sample, where these may be left out.
+    index.sq.train(np.ascontiguousarray(vectors[extremes], dtype=np.float32))
     farthest = longest = 0.0
     for start in progress(range(0, n_items, ITEMS_AT_ONCE)):
         block = np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32)

@@ -81,7 +81,6 @@ class Checkpoints:
         if not writes:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(self.folder, error=TrainingError)
             if not resume:
                 clear(self.folder)
@@ -159,8 +158,7 @@ class Checkpoints:
     def remove(self) -> None:
         """Removes all of them, once the run's result is safely on disk."""
         if self.writes:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self._lock.release()
+            self._lock.remove()
 
     def _found(self) -> list[tuple[int, Path]]:
         """Gives step and folder of each, newest first."""

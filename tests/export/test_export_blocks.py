@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from lora_rec.data.store import store_dataset
 from lora_rec.errors import DataError
 from lora_rec.export import all_users
 from lora_rec.export.all_users import recommend_all
-from lora_rec.export.blocks import Blocks
+from lora_rec.export.blocks import SETTINGS, Blocks
 from lora_rec.export.catalog_vectors import write_vectors
 from lora_rec.rank import head
 
@@ -51,6 +52,25 @@ def test_vectors_go_on_behind_the_blocks_that_are_finished(tmp_path):
     assert isinstance(written, np.memmap)
     np.testing.assert_array_equal(written, VECTORS)
     assert [path.name for path in tmp_path.iterdir()] == ["vectors.npy"]
+
+
+def test_blocks_are_not_those_of_a_run_that_was_killed_while_it_cleared(tmp_path, monkeypatch):
+    output, calls, unlink = tmp_path / "vectors.npy", [], Path.unlink
+    with pytest.raises(Killed):
+        write_vectors(output, encoder(calls, dies_at=15), made_of={"items": "a"}, **SHAPE)
+
+    def dies_behind_the_settings(path, **options):
+        unlink(path, **options)
+        raise Killed
+
+    settings = tmp_path / ".vectors.npy.writing" / SETTINGS
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", lambda folder: iter([settings]))  # they happen to come first
+        patch.setattr(Path, "unlink", dies_behind_the_settings)
+        with pytest.raises(Killed):
+            write_vectors(output, encoder([], vectors=-VECTORS), made_of={"items": "b"}, **SHAPE)
+    written = write_vectors(output, encoder([], vectors=-VECTORS), made_of={"items": "b"}, **SHAPE)
+    np.testing.assert_array_equal(written, -VECTORS)
 
 
 def test_a_damaged_block_and_a_cut_note_are_done_again(tmp_path):

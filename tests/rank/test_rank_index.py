@@ -83,6 +83,25 @@ def test_an_exact_search_asks_for_more_where_codes_are_coarse(vectors, tmp_path,
     assert bool(read) == (largest == 3000)  # where no code tells anything, all vectors are read
 
 
+@pytest.mark.parametrize("length", [1e-25, 1e25])
+def test_an_exact_search_is_so_for_users_of_any_length(vectors, tmp_path, length):
+    coarse = vectors.copy()
+    coarse[77, 3] = 300
+    build_index(tmp_path, coarse, recall=0.1)
+    users = (np.random.default_rng(1).normal(size=(20, 16)) * length).astype(np.float32)
+    found, _ = open_index(tmp_path, coarse).search(users, k=10, exact=True)
+    np.testing.assert_array_equal(found, top_k(users, coarse, k=10)[0])
+
+
+def test_codes_spread_over_all_values_however_large_the_sample(tmp_path, monkeypatch):
+    """faiss trains its codes on 100,000 vectors, of which row 99 is none where there are 131,072."""
+    monkeypatch.setattr(module, "TRAINED_PER_CELL", 1024)
+    many = np.random.default_rng(0).uniform(-1, 1, size=(131_072, 4)).astype(np.float32)
+    many[99, 3], many[106, 2] = 5, -5
+    about = build_index(tmp_path, many, recall=0.01)
+    assert about.code_error < 0.04  # half a step of 10 / 255 in each of four places
+
+
 def test_of_equal_items_the_earlier_ones_are_given(vectors, tmp_path):
     same = vectors.copy()
     same[5000:5300] = same[0]
@@ -103,6 +122,14 @@ def test_a_value_that_is_not_finite_is_refused(vectors, tmp_path):
     broken[9000, 2] = np.nan
     with pytest.raises(DataError, match="a value among the vectors from 0 on is not finite"):
         build_index(tmp_path, broken)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_user_that_is_not_finite_is_refused(folder, vectors, exact):
+    users = vectors[:3].copy()
+    users[1, 2] = np.nan
+    with pytest.raises(ValueError, match="user_vectors: a value is not finite"):
+        open_index(folder, vectors).search(users, k=5, exact=exact)
 
 
 def test_an_index_of_other_vectors_is_refused(folder, vectors):
