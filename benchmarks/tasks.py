@@ -32,6 +32,9 @@ from lora_rec.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEDS = (0, 1, 2)
+OF_BASE = "base"
+Runs = dict[str, dict[str, dict[str, Any]]]
+"""By case and seed: numbers, and under `OF_BASE` those of the run that a case is compared with."""
 METRICS = ("ndcg@10", "auc", "calibration_error", "seconds", "phase one seconds")
 
 
@@ -154,7 +157,7 @@ def run_apart(case: str, seed: int, data_root: Path, folder: Path) -> dict[str, 
     return found
 
 
-def merge(found: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
+def merge(found: Runs) -> Runs:
     """Adds these runs, by case and seed, to those in results/tasks.json; new ones replace old ones."""
     file = RESULTS / "tasks.json"
     runs = json.loads(file.read_text(encoding="utf-8"))[0]["runs"] if file.exists() else {}
@@ -163,7 +166,7 @@ def merge(found: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, 
     return {case: runs[case] for case in CASES if case in runs}
 
 
-def rows_of(case: str, runs: dict[str, dict[str, dict[str, float]]]) -> list[dict[str, Any]]:
+def rows_of(case: str, runs: Runs) -> list[dict[str, Any]]:
     """Gives the rows of one case over all seeds, or over the first alone where one is missing."""
     base = f"{parts_of(case)[0]} base"
     seeds = [str(s) for s in SEEDS if str(s) in runs[case] and str(s) in runs.get(base, {})]
@@ -171,9 +174,11 @@ def rows_of(case: str, runs: dict[str, dict[str, dict[str, float]]]) -> list[dic
     if not seeds:
         return []
     values = {m: [runs[case][s][m] for s in seeds] for m in METRICS if m in runs[case][seeds[0]]}
-    values["gain"] = [runs[case][s]["ndcg@10"] / runs[base][s]["ndcg@10"] - 1 for s in seeds]
+    # The base that the same call ran: another one may have been run since, on another machine or version.
+    bases = {s: runs[case][s].get(OF_BASE, runs[base][s]) for s in seeds}
+    values["gain"] = [runs[case][s]["ndcg@10"] / bases[s]["ndcg@10"] - 1 for s in seeds]
     if "auc" in values:
-        values["auc gain"] = [runs[case][s]["auc"] - runs[base][s]["auc"] for s in seeds]
+        values["auc gain"] = [runs[case][s]["auc"] - bases[s]["auc"] for s in seeds]
     return [
         row("tasks", case, "lora_rec", metric, found, unit="s" if metric == "seconds" else "")
         for metric, found in values.items()
@@ -216,11 +221,13 @@ def main() -> None:
         write_retail(data_root, folder)
     bases = {f"{parts_of(case)[0]} base" for case in arguments.cases}
     cases = [case for case in CASES if case in bases or case in arguments.cases]
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: Runs = {}
     for seed in arguments.seeds:
         for case in cases:
             numbers = run_apart(case, seed, data_root, folder)
-            found.setdefault(case, {})[str(seed)] = numbers
+            base = found.get(f"{parts_of(case)[0]} base", {}).get(str(seed))
+            kept = {} if base is None else {OF_BASE: {name: base[name] for name in ("ndcg@10", "auc")}}
+            found.setdefault(case, {})[str(seed)] = numbers | kept
             said = ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
             print(f"{case}, seed {seed}: {said}", flush=True)
             runs = merge(found)

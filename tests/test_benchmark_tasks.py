@@ -39,6 +39,14 @@ def test_a_gain_is_over_the_base_of_the_same_seed():
     assert values_of(BASE, runs)["gain"] == pytest.approx((0, 0, 0, 3))
 
 
+def test_a_gain_stays_that_over_the_base_of_its_own_call():
+    old = {"0": {"ndcg@10": 0.3, "auc": 0.6, "base": {"ndcg@10": 0.2, "auc": 0.5}}}
+    runs = {BASE: {"0": {"ndcg@10": 0.6, "auc": 0.9}}, BPR: old}
+    found = {row["metric"]: row["value"] for row in tasks.rows_of(BPR, runs)}
+    assert found["gain"] == pytest.approx(0.5)
+    assert found["auc gain"] == pytest.approx(0.1)
+
+
 def test_a_case_without_all_seeds_shows_its_first():
     runs = {BASE: {"0": run(0.1), "1": run(0.2)}, BPR: {"0": run(0.2), "1": run(0.2)}}
     assert values_of(BPR, runs)["gain"] == pytest.approx((1, 1, 1, 1))
