@@ -17,7 +17,7 @@ over test users of the mean over seeds. (Of coverage it is no symmetric one: use
 
 A seed draws the halves of the users, of which one is a re-ranker's space and the other the ruler, and the
 numbers of the sequence part. Finished pieces are kept in runs/diversity, so a call that was stopped goes on
-where it was.
+where it was; rows of sets that a call leaves out stay if their settings were the same.
 
 python benchmarks/diversity.py --data-root ../shared/data
 python benchmarks/diversity.py --data-root ../shared/data --sets movielens-100k --linear
@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from quality_ours import choose_linear_part
 from quality_sets import RANKED, RankingSet, prepare_set
-from rows import RESULTS, header_of, row, write_rows
+from rows import RESULTS, header_of, merge_rows, row, write_rows
 
 from lora_rec.data import Split
 from lora_rec.metrics import coverage_at_k, ild_at_k, ndcg_at_k, novelty_at_k
@@ -275,7 +275,9 @@ def main() -> None:
     seeds = " ".join(map(str, arguments.seeds))
     command = f"python benchmarks/diversity.py --data-root DATA --seeds {seeds} --trials {arguments.trials}"
     command += f" --candidates {arguments.candidates}" + " --linear" * arguments.linear
-    header = header_of(NAME, command) | settings | {"seeds": arguments.seeds, "chosen": {}}
+    header = header_of(NAME, command) | settings | {"seeds": arguments.seeds}
+    earlier = of_earlier_calls(settings | {"seeds": arguments.seeds})
+    header |= earlier or {"chosen": {}, "dates": {}}
     rows: list[dict[str, Any]] = []
     fronts = {}
     for case in arguments.sets:
@@ -311,9 +313,22 @@ def main() -> None:
         print(
             f"{case}: swept in {[round(about['seconds']) for about, _ in pieces]} s; {header['chosen'][case]}"
         )
+        header["dates"][case] = header["date"]
         rows += found
-        write_rows(NAME, header, rows)
+        write_rows(NAME, header, merge_rows(NAME, rows) if earlier else rows)
+    if len(fronts) < len(RANKED):
+        print(f"the picture is drawn when all of {', '.join(RANKED)} are asked for")
+        return
     draw(fronts, RESULTS / f"{NAME}.png")
+
+
+def of_earlier_calls(settings: dict[str, Any]) -> dict[str, dict[str, Any]] | None:
+    """Gives what was chosen for each set, and when, by calls with the same settings; None without any."""
+    file = RESULTS / f"{NAME}.json"
+    old = json.loads(file.read_text(encoding="utf-8"))[0] if file.exists() else {}
+    if not old or any(old.get(name) != value for name, value in settings.items()):
+        return None
+    return {"chosen": old["chosen"], "dates": old.get("dates", dict.fromkeys(old["chosen"], old["date"]))}
 
 
 def _described(setting: tuple[float, dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """What the figures of benchmarks/diversity.py mean, on made-up lists."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -80,3 +81,13 @@ def test_a_finished_piece_is_read_and_another_setting_is_not(tmp_path):
         about, arrays = bench.piece_of("made-up", 0, settings, tmp_path, make)
         assert arrays["plain/ndcg"].tolist() == [1, 1, 1]
     assert len(calls) == about["front"] == 2
+
+
+def test_a_call_of_some_sets_keeps_what_others_found_with_the_same_settings(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "RESULTS", tmp_path)
+    assert bench.of_earlier_calls({"trials": 12}) is None
+    header = {"date": "2026-01-02", "trials": 12, "chosen": {"lastfm": ["a"]}}
+    (tmp_path / "diversity.json").write_text(json.dumps([header]))
+    found = bench.of_earlier_calls({"trials": 12})
+    assert found == {"chosen": {"lastfm": ["a"]}, "dates": {"lastfm": "2026-01-02"}}
+    assert bench.of_earlier_calls({"trials": 6}) is None
