@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import lora_rec
 from lora_rec import errors
 from lora_rec.bundle import check_output, move_folder, read_manifest
-from lora_rec.errors import DataError, LoraRecError, missing_extra
+from lora_rec.errors import BundleError, DataError, LoraRecError, missing_extra
 from lora_rec.hub import find_bundle
+from lora_rec.lock import FolderLock, clear
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -116,7 +116,7 @@ def recommend_all_ray(
         How many rows were written.
 
     Raises:
-        DataError: a history is empty or has an unknown id.
+        DataError: a history is empty or has an unknown id, or another process is writing the output.
         BundleError: the output is something else, or cannot be written.
         LoraRecError: see `lists_dataset`.
     """
@@ -125,17 +125,22 @@ def recommend_all_ray(
     folder = check_output(Path(output).resolve(), marker=ABOUT, what="folder of lists")
     lists = lists_dataset(bundle, users, k=k, **settings)
     begun = folder.with_name(f".{folder.name}.begun")
-    shutil.rmtree(begun, ignore_errors=True)  # of a run that was killed
+    try:
+        lock = FolderLock(begun, error=DataError)
+        clear(begun)  # of a run that was killed
+    except OSError as error:
+        raise BundleError(f"output: {output} cannot be written ({error.strerror}); name another") from error
+    written = begun / "lists"  # apart from the lock, of which Ray knows nothing
     try:
         with _errors():
-            lists.write_parquet(str(begun))
+            lists.write_parquet(str(written))
             _, data = _import_ray()
-            n_rows = int(data.read_parquet(str(begun)).count())
+            n_rows = int(data.read_parquet(str(written)).count())
         about = {"bundle": str(bundle), "k": k, "n_rows": n_rows} | settings
-        (begun / ABOUT).write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
-        move_folder(begun, folder)
+        (written / ABOUT).write_text(json.dumps(about, indent=1, default=str), encoding="utf-8")
+        move_folder(written, folder)
     finally:
-        shutil.rmtree(begun, ignore_errors=True)
+        lock.remove()
     return n_rows
 
 

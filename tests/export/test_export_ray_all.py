@@ -1,5 +1,6 @@
 """Lists through Ray's engine on two CPUs of this machine."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,8 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import lora_rec
+from lora_rec import lock
 from lora_rec.cli import main
 from lora_rec.errors import BundleError, DataError, LoraRecError
+from lora_rec.export import ray_all
 from lora_rec.export.ray_all import ListWorker, lists_dataset, recommend_all_ray
 
 HISTORIES = {f"u{n}": [f"i{(7 * n + j) % 40}" for j in range(1 + n % 5)] for n in range(30)}
@@ -96,6 +99,40 @@ def test_the_command_gives_the_same_lists(ray, bundle, users, tmp_path, capsys):
     assert {path.name for path in tmp_path.iterdir() if "s.parquet" not in path.name} == {"here", "spread"}
     assert main([*common, "--output", str(tmp_path / "more"), "--engine", "ray", "--users", "a", "b"]) == 1
     assert "Ray reads one Parquet file, or a folder" in capsys.readouterr().err
+
+
+def test_a_second_run_of_the_same_output_is_refused(tmp_path, monkeypatch):
+    """Without the engine, of which all that matters here is that it writes a folder of files."""
+
+    class Written:
+        def write_parquet(self, place):
+            Path(place).mkdir()
+            pq.write_table(pa.table({"user_id": ["u"] * 3}), Path(place) / "0.parquet")
+
+        def read_parquet(self, place):
+            return Written()
+
+        def count(self):
+            return 3
+
+    monkeypatch.setattr(ray_all, "lists_dataset", lambda *given, **settings: Written())
+    monkeypatch.setattr(ray_all, "_import_ray", lambda: (None, Written()))
+    begun = tmp_path / ".lists.begun"
+    (begun / "lists").mkdir(parents=True)
+    (begun / "lists" / "half.parquet").touch()  # what the first has written so far
+    code = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, 2); print('held', flush=True)"
+    command = [sys.executable, "-c", f"{code}; input()", str(begun / lock.LOCK)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        with monkeypatch.context() as quick:
+            quick.setattr(lock, "PATIENCE", 0.1)
+            with pytest.raises(DataError, match="another process is writing it"):
+                recommend_all_ray("bundle", "users", tmp_path / "lists")
+        assert (begun / "lists" / "half.parquet").exists()
+        first.communicate("\n")
+    assert recommend_all_ray("bundle", "users", tmp_path / "lists") == 3
+    assert [path.name for path in tmp_path.iterdir() if "cache" not in path.name] == ["lists"]
+    assert len(list((tmp_path / "lists").iterdir())) == 2
 
 
 def test_an_error_in_a_worker_is_one_line_and_leaves_nothing(ray, bundle, tmp_path):
