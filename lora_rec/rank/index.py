@@ -37,8 +37,8 @@ LEAST_ITEMS = 10_000
 TRAINED_PER_CELL = 40
 """Vectors that a centre is found by; faiss wants no fewer."""
 PROBED_K = 100
-CANDIDATES = 2
-"""Codes whose own vectors are scored, for each place in a list; for an exact one, twice as many."""
+CANDIDATES = (2, 4, 8, 16, 32, 64)
+"""What `IndexAbout.n_candidates` may be: the least that finds what is wished for."""
 GROWTH = 4
 """By which an exact search asks for more where its list is not proven yet."""
 LARGEST_SHARE = 8
@@ -62,6 +62,8 @@ class IndexAbout:
     """Cells that a search looks into."""
     recall: float
     """Share of the exact 100 best that it finds, mean over the queries that it was made with."""
+    n_candidates: int
+    """Codes whose own vectors are scored, for each place in a list; for an exact one, twice as many."""
     code_error: float
     """By how much the score of an item's code can be off, for a user's vector of length 1."""
 
@@ -100,7 +102,7 @@ class ItemIndex:
         rows = np.arange(len(queries))
         lists = exclude if exclude is not None and len(exclude) else None
         spare = 0 if lists is None else int(lists.counts.max())
-        n_candidates = min(CANDIDATES * (2 if exact else 1) * k + spare, n_items)
+        n_candidates = min(self.about.n_candidates * (2 if exact else 1) * k + spare, n_items)
         # In fp64: in fp32 the squares of a vector of length 1e-23 are 0, and so its bound would be.
         lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
         while len(rows):
@@ -159,7 +161,7 @@ def build_index(
         queries: (Q, D), vectors of users, for which the recall is measured; 200 items when left out.
         recall: share of the exact 100 best that is to be found.
         seed: of the sample that the cells are made by.
-        progress: wraps the first items of the blocks that are added.
+        progress: wraps the first items of the blocks that are parted into cells.
 
     Raises:
         LoraRecError: faiss is not installed.
@@ -177,42 +179,37 @@ def build_index(
     generator = np.random.default_rng(seed)
     # 4 roots of N, at the lower end of what faiss advises, with enough items in each.
     n_cells = 1 << int(np.log2(min(4 * n_items**0.5, n_items / TRAINED_PER_CELL)))
-    sample = generator.choice(n_items, TRAINED_PER_CELL * n_cells, replace=False)
-    extremes = _extreme_rows(vectors)
-    sample = np.unique(np.concatenate([sample, extremes]))
+    sample = np.sort(generator.choice(n_items, TRAINED_PER_CELL * n_cells, replace=False))
     index = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(width),
         width,
         n_cells,
         faiss.ScalarQuantizer.QT_8bit_uniform,
         faiss.METRIC_INNER_PRODUCT,
-        False,
+        True,  # codes are of what a vector differs by from its cell's centre: finer where cells are narrow
     )
     index.train(np.ascontiguousarray(vectors[sample], dtype=np.float32))
-    # Codes spread over the values that they are trained on, which are the smallest and the largest: faiss
-    # takes a part of a large sample, where these may be left out.
-    index.sq.train(np.ascontiguousarray(vectors[extremes], dtype=np.float32))
-    farthest = longest = 0.0
-    for start in progress(range(0, n_items, ITEMS_AT_ONCE)):
-        block = np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32)
-        index.add(block)
-        off = block - index.sq.decode(index.sq.compute_codes(block))
-        farthest = max(farthest, float(np.linalg.norm(off, axis=1).max()))
-        longest = max(longest, float(np.linalg.norm(block, axis=1).max()))
+    error = _fill(index, vectors, faiss, progress)
     if queries is None:
         queries = vectors[np.sort(generator.choice(n_items, 200, replace=False))]
     k = min(PROBED_K, n_items)
     exact, _ = top_k(queries, vectors, k=k)
-    n_probes = 1
-    error = farthest + ROUNDING * width * longest
-    while True:
-        about = IndexAbout(n_items, width, digest_of(vectors), n_cells, n_probes, 0.0, error)
+
+    def found_by(about: IndexAbout) -> float:
         items, _ = ItemIndex(about, index, vectors).search(queries, k=k)
-        found = float(np.mean([len(np.intersect1d(*pair)) / k for pair in zip(items, exact, strict=True)]))
-        if found >= recall or n_probes == n_cells:
+        return float(np.mean([len(np.intersect1d(*pair)) / k for pair in zip(items, exact, strict=True)]))
+
+    # Through all cells, codes lose at most half of what may be missing; the cells lose the other half.
+    about = IndexAbout(n_items, width, digest_of(vectors), n_cells, n_cells, 0.0, 0, error)
+    for n_candidates in CANDIDATES:
+        about = replace(about, n_candidates=n_candidates)
+        if found_by(about) >= 1 - (1 - recall) / 2:
             break
-        n_probes *= 2
-    about = replace(about, recall=found)
+    for n_probes in (1 << power for power in range(n_cells.bit_length())):
+        about = replace(about, n_probes=n_probes)
+        about = replace(about, recall=found_by(about))
+        if about.recall >= recall:
+            break
     _write(Path(folder), index, about, faiss)
     return about
 
@@ -245,17 +242,37 @@ def digest_of(vectors: _Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(vectors[rows], dtype=np.float32).tobytes()).hexdigest()
 
 
-def _extreme_rows(vectors: _Array) -> NDArray[np.int64]:
-    """Gives the rows of the smallest and of the largest value."""
-    smallest, largest = (np.inf, 0), (-np.inf, 0)
-    for start in range(0, len(vectors), ITEMS_AT_ONCE):
-        block = vectors[start : start + ITEMS_AT_ONCE]
-        low, high = int(block.argmin()), int(block.argmax())
-        smallest = min(smallest, (float(block.flat[low]), start + low // block.shape[1]))
-        largest = max(largest, (float(block.flat[high]), start + high // block.shape[1]))
-        if not np.isfinite([block.flat[low], block.flat[high]]).all():  # NaN is both
+def _fill(
+    index: Any, vectors: _Array, faiss: Any, progress: Callable[[Iterable[int]], Iterable[int]]
+) -> float:
+    """Adds all vectors to a trained index, and gives by how much a code's score can be off.
+
+    faiss trains codes on a sample, and cuts what lies outside. One vector that is cut would spoil the bound
+    for all, so the differences from the centres are looked at first, and the codes spread over all of them.
+    """
+    starts = range(0, len(vectors), ITEMS_AT_ONCE)
+    centres = index.quantizer.reconstruct_n(0, index.nlist)
+    cells = np.empty(len(vectors), dtype=np.int64)
+    low, high, longest, farthest = np.inf, -np.inf, 0.0, 0.0
+    for start in progress(starts):
+        block = np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32)
+        if not np.isfinite(block).all():
             raise DataError(f"index: a value among the vectors from {start:,} on is not finite; check them")
-    return np.array([smallest[1], largest[1]])
+        near = index.quantizer.assign(block, 1)[:, 0]
+        cells[start : start + len(block)] = near
+        apart = block - centres[near]
+        low, high = min(low, float(apart.min())), max(high, float(apart.max()))
+        longest = max(longest, float(np.linalg.norm(block, axis=1).max()))
+    index.sq.train(np.repeat(np.array([[low], [high]], dtype=np.float32), index.d, axis=1))
+    for start in starts:
+        block = np.ascontiguousarray(vectors[start : start + ITEMS_AT_ONCE], dtype=np.float32)
+        near = cells[start : start + len(block)]
+        index.add_core(len(block), faiss.swig_ptr(block), None, faiss.swig_ptr(near))
+        apart = block - centres[near]
+        off = apart - index.sq.decode(index.sq.compute_codes(apart))
+        farthest = max(farthest, float(np.linalg.norm(off, axis=1).max()))
+    # A score is a sum over the centre and one over the code.
+    return farthest + 2 * ROUNDING * index.d * longest
 
 
 def _write(folder: Path, index: Any, about: IndexAbout, faiss: Any) -> None:
