@@ -245,13 +245,14 @@ def draw(fronts: dict[str, tuple[dict[str, Any], dict[str, Any]]], file: Path) -
 
     from lora_rec.pipeline.pictures import draw_lines
 
-    figure = Figure(figsize=(6 * len(fronts), 5), layout="constrained")
+    n_rows = -(-len(fronts) // 2)
+    figure = Figure(figsize=(12, 5 * n_rows), layout="constrained")
     for axes, (case, (front, chosen)) in zip(
-        figure.subplots(1, len(fronts), squeeze=False)[0], fronts.items(), strict=True
+        figure.subplots(n_rows, 2, squeeze=False).ravel(), fronts.items(), strict=False
     ):
         draw_lines(axes, Front.from_json(front), Point(**chosen))
         axes.set_title(f"{case}, {front['n_users']:,} validation users")
-        axes.legend(fontsize=6)
+        axes.legend(fontsize=6, loc="lower left")
     figure.savefig(file, dpi=80, metadata={"Software": ""})
 
 
