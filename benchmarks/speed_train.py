@@ -150,9 +150,10 @@ def systems_of(
 
 
 def environment_of(arguments: argparse.Namespace) -> dict[str, str]:
-    """Gives the environment of every worker: on a CPU, none finds a GPU."""
-    found = {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
-    return found if arguments.device == "cuda" else found | {"CUDA_VISIBLE_DEVICES": ""}
+    """Gives the environment of every worker: on a CPU, none finds a GPU; else all find the same one."""
+    cards = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[:1] if arguments.device == "cuda" else [""]
+    threads = {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
+    return threads | {"CUDA_VISIBLE_DEVICES": cards[0]}
 
 
 def take_turns(systems: dict[str, System], *, n_rounds: int, logs: Path) -> dict[str, Steps]:

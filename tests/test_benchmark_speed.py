@@ -69,11 +69,12 @@ def test_without_a_cuda_device_that_part_is_skipped_with_its_reason(speed, monke
     assert speed.choose_device("cpu") == "cpu"
 
 
-def test_on_the_processor_no_worker_finds_a_gpu(speed):
+def test_on_the_processor_no_worker_finds_a_gpu(speed, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     train = importlib.import_module("speed_train")
     of = [train.environment_of(argparse.Namespace(device=d, threads=2)) for d in ("cpu", "cuda")]
     assert of[0]["CUDA_VISIBLE_DEVICES"] == ""
-    assert "CUDA_VISIBLE_DEVICES" not in of[1]
+    assert of[1]["CUDA_VISIBLE_DEVICES"] == "3"
     assert "item_tower.precision=fp32" in train.overrides_of("train-minilm")
     assert "item_tower.precision=bf16" in train.overrides_of("train-minilm", cuda=True)
 
