@@ -51,8 +51,8 @@ class FolderLock:
             ) from timeout
         except FileNotFoundError:
             return False
-        except (NotImplementedError, OSError) as problem:
-            if isinstance(problem, OSError) and problem.errno not in NO_LOCKS:
+        except OSError as problem:
+            if problem.errno not in NO_LOCKS:
                 raise
             logger.warning(
                 "%s: this file system has no locks; let one process at a time write it", self._folder
