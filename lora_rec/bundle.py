@@ -116,19 +116,19 @@ def replace_file(path: Path, content: bytes, *, advice: str = "copy the bundle e
     """
     try:
         number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
+        scratch = Path(name)
+        try:
+            with os.fdopen(number, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.chmod(0o644)
+            os.replace(scratch, path)
+        except BaseException:
+            scratch.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise BundleError(f"{path}: cannot be written ({error.strerror}); {advice}") from error
-    scratch = Path(name)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.chmod(0o644)
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def read_manifest(folder: str | Path) -> Manifest:

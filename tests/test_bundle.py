@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 import lora_rec
-from lora_rec.bundle import check_output, list_files, write_bundle
+from lora_rec.bundle import check_output, list_files, rewrite_manifest, write_bundle
 from lora_rec.errors import BundleError, DataError
 
 SYSTEMS = {
@@ -178,6 +179,20 @@ def test_a_failed_replacement_puts_the_old_bundle_back(copy, monkeypatch):
     with pytest.raises(OSError, match="no space left"):
         write_bundle(copy, manifest, lambda folder: (folder / "items.json").write_text("{}"))
     assert os.listdir(copy.parent) == [copy.name]
+    assert lora_rec.load(copy).item_ids
+
+
+def test_a_file_that_cannot_be_replaced_stays_and_the_error_says_what_to_do(copy, monkeypatch):
+    manifest = lora_rec.load(copy).manifest
+    before = sorted(os.listdir(copy))
+
+    def fail(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(BundleError, match=r"bundle.json: cannot be written \(No space .*copy the bundle"):
+        rewrite_manifest(copy, manifest)
+    assert sorted(os.listdir(copy)) == before
     assert lora_rec.load(copy).item_ids
 
 
