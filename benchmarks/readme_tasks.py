@@ -17,10 +17,13 @@ def few_labels_table() -> str:
     for case in dict.fromkeys(case for case, _, _ in cells):
         found = [cells.get((case, name, "auc")) for name in names]
         lines.append(f"| {case.split()[0]} | " + " | ".join(_interval(row) for row in found) + " |")
-    baseline = cells["0 labels", "baseline", "auc"]
+    alone = [system for case, system, metric in cells if case.startswith("0 ") and metric == "auc"]
+    alone = [f"`{name}` {_interval(cells['0 labels', name, 'auc'])}" for name in alone if name not in names]
     n_seeds = max(row["n"] for row in cells.values())
     seeds = f"mean of {n_seeds} seeds" if n_seeds > 1 else "one seed"
-    return "\n".join([*lines, "", f"`baseline` alone: {_interval(baseline)}. {source} {seeds.capitalize()}."])
+    return "\n".join(
+        [*lines, "", f"Without a label: {', '.join(alone)}.", "", f"{source} {seeds.capitalize()}."]
+    )
 
 
 def _interval(row: dict[str, Any] | None) -> str:
