@@ -5,6 +5,7 @@ import pytest
 
 from lora_rec.data import Dataset, leave_last_out
 from lora_rec.data.dataset import Split
+from lora_rec.pipeline import new_items
 from lora_rec.pipeline.head import fit_on_texts
 from lora_rec.pipeline.new_items import FACTORS, choose_new_items
 from lora_rec.pipeline.weights import choose_recent
@@ -102,3 +103,12 @@ def test_new_items_cost_no_more_than_is_allowed(cost):
     assert choice.factor == FACTORS[0] or choice.known >= (1 - cost) * choice.known_alone
     if cost:
         assert choice.factor > 1.0 and choice.new > 0
+
+
+def test_vague_texts_ask_for_more_neighbours(monkeypatch):
+    monkeypatch.setattr(new_items, "NEIGHBOURS", (4, 40))
+    vague, new = texts(noise=1.5), np.arange(0, N_ITEMS, PER_TOPIC)
+    split = make(lambda rng, m: by_topic(rng, m, new), over_a_month)
+    fitted = fit_on_texts(SECTION, vague, split)
+    assert fitted.new_items.n_neighbours == 40
+    assert fitted.head.new_items.neighbours.shape == (N_TOPICS, 40)
