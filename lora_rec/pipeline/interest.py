@@ -46,8 +46,8 @@ class Calibration:
 
     def model(self, weights: torch.Tensor, bias: torch.Tensor, *, temperature: float) -> InterestModel:
         """Gives the calibrated model of what the objective learned; see `interest_logits`."""
-        match, user, item = (self.slope / temperature * weights).numpy()
-        return InterestModel(match, user, item, self.slope * float(bias) + self.offset)
+        match, user, item = (self.slope * weights).numpy()
+        return InterestModel(match / temperature, user, item, self.slope * float(bias) + self.offset)
 
 
 def pairs_of(

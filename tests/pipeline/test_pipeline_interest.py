@@ -80,7 +80,8 @@ def test_the_recipe_reports_calibrated_chances(recipe_tree, tmp_path, capsys):
     users = towers.encode_users([texts.users[text] for text in pairs.texts])
     items = towers.encode_items([texts.items[item] for item in pairs.items])
     chances = InterestModel.load(tmp_path / "out").chances(users, items)
-    assert auc(chances, pairs.liked) == pytest.approx(found["auc"], abs=2e-3)
+    # Encoded again, log-odds differ by .002, and two near ties of 60 change places.
+    assert auc(chances, pairs.liked) == pytest.approx(found["auc"], abs=4e-3)
     error = expected_calibration_error(chances, pairs.liked)
     assert error == pytest.approx(found["calibration_error"], abs=0.1)  # a bin may lose a pair to rounding
     assert f"interest: AUC {found['auc']:.4f} on 60 test pairs" in capsys.readouterr().out

@@ -113,7 +113,7 @@ def test_interest_by_hand():
         bias=torch.tensor([0.1]),
         temperature=0.5,
     )
-    assert logits.item() == pytest.approx((0.48 + 0.48 + 2 * 0.6 + 3 * 0.6) / 0.5 + 0.1)
+    assert logits.item() == pytest.approx((0.48 + 0.48) / 0.5 + 2 * 0.6 + 3 * 0.6 + 0.1)
     logits, labels = torch.tensor([2.0, -1.0]), torch.tensor([True, False])
     assert interest_loss(logits, labels).item() == pytest.approx(-(log_sigmoid(2) + log_sigmoid(1)) / 2)
     smoothed = (

@@ -17,18 +17,19 @@ def interest_logits(
     """Gives (P,), the log-odds that each user likes the item beside it.
 
     The match of both, axis by axis, and what each says alone: some items are liked by most, some users like
-    most.
+    most. The temperature divides the match alone: it is as small as a match of unit vectors needs, and would
+    make steps of the other weights so large that what they learn is noise.
 
     Args:
         user_embeddings: (P, D).
         item_embeddings: (P, D).
         weights: (3, D), of the match, the user and the item.
         bias: (1,)
-        temperature: > 0; the sum of the three is divided by it.
+        temperature: > 0; the match is divided by it.
     """
     match, user, item = weights
-    total = (user_embeddings * item_embeddings) @ match + user_embeddings @ user + item_embeddings @ item
-    return total / temperature + bias
+    matched = (user_embeddings * item_embeddings) @ match / temperature
+    return matched + user_embeddings @ user + item_embeddings @ item + bias
 
 
 def interest_loss(
