@@ -238,7 +238,7 @@ def test_an_objective_that_the_data_cannot_teach_is_refused(recipe_tree, tmp_pat
 
 
 def test_without_ratings_random_items_are_what_is_not_liked(recipe_tree):
-    _, result, _ = run(
+    model, result, _ = run(
         recipe_tree
         | {
             "objectives": {"softmax": 0, "alignment": 0, "interest": 1},
@@ -246,3 +246,6 @@ def test_without_ratings_random_items_are_what_is_not_liked(recipe_tree):
         }
     )
     assert result.epochs[-1].parts["interest"] < 0.9 * result.epochs[0].parts["interest"]
+    match, user, item = model.task_numbers["interest_weights"].detach()
+    assert match.std() > 0 and item.any()
+    assert not user.any()  # each user meets as many of both kinds

@@ -174,6 +174,7 @@ class Objectives:
 
     def _interest(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         rows, columns = batch.positive_users, batch.positive_items
+        weights = numbers["interest_weights"]
         if self.material.liked is not None:
             labels = torch.from_numpy(self.material.liked[batch.positive_places]).to(vectors.items.device)
         else:
@@ -183,10 +184,12 @@ class Objectives:
             unknown = ~batch.known_mask[rows, against]
             labels = torch.cat([torch.ones_like(unknown), torch.zeros_like(unknown[unknown])])
             rows, columns = torch.cat([rows, rows[unknown]]), torch.cat([columns, against[unknown]])
+            # So nothing of the user alone tells them apart: its weights stay 0, or they would learn noise.
+            weights = weights * weights.new_tensor([[1.0], [0.0], [1.0]])
         logits = interest_logits(
             vectors.rows[rows],
             vectors.items[columns],
-            weights=numbers["interest_weights"],
+            weights=weights,
             bias=numbers["interest_bias"],
             temperature=self.temperature,
         )
