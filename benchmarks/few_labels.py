@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from rows import header_of, row, write_rows
 
 from lora_rec.config import build_config
+from lora_rec.data.lists import Lists
 from lora_rec.data.publishers import load_published
 from lora_rec.metrics import auc
 from lora_rec.recipe import Recipe
@@ -93,6 +94,12 @@ def ask(data_root: Path) -> tuple[Any, Questions]:
     return dataset, Questions(
         dataset.users[rows], items, dataset.items[before], likes[before], likes[rows], baseline
     )
+
+
+def watched_by_others(dataset: Any, asked: Questions) -> Lists:
+    """Gives what each user watched; nothing of those who are tested."""
+    seen = ~np.isin(dataset.users, asked.users[TEST])
+    return Lists.from_groups(dataset.users[seen], dataset.items[seen], n_groups=dataset.n_users)
 
 
 def recipe_of(seed: int) -> Recipe:
@@ -170,7 +177,6 @@ class Pair:
         """Writes the texts, and teaches the projections who watches what."""
         from accelerate import Accelerator
 
-        from lora_rec.data.lists import Lists
         from lora_rec.pipeline.data import Texts, number_texts
         from lora_rec.pipeline.ranking import LinearChoice, fit_linear
         from lora_rec.rank.linear import LinearModel
@@ -187,8 +193,7 @@ class Pair:
         none = np.empty(0, np.int64)
         items = render_items(self.recipe.text.item_template, dataset.item_fields)
         self.texts = Texts(items, distinct, self.numbers[:N_POOL], none, none)
-        seen = ~np.isin(dataset.users, asked.users[TEST])
-        self.known = Lists.from_groups(dataset.users[seen], dataset.items[seen], n_groups=dataset.n_users)
+        self.known = watched_by_others(dataset, asked)
         linear: LinearModel = fit_linear(self.known, LinearChoice(200.0, 0.9, 0.0), n_items=dataset.n_items)
         histories = Lists.from_arrays(asked.histories[:N_POOL])
         width = self.recipe.train.width
@@ -200,7 +205,6 @@ class Pair:
         import torch
 
         from lora_rec.data.examples import Examples
-        from lora_rec.data.lists import Lists
         from lora_rec.pipeline.interest import LabelledPairs, log_odds
         from lora_rec.pipeline.sources import open_sources
         from lora_rec.pipeline.towers import build_towers, solve_and_encode
@@ -314,10 +318,7 @@ def run_seed(dataset: Any, asked: Questions, seed: int, sizes: tuple[int, ...]) 
 
 def run_unlabelled(dataset: Any, asked: Questions, seed: int) -> dict[str, list[float]]:
     """Gives the scores of the test questions that need no label, by case and system."""
-    from lora_rec.data.lists import Lists
-
-    seen = ~np.isin(dataset.users, asked.users[TEST])
-    known = Lists.from_groups(dataset.users[seen], dataset.items[seen], n_groups=dataset.n_users)
+    known = watched_by_others(dataset, asked)
 
     def judge(scores: _Floats) -> float:
         return auc(scores[VALIDATION], asked.labels[VALIDATION])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
+from lora_rec.objectives_section import ObjectivesSection
 from lora_rec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def watched(
 
     length = recipe.text.history_length
     training = replace(recipe.train, epochs=EPOCHS, batch_size=64, token_budget=4096)
-    recipe = replace(recipe, train=training, objectives=type(recipe.objectives)())
+    recipe = replace(recipe, train=training, objectives=ObjectivesSection())
     accelerator = Accelerator()
     torch.manual_seed(training.seed)
     examples = draw_examples(

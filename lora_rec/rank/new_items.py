@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Array = NDArray[np.float32]
-N_NEIGHBOURS = 32
 TEMPERATURE = 0.2
 """Of the softmax over cosines of whitened texts; by .1 and by .3 withheld products rank a twentieth worse."""
 CELLS_AT_ONCE = 20_000_000
@@ -50,15 +49,15 @@ class NewItems:
 
 
 def find_neighbours(
-    texts: _Array, new: NDArray[np.bool_], *, factor: float = 1.0, n_neighbours: int = N_NEIGHBOURS
+    texts: _Array, new: NDArray[np.bool_], *, n_neighbours: int, factor: float = 1.0
 ) -> NewItems:
     """Finds the known items whose texts are nearest to each new one.
 
     Args:
         texts: (N, D), of any length; whitened, so that what all texts share counts no more than the rest.
         new: (N,), the items that nobody took.
-        factor: see `NewItems.factor`.
         n_neighbours: K, less where fewer items are known.
+        factor: see `NewItems.factor`.
     """
     known, items = np.flatnonzero(~new), np.flatnonzero(new)
     unit = texts / np.maximum(np.linalg.norm(texts, axis=1, keepdims=True), 1e-12)

@@ -29,15 +29,19 @@ def test_many_new_items_are_filled_as_one_by_one(monkeypatch):
     texts, new = rng.normal(size=(60, 5)).astype("f4"), np.arange(60) % 3 == 0
     scores = rng.normal(size=(4, 60)).astype("f4")
     whole, pieces = scores.copy(), scores.copy()
-    find_neighbours(texts, new).fill(whole)
+    find_neighbours(texts, new, n_neighbours=32).fill(whole)
     monkeypatch.setattr("lora_rec.rank.new_items.CELLS_AT_ONCE", 200)
-    find_neighbours(texts, new).fill(pieces)
+    find_neighbours(texts, new, n_neighbours=32).fill(pieces)
     np.testing.assert_allclose(pieces, whole, rtol=1e-5)
     assert (whole[:, new] != scores[:, new]).all()
 
 
 def test_without_new_or_without_known_items_nothing_is_filled():
     scores = np.ones((2, 5), np.float32)
-    for table in (no_new_items(), find_neighbours(TEXTS, ~NEW & NEW), find_neighbours(TEXTS, NEW | True)):
+    for table in (
+        no_new_items(),
+        find_neighbours(TEXTS, ~NEW & NEW, n_neighbours=2),
+        find_neighbours(TEXTS, NEW | True, n_neighbours=2),
+    ):
         table.fill(scores)
     assert (scores == 1).all()
