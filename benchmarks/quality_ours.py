@@ -8,9 +8,10 @@ chooses on its validation part with at most `trials` trials, learns again where 
 
 `lora_rec_linear_frozen` is the ranking head without its sequence part, `lora_rec_head_frozen` the whole head,
 both on the text vectors of the frozen encoder. `lora_rec_towers` is the head on both towers' vectors after
-their adapters were trained, `lora_rec_towers_frozen` the same head on the same towers before. Trials are fits
-of the linear part; the weights of the parts and the half-life of recent counts need no fit.
-`lora_rec_candidates_frozen` orders shown lists, on the frozen encoder's vectors.
+their adapters were trained, `lora_rec_towers_frozen` the same head on the same towers before. Trials are
+fits of the linear part; the weights of the parts and the half-life of recent counts need no fit. Shown lists
+are ordered by `lora_rec_candidates_frozen` on the frozen encoder's vectors, and by the two of towers on those
+of the user tower.
 
 In a cold set the new items may cost a share of the known items' `ndcg@10`, which the answer's settings hold.
 """
@@ -20,9 +21,10 @@ from __future__ import annotations
 from functools import lru_cache, partial
 
 import numpy as np
+from numpy.typing import NDArray
 from quality_judge import Answer, System, lists_of
 from quality_sets import ImpressionSet, Prepared, RankingSet
-from quality_towers import train
+from quality_towers import train, train_shown
 
 from lora_rec.pipeline.candidates import fit_candidates
 from lora_rec.pipeline.head import ChosenLinear, FittedHead, fit_head, fit_on_texts
@@ -47,7 +49,11 @@ def run_head(prepared: Prepared, seed: int, trials: int) -> Answer:
 def run_candidates(prepared: Prepared, seed: int, trials: int) -> Answer:
     """Chooses on validation, and fits again on all that was shown before the test."""
     assert isinstance(prepared, ImpressionSet)  # see `_needs_impressions`
-    scorer, choice = fit_candidates(prepared.item_vectors, prepared.impressions, n_trials=trials, seed=seed)
+    return _order(prepared, prepared.item_vectors, seed, trials)
+
+
+def _order(prepared: ImpressionSet, text: NDArray[np.float32], seed: int, trials: int) -> Answer:
+    scorer, choice = fit_candidates(text, prepared.impressions, n_trials=trials, seed=seed)
     shown = prepared.impressions.test
     settings = {"epochs": float(choice.epochs), "rate_prior": choice.rate_prior}
     scores = scorer.scores(shown.histories, shown.candidates)
@@ -70,8 +76,9 @@ def _run(prepared: Prepared, section: HeadSection, seed: int) -> Answer:
 
 
 def run_towers(prepared: Prepared, seed: int, trials: int, *, trained: bool) -> Answer:
-    """Fits the head on the vectors of both towers, before or after their training."""
-    assert isinstance(prepared, RankingSet)
+    """Fits the head, or what orders shown lists, on the towers' vectors before or after their training."""
+    if isinstance(prepared, ImpressionSet):
+        return _order(prepared, train_shown(prepared, seed)[trained], seed, trials)
     towers = train(prepared, seed)
     fitted = fit_head(
         HeadSection(n_fits=trials, new_item_cost=COLD_COST),
@@ -99,6 +106,10 @@ def _needs_lists(prepared: Prepared) -> str:
     return "" if isinstance(prepared, RankingSet) else "ranks the catalogue, not the items that were shown"
 
 
+def _everywhere(prepared: Prepared) -> str:
+    return ""
+
+
 def _needs_impressions(prepared: Prepared) -> str:
     return "" if isinstance(prepared, ImpressionSet) else "orders impressions, and this set has none"
 
@@ -106,7 +117,7 @@ def _needs_impressions(prepared: Prepared) -> str:
 OURS: dict[str, System] = {
     "lora_rec_linear_frozen": System(run_linear, _needs_lists),
     "lora_rec_head_frozen": System(run_head, _needs_lists, seeded=True),
-    "lora_rec_towers_frozen": System(partial(run_towers, trained=False), _needs_lists, seeded=True),
-    "lora_rec_towers": System(partial(run_towers, trained=True), _needs_lists, seeded=True),
+    "lora_rec_towers_frozen": System(partial(run_towers, trained=False), _everywhere, seeded=True),
+    "lora_rec_towers": System(partial(run_towers, trained=True), _everywhere, seeded=True),
     "lora_rec_candidates_frozen": System(run_candidates, _needs_impressions, seeded=True),
 }

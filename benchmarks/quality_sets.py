@@ -105,6 +105,8 @@ class ImpressionSet:
     """As in `RankingSet`."""
     categories: NDArray[np.int64]
     """(N,), the number of each item's category."""
+    folder: Path | None = None
+    """As in `RankingSet`."""
 
     @property
     def n_items(self) -> int:
@@ -136,7 +138,8 @@ def prepare_set(name: str, data_root: Path, cache: Path, *, draw: int = WITHHELD
     if published.impressions is not None:
         _, categories = np.unique(np.array(dataset.item_fields["category"]), return_inverse=True)
         parts = split_impressions(published.impressions, test_from=NOVEMBER_14)
-        return ImpressionSet(name, dataset, parts, texts, vectors, categories.astype(np.int64))
+        numbers = categories.astype(np.int64)
+        return ImpressionSet(name, dataset, parts, texts, vectors, numbers, data_root / folder)
     splits: dict[str, Callable[[], Split]] = {
         "movielens-100k": lambda: leave_last_out(dataset),
         "amazon-beauty": lambda: leave_last_out(dataset, ordered=True),
