@@ -19,17 +19,21 @@ PHASE_ONE: dict[str, dict[str, dict[str, Any]]] = {
     "after language modelling": {"user_tower": {"mlm": {}}, "item_tower": {"clm": {}}},
     "after views": {"user_tower": {"history_views": {}}, "item_tower": {"item_views": {}}},
     "after nsp": {"user_tower": {"nsp": {"pairs_per_sequence": 5}}},
-    "after category": {"item_tower": {"category": {}}},
+    "after category": {"user_tower": {"category": {}}, "item_tower": {"category": {}}},
+    "after entities": {"user_tower": {"entities": {}}, "item_tower": {"entities": {}}},
     "after views of 8 layers, merged": {"item_tower": {"item_views": {}}},
 }
 """What each tower learns first; one that is not named begins phase two as in `base`."""
 MERGED = {"after views of 8 layers, merged": 8}
 """Last layers that carry the first adapter, which is merged: phase two puts its own on what that gives."""
-CATEGORIES = {
-    "movielens-100k": {"field": "genres", "separator": "|"},
-    "mind": {"field": "category"},
+FIELDS: dict[str, dict[str, dict[str, Any]]] = {
+    "movielens-100k": {
+        "category": {"field": "genres", "separator": "|"},
+        "entities": {"columns": ["genres", "year"], "separator": "|"},
+    },
+    "mind": {"category": {"field": "category"}},
 }
-"""The field that `category` tells from the rest of the text; Online Retail has none."""
+"""The fields that a task tells from the rest of the text, or finds in it; Online Retail has a title alone."""
 
 
 def phase_one_of(task: str, name: str, tree: dict[str, Any], folder: Path) -> dict[str, PretrainRecipe]:
@@ -43,7 +47,7 @@ def phase_one_of(task: str, name: str, tree: dict[str, Any], folder: Path) -> di
     """
     found = {}
     for place, tasks in PHASE_ONE[task].items():
-        chosen = {kind: CATEGORIES[name] if kind == "category" else own for kind, own in tasks.items()}
+        chosen = {kind: own | FIELDS.get(name, {}).get(kind, {}) for kind, own in tasks.items()}
         seed = tree["train"]["seed"]
         tower = tree[place] | ({"trained_layers": MERGED[task]} if task in MERGED else {})
         settings = {"text": tree["text"], "tower": tower, "tasks": chosen}
