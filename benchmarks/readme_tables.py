@@ -47,7 +47,7 @@ def _cell(row: dict[str, float]) -> str:
 
 
 def sets_table() -> str:
-    """Gives systems x published sets, x cold sets and x friends, each with its interval over users."""
+    """Gives systems x published sets, cold sets and friends, each with its interval over users."""
     header, *rows = json.loads((RESULTS / "quality.json").read_text(encoding="utf-8"))
     cells = {(row["case"], row["system"], row["metric"]): row for row in rows}
     cases = list(dict.fromkeys(row["case"] for row in rows))
@@ -57,12 +57,7 @@ def sets_table() -> str:
         if not case.endswith(("-cold", "-friends"))
     ]
     friends = [(case, metric) for case in cases if case.endswith("-friends") for metric in ("auc", "ndcg@10")]
-    cold = [
-        (case, metric)
-        for case in cases
-        if case.endswith("-cold")
-        for metric in ("ndcg@10", "ndcg@10 among all", "ndcg@10 of known items")
-    ]
+    cold = [case for case in cases if case.endswith("-cold")]
     lines = _grid(cells, plain)
     for key, name in (("known", "*to beat*"), ("published", "*best published*"), ("goal", "*goal*")):
         found = [header["references"].get(case, {}).get(key) for case, _ in plain]
@@ -88,7 +83,7 @@ def sets_table() -> str:
         f"numbers, {header['trials']} validation trials at most for every system."
     )
     parts = ["\n".join(lines)]
-    parts += ["\n".join(_grid(cells, columns)) for columns in (cold, friends) if columns]
+    parts += ["\n".join(_cold_lines(cells, cold)), "\n".join(_grid(cells, friends))]
     parts.append(" ".join(sources))
     parts += ["Left out:\n\n" + "\n".join(left_out) if left_out else "", source]
     return "\n\n".join(part for part in parts if part)
@@ -103,6 +98,31 @@ def _grid(cells: dict[tuple[str, str, str], dict[str, float]], columns: list[tup
         found = [cells.get((case, system, f"{metric} over users")) for case, metric in columns]
         lines.append(f"| `{system}` | " + " | ".join(_cell(row) if row else "–" for row in found) + " |")
     return lines
+
+
+def _cold_lines(cells: dict[tuple[str, str, str], dict[str, float]], cases: list[str]) -> list[str]:
+    """Gives the lines of a table of (set, system) x what is ranked, each over the whitened texts, too."""
+    lines = [
+        "| set | system | among new items | times texts | among all | times texts | known items |",
+        "| :-- | :-- |" + " --: |" * 5,
+    ]
+    for case in cases:
+        for system in dict.fromkeys(s for of, s, _ in cells if of == case):
+            new, among_all = (
+                cells[case, system, f"ndcg@10{which} over users"] for which in ("", " among all")
+            )
+            known = cells.get((case, system, "ndcg@10 of known items over users"))
+            values = [_cell(new), _over_texts(cells, case, new, "")]
+            values += [_cell(among_all), _over_texts(cells, case, among_all, " among all")]
+            values.append(_cell(known) if known else "–")  # an earlier run did not rank them
+            lines.append(f"| {case} | `{system}` | " + " | ".join(values) + " |")
+    return lines
+
+
+def _over_texts(
+    cells: dict[tuple[str, str, str], dict[str, float]], case: str, row: dict[str, float], which: str
+) -> str:
+    return f"{row['value'] / cells[case, 'minilm_whitened', f'ndcg@10{which} over users']['value']:.2f}"
 
 
 def adapters_table() -> str:
