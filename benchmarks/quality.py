@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from quality_friends import FRIEND_SYSTEMS, FRIENDS, FriendsSet, prepare_friends
 from quality_judge import Answer, System, values_of
-from quality_ours import OURS
+from quality_ours import our_systems
 from quality_peers import PEERS
 from quality_rectools import PeerFailed, rectools_systems
 from quality_references import REFERENCES
@@ -46,7 +46,13 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "quality"
 N_RESAMPLES, BOOTSTRAP_SEED = 1000, 0
 CASES = (*SETS, FRIENDS)
-NAMES = [*PEERS, *rectools_systems(None, RESULTS), *sentence_systems(None, RESULTS), *OURS, *FRIEND_SYSTEMS]
+NAMES = [
+    *PEERS,
+    *rectools_systems(None, RESULTS),
+    *sentence_systems(None, RESULTS),
+    *our_systems(RESULTS),
+    *FRIEND_SYSTEMS,
+]
 VERSION = 1
 """Raise it when a protocol or a metric's lists change: older pieces are then not read."""
 
@@ -220,7 +226,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder: Path = arguments.runs
     folder.mkdir(parents=True, exist_ok=True)
-    here = PEERS | OURS | FRIEND_SYSTEMS
+    here = PEERS | our_systems(folder) | FRIEND_SYSTEMS
     rectools = rectools_systems(arguments.peers_python, folder)
     sentences = sentence_systems(arguments.sentences_python, folder)
     every = here | rectools | sentences

@@ -19,14 +19,16 @@ In a cold set the new items may cost a share of the known items' `ndcg@10`, whic
 from __future__ import annotations
 
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from quality_judge import Answer, System, lists_of
 from quality_sets import ImpressionSet, Prepared, RankingSet
-from quality_towers import train, train_shown
+from quality_towers import recipe_of, train, train_shown
 
 from lora_rec.pipeline.candidates import fit_candidates
+from lora_rec.pipeline.data import prepare_texts
 from lora_rec.pipeline.head import ChosenLinear, FittedHead, fit_head, fit_on_texts
 from lora_rec.pipeline.item_item import choose_item_item
 from lora_rec.rank.linear import centre
@@ -75,17 +77,17 @@ def _run(prepared: Prepared, section: HeadSection, seed: int) -> Answer:
     return _answer(prepared, fitted, section.n_fits)
 
 
-def run_towers(prepared: Prepared, seed: int, trials: int, *, trained: bool) -> Answer:
+def run_towers(prepared: Prepared, seed: int, trials: int, *, trained: bool, folder: Path) -> Answer:
     """Fits the head, or what orders shown lists, on the towers' vectors before or after their training."""
     if isinstance(prepared, ImpressionSet):
-        return _order(prepared, train_shown(prepared, seed)[trained], seed, trials)
-    towers = train(prepared, seed)
+        return _order(prepared, train_shown(prepared, seed, folder, trained=trained), seed, trials)
+    vectors, texts_read = train(prepared, seed, folder, trained=trained)
     fitted = fit_head(
         HeadSection(n_fits=trials, new_item_cost=COLD_COST),
-        *(towers.trained if trained else towers.frozen),
+        vectors,
+        texts_read,
         prepared.split,
-        towers.examples,
-        towers.texts,
+        *prepare_texts(recipe_of(prepared, seed), prepared.dataset, prepared.split),
         seed=seed,
         show_progress=False,
     )
@@ -114,10 +116,13 @@ def _needs_impressions(prepared: Prepared) -> str:
     return "" if isinstance(prepared, ImpressionSet) else "orders impressions, and this set has none"
 
 
-OURS: dict[str, System] = {
-    "lora_rec_linear_frozen": System(run_linear, _needs_lists),
-    "lora_rec_head_frozen": System(run_head, _needs_lists, seeded=True),
-    "lora_rec_towers_frozen": System(partial(run_towers, trained=False), _everywhere, seeded=True),
-    "lora_rec_towers": System(partial(run_towers, trained=True), _everywhere, seeded=True),
-    "lora_rec_candidates_frozen": System(run_candidates, _needs_impressions, seeded=True),
-}
+def our_systems(folder: Path) -> dict[str, System]:
+    """Gives our systems by name; towers that were trained before lie in the folder."""
+    before, after = (partial(run_towers, trained=trained, folder=folder) for trained in (False, True))
+    return {
+        "lora_rec_linear_frozen": System(run_linear, _needs_lists),
+        "lora_rec_head_frozen": System(run_head, _needs_lists, seeded=True),
+        "lora_rec_towers_frozen": System(before, _everywhere, seeded=True),
+        "lora_rec_towers": System(after, _everywhere, seeded=True),
+        "lora_rec_candidates_frozen": System(run_candidates, _needs_impressions, seeded=True),
+    }
