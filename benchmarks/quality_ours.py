@@ -14,10 +14,13 @@ are ordered by `lora_rec_candidates_frozen` on the frozen encoder's vectors, and
 of the user tower.
 
 In a cold set the new items may cost a share of the known items' `ndcg@10`, which the answer's settings hold.
+`lora_rec_linear_known` is no competitor there but a measure: the linear part that knows who took the withheld
+items before the test, and so says what can be told of them.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -31,8 +34,10 @@ from lora_rec.pipeline.candidates import fit_candidates
 from lora_rec.pipeline.data import prepare_texts
 from lora_rec.pipeline.head import ChosenLinear, FittedHead, fit_head, fit_on_texts
 from lora_rec.pipeline.item_item import choose_item_item
+from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import HeadSection
+from lora_rec.train.item_item import prepare_fit
 
 COLD_COST = 0.5
 """New items may take half of the known items' `ndcg@10`; what they took stands beside it."""
@@ -94,6 +99,21 @@ def run_towers(prepared: Prepared, seed: int, trials: int, *, trained: bool, fol
     return _answer(prepared, fitted, trials)
 
 
+def run_known(prepared: Prepared, seed: int, trials: int) -> Answer:
+    """Fits the linear part on the withheld items' own interactions, too; `seed` changes nothing."""
+    assert isinstance(prepared, RankingSet) and prepared.whole is not None  # see `_needs_withheld`
+    choice, _ = choose_linear_part(prepared, trials)
+    fit = prepare_fit(prepared.whole, n_items=prepared.n_items, text_vectors=centre(prepared.item_vectors))
+    table = fit.table(choice.settings, n_neighbours=HeadSection.n_neighbours)
+    model, histories = ItemItemModel(*table, choice.decay), prepared.test.evaluation.histories
+    lists = lists_of(
+        prepared.test,
+        lambda start, stop: model.scores(histories.take(np.arange(start, stop))),
+        n_items=prepared.n_items,
+    )
+    return Answer(dict(lists), asdict(choice), choice.validation, trials)
+
+
 def _answer(prepared: RankingSet, fitted: FittedHead, trials: int) -> Answer:
     wanted = prepared.test.evaluation
     lists = lists_of(
@@ -106,6 +126,11 @@ def _answer(prepared: RankingSet, fitted: FittedHead, trials: int) -> Answer:
 
 def _needs_lists(prepared: Prepared) -> str:
     return "" if isinstance(prepared, RankingSet) else "ranks the catalogue, not the items that were shown"
+
+
+def _needs_withheld(prepared: Prepared) -> str:
+    cold = isinstance(prepared, RankingSet) and prepared.whole is not None
+    return "" if cold else "is for cold sets: it learns of the items that are withheld there"
 
 
 def _everywhere(prepared: Prepared) -> str:
@@ -124,5 +149,6 @@ def our_systems(folder: Path) -> dict[str, System]:
         "lora_rec_head_frozen": System(run_head, _needs_lists, seeded=True),
         "lora_rec_towers_frozen": System(before, _everywhere, seeded=True),
         "lora_rec_towers": System(after, _everywhere, seeded=True),
+        "lora_rec_linear_known": System(run_known, _needs_withheld),
         "lora_rec_candidates_frozen": System(run_candidates, _needs_impressions, seeded=True),
     }

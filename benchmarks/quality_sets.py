@@ -84,6 +84,8 @@ class RankingSet:
     """(N, D), unit length, of the frozen MiniLM: the ruler of `ild@10`, and the text peers' vectors."""
     friends: NDArray[np.int64] | None
     """(E, 2), where the publisher has them."""
+    whole: Lists | None = None
+    """Cold sets: what `test.fit` would be if nothing were withheld."""
     folder: Path | None = None
     """Where the publisher's files are."""
 
@@ -211,7 +213,7 @@ def withhold_items(
         test=test.evaluation,
         report=SplitReport(name=f"{split.report.name}, {size} items withheld", kept={}),
     )
-    return replace(prepared, split=split, validation=validation, test=test)
+    return replace(prepared, split=split, validation=validation, test=test, whole=prepared.test.fit)
 
 
 def base_of(name: str) -> str:

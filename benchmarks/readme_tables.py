@@ -74,7 +74,7 @@ def sets_table() -> str:
             missing.setdefault((reason, system), []).append(case)
     alike: dict[tuple[str, str], list[str]] = {}
     for (reason, system), where in missing.items():
-        if not reason.startswith("orders "):  # another kind of set
+        if not reason.startswith(("orders ", "is for ")):  # another kind of set
             alike.setdefault((reason, ", ".join(where)), []).append(f"`{system}`")
     left_out = [f"- {', '.join(who)} on {where}: {reason}" for (reason, where), who in alike.items()]
     seeds = ", ".join(map(str, header["seeds"]))

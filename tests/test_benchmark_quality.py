@@ -11,6 +11,7 @@ from lora_rec.data import Dataset, EvaluationSet, Impressions, Lists, leave_last
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import quality_judge as judge
+import quality_ours as ours
 import quality_peers as peers
 import quality_sets as sets
 from quality_search import climb
@@ -63,6 +64,17 @@ def test_nothing_that_a_system_sees_holds_a_withheld_item():
     targets = dict(zip(plain.test.evaluation.users, plain.test.evaluation.targets, strict=True))
     for user, mine in zip(cold.test.evaluation.users, cold.test.evaluation.targets, strict=True):
         assert set(mine) <= set(targets[user])
+
+
+def test_what_withheld_items_could_tell_is_measured_on_cold_sets_alone(tmp_path):
+    known, plain = ours.our_systems(tmp_path)["lora_rec_linear_known"], prepare()
+    assert "withheld" in known.fits(plain)
+    cold = sets.withhold_items(plain, share=0.25)
+    assert known.fits(cold) == "" and set(cold.test.withheld) & set(cold.whole.values)
+    among, among_all = (known.run(cold, 0, 1).results[name] for name in ("withheld", "all"))
+    assert set(among.ravel()) <= {*cold.test.withheld, -1} and set(among_all.ravel()) & set(
+        cold.test.withheld
+    )
 
 
 def test_the_latest_items_are_withheld_by_date():
