@@ -178,11 +178,25 @@ def run_set(
 def merge(
     header: dict[str, Any], rows: list[dict[str, Any]], *, systems: list[str], sets: list[str]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Keeps what an earlier call with the same seeds and trials found for other sets or systems."""
+    """Keeps what an earlier call with the same trials, and these seeds or more, found for others.
+
+    Args:
+        header: of this call; `fewer_seeds` says what drew numbers with its seeds, by set and system.
+        rows: of this call.
+        systems: of this call.
+        sets: of this call, as far as it is.
+    """
     file = RESULTS / f"{NAME}.json"
-    old_header, *old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else [{}]
-    if any(old_header.get(key) != header[key] for key in ("seeds", "trials")):
-        return header, rows
+    old_header, *old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else [header]
+    whole, trials = old_header["seeds"], old_header["trials"]
+    if trials != header["trials"] or not set(header["seeds"]) <= set(whole):
+        return header | {"fewer_seeds": {}}, rows
+    fewer = header["fewer_seeds"] if header["seeds"] != whole else {}
+    for case, before in old_header["fewer_seeds"].items():
+        others = {s: v for s, v in before.items() if case not in sets or s not in systems}
+        fewer = fewer | {case: others | fewer.get(case, {})}
+    header = header | {"seeds": whole, "command": old_header["command"]}
+    header["fewer_seeds"] = {case: found for case, found in fewer.items() if found}
     kept = [r for r in old if not (r["case"] in sets and r["system"] in systems)]
     for key in ("chosen", "left_out"):
         for case, before in old_header[key].items():
@@ -237,7 +251,7 @@ def main() -> None:
     seeds = " ".join(map(str, arguments.seeds))
     command = f"python benchmarks/quality.py --data-root DATA --seeds {seeds} --trials {arguments.trials}"
     header = header_of(NAME, command) | {"seeds": arguments.seeds, "trials": arguments.trials}
-    header |= {"references": REFERENCES, "chosen": {}, "left_out": {}}
+    header |= {"references": REFERENCES, "chosen": {}, "left_out": {}, "fewer_seeds": {}}
     rows: list[dict[str, Any]] = []
     for case in arguments.sets:
         sets: list[Prepared | FriendsSet]
@@ -257,6 +271,8 @@ def main() -> None:
         others = systems_for(case, {name: system for name, system in every.items() if name not in systems})
         absent = {name: system.fits(sets[0]) for name, system in others.items()}  # type: ignore[arg-type]
         header["left_out"][case] = {name: reason for name, reason in absent.items() if reason} | left_out
+        drawn = {name for name in header["chosen"][case] if systems[name].seeded or _is_drawn(sets[0])}
+        header["fewer_seeds"][case] = dict.fromkeys(sorted(drawn), arguments.seeds)
         rows += found
         # After every set, so that a long run shows what it has.
         write_rows(

@@ -78,9 +78,15 @@ def sets_table() -> str:
             alike.setdefault((reason, ", ".join(where)), []).append(f"`{system}`")
     left_out = [f"- {', '.join(who)} on {where}: {reason}" for (reason, where), who in alike.items()]
     seeds = ", ".join(map(str, header["seeds"]))
+    fewer = [
+        f"`{system}` on {case} (seed {', '.join(map(str, found))})"
+        for case, systems in header["fewer_seeds"].items()
+        for system, found in systems.items()
+    ]
     source = (
         f"`{header['command']}`, {header['date']}, {header['machine']}, seeds {seeds} where a system draws "
         f"numbers, {header['trials']} validation trials at most for every system."
+        + (f" Fewer seeds: {'; '.join(fewer)}." if fewer else "")
     )
     parts = ["\n".join(lines)]
     parts += ["\n".join(_cold_lines(cells, cold)), "\n".join(_grid(cells, friends))]

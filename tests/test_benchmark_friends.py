@@ -1,5 +1,6 @@
 """What the figures of the case lastfm-friends mean, on made-up friendships."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -57,3 +58,26 @@ def test_a_case_runs_what_recommends_what_it_asks_for():
     every = quality.PEERS | ours | quality.FRIEND_SYSTEMS
     assert quality.systems_for(quality.FRIENDS, every) == quality.FRIEND_SYSTEMS
     assert quality.systems_for("lastfm", every) == quality.PEERS | ours
+
+
+def test_a_call_with_fewer_seeds_keeps_the_others_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+
+    def call(system, seeds, value):
+        drawn = {"mind": {system: seeds}}
+        header = {"seeds": seeds, "trials": 12, "command": f"{len(seeds)} seeds", "fewer_seeds": drawn}
+        header |= {"chosen": {"mind": {system: {}}}, "left_out": {}}
+        rows = [{"case": "mind", "system": system, "value": value}]
+        header, rows = quality.merge(header, rows, systems=[system], sets=["mind"])
+        (tmp_path / "quality.json").write_text(json.dumps([header, *rows]))
+        return header, [(r["system"], r["value"]) for r in rows]
+
+    three = [0, 1, 2]
+    assert call("minilm", three, 0.1)[0]["fewer_seeds"] == {}
+    header, rows = call("lora_rec_towers", [0], 0.2)
+    assert rows == [("minilm", 0.1), ("lora_rec_towers", 0.2)]
+    assert header["seeds"] == three and header["command"] == "3 seeds"
+    assert header["fewer_seeds"] == {"mind": {"lora_rec_towers": [0]}}
+    assert call("minilm", three, 0.3)[0]["fewer_seeds"] == {"mind": {"lora_rec_towers": [0]}}
+    header, rows = call("lora_rec_towers", three, 0.4)
+    assert header["fewer_seeds"] == {} and rows == [("minilm", 0.3), ("lora_rec_towers", 0.4)]
