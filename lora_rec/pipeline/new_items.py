@@ -89,8 +89,9 @@ def choose_new_items(
     matched = _matched(text)
     forms = [(width, n_neighbours) for n_neighbours in NEIGHBOURS for width in WIDTHS]
     among = [trial.among_withheld([(whitened[width], k) for width, k in forms], matched) for trial in trials]
-    best = int(np.argmax([_mean(values) for values in zip(*among, strict=True)]))
-    (width, n_neighbours), match_weight = forms[best // len(MATCHES)], MATCHES[best % len(MATCHES)]
+    by_form = np.array([_mean(values) for values in zip(*among, strict=True)]).reshape(len(forms), -1)
+    form = int(by_form[:, 0].argmax())
+    (width, n_neighbours), match_weight = forms[form], MATCHES[int(by_form[form].argmax())]
     among_all = [
         trial.among_all(whitened[width], n_neighbours, matched, match_weight=match_weight) for trial in trials
     ]
