@@ -5,7 +5,7 @@ by what it is, not by who would take it. The weighted mean of its neighbours' sc
 learned of these. On validation it ranked withheld items better than their frozen text vectors did (`ndcg@10`
 .19 against .14 on MovieLens-100K, .107 against .079 on Online Retail). Where texts say much more than the
 neighbours do, as the tags of artists, the match of the item's text with the texts of the history is added
-(validation on Last.fm: neighbours .132, match .143, both .148; MovieLens-100K .133, .107, .144). A mean
+(validation on Last.fm: neighbours .132, match .143, both .144; MovieLens-100K .133, .107, .145). A mean
 spreads less than what it is of, so it is stretched by a factor, which decides how often new items stand among
 the best: see `pipeline.new_items`.
 """

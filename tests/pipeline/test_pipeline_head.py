@@ -109,7 +109,8 @@ def test_new_items_cost_no_more_than_is_allowed(cost):
 
 @pytest.mark.parametrize("weight", [0.0, 32.0])
 def test_the_match_of_texts_counts_where_it_was_chosen(monkeypatch, weight):
-    monkeypatch.setattr(new_items, "MATCHES", (weight,))
+    monkeypatch.setattr(new_items, "MATCHES", (weight or 1.0,))
+    monkeypatch.setattr(new_items, "_is_clear", lambda gains: weight > 0)
     new = np.arange(0, N_ITEMS, PER_TOPIC)
     split = make(lambda rng, m: by_topic(rng, m, new), over_a_month)
     fitted = fit_on_texts(SECTION, texts(), split)
