@@ -9,9 +9,8 @@ from typing import Any, Literal, get_args
 
 from lora_rec.errors import BundleError
 
-FORMAT_VERSION = 3
-"""2: a bundle may hold one tower alone, or lack item texts or vectors, and names its data and licences.
-3: the match of texts may count for new items."""
+FORMAT_VERSION = 2
+"""2: a bundle may hold one tower alone, or lack item texts or vectors, and names its data and licences."""
 TOWERS = ("user_tower", "item_tower")
 ITEM_TEXTS, ITEM_VECTORS = "item_texts", "item_vectors"
 LEFT_OUT = (ITEM_TEXTS, ITEM_VECTORS)

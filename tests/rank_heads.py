@@ -1,12 +1,9 @@
 """Ranking heads over 20 items, for the tests."""
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 
 from lora_rec.data.lists import Lists
-from lora_rec.rank.candidates import unit_rows
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.new_items import find_neighbours
@@ -46,5 +43,4 @@ def make_head(weight=0.05, **more):
 def every_part():
     counts = GENERATOR.random(20).astype("f4")
     table = find_neighbours(TEXT, np.arange(20) >= 17, factor=2.0, n_neighbours=4)
-    table = replace(table, match_weight=1.5, texts=unit_rows(TEXT))
     return make_head(recent=counts, recent_weight=0.3, new_items=table)

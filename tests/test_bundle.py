@@ -123,7 +123,7 @@ def test_a_changed_or_missing_file_is_named(copy):
 def test_a_newer_format_and_no_bundle(copy, tmp_path):
     manifest = json.loads((copy / "bundle.json").read_text())
     (copy / "bundle.json").write_text(json.dumps(manifest | {"format_version": 99}))
-    with pytest.raises(BundleError, match="format version 99, but this lora_rec reads up to 3"):
+    with pytest.raises(BundleError, match="format version 99, but this lora_rec reads up to 2"):
         lora_rec.load(copy)
     with pytest.raises(BundleError, match="no bundle here"):
         lora_rec.load(tmp_path / "nothing")

@@ -7,7 +7,7 @@ lists, and scored like the rest they are hardly ever seen. So the recipe says wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +18,8 @@ from lora_rec.data.lists import Lists
 from lora_rec.metrics import ndcg_at_k
 from lora_rec.pipeline.judge import JUDGED_K, best_lists
 from lora_rec.pipeline.weights import Recent
-from lora_rec.rank.candidates import unit_rows
 from lora_rec.rank.head import RankingHead
-from lora_rec.rank.new_items import NewItems, find_neighbours, match_profiles, no_new_items
+from lora_rec.rank.new_items import NewItems, find_neighbours, no_new_items
 from lora_rec.train.sequence import whiten
 
 _Array = NDArray[np.float32]
@@ -35,30 +34,8 @@ NEIGHBOURS = (32, 128)
 """How many: few where like texts are like products, as in a shop, many where texts say little. Withheld
 artists of Last.fm gain a sixth of `ndcg@10` by 128 instead of 32 (.137 to .160, three draws) and little more
 by 512, which take four times as long; withheld products of Online Retail lose a fiftieth."""
-MATCH_WIDTH = 384
-"""Principal components in which texts are matched, at most: withheld artists rank by 192 a tenth worse."""
-MATCHES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Weights of the match of texts beside the neighbours' scores, which spread by about 1."""
-CLEAR = 2.0
-"""Standard errors by which the best of these must be ahead of none: on five of six draws of MovieLens-100K it
-is not, and what was chosen there by the mean alone made withheld items worse as often as better."""
 FACTORS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0)
 HIDDEN = np.float32(-1e9)
-
-
-@dataclass(frozen=True)
-class _Form:
-    """How new items get their scores; see `NewItemChoice`."""
-
-    width: int
-    n_neighbours: int
-    match_weight: float
-
-    def table(self, whitened: Mapping[int, _Array], matched: _Array, new: NDArray[np.bool_]) -> NewItems:
-        table = find_neighbours(whitened[self.width], new, n_neighbours=self.n_neighbours)
-        if not self.match_weight or not len(table.items):
-            return table
-        return replace(table, match_weight=self.match_weight, texts=matched)
 
 
 @dataclass(frozen=True)
@@ -67,7 +44,6 @@ class NewItemChoice:
 
     width: int
     n_neighbours: int
-    match_weight: float
     factor: float
     new: float
     """Of withheld items, among all items."""
@@ -104,29 +80,16 @@ def choose_new_items(
         if len(trials) == MOST_PARTS or sum(trial.n_users for trial in trials) >= ENOUGH_USERS:
             break
     whitened = {width: whiten(text, width=width) for width in WIDTHS}
-    matched = _matched(text)
-
-    def judge(forms: list[_Form]) -> list[NDArray[np.float64]]:
-        among = [trial.among_withheld(forms, whitened, matched) for trial in trials]
-        return [np.concatenate(parts) for parts in zip(*among, strict=True)]
-
-    forms = [_Form(width, k, 0.0) for k in NEIGHBOURS for width in WIDTHS]
-    form = forms[_best(judge(forms))]
-    # One after the other: both at once chose by chance, on three draws of MovieLens-100K that no table shows
-    # .152 among withheld items instead of .161, and .159 by neighbours alone.
-    forms = [replace(form, match_weight=weight) for weight in (0.0, *MATCHES)]
-    alone, *others = judge(forms)
-    if _is_clear(others[_best(others)] - alone):
-        form = forms[1 + _best(others)]
-    among_all = [trial.among_all(form, whitened, matched) for trial in trials]
+    forms = [(width, n_neighbours) for n_neighbours in NEIGHBOURS for width in WIDTHS]
+    among = [trial.among_withheld([(whitened[width], k) for width, k in forms]) for trial in trials]
+    width, n_neighbours = forms[int(np.argmax([_mean(values) for values in zip(*among, strict=True)]))]
+    among_all = [trial.among_all(whitened[width], n_neighbours) for trial in trials]
     new, known = (
         [_mean(values) for values in zip(*(part[kind] for part in among_all), strict=True)] for kind in (0, 1)
     )
     allowed = [place for place, value in enumerate(known[1:], 1) if value >= (1 - cost) * known[0]]
     place = max(allowed, default=1)
-    return NewItemChoice(
-        **vars(form), factor=FACTORS[place - 1], new=new[place], known=known[place], known_alone=known[0]
-    )
+    return NewItemChoice(width, n_neighbours, FACTORS[place - 1], new[place], known[place], known[0])
 
 
 class _Trial:
@@ -148,16 +111,14 @@ class _Trial:
         self._targets = (judged.targets.keep(is_withheld), judged.targets.keep(~is_withheld))
         self.n_users = int((self._targets[0].counts > 0).sum())
 
-    def among_withheld(
-        self, forms: Sequence[_Form], whitened: Mapping[int, _Array], matched: _Array
-    ) -> list[NDArray[np.float64]]:
-        """Gives `ndcg@10` among the withheld items by form, for the users who took one."""
-        tables = [form.table(whitened, matched, self._new) for form in forms]
+    def among_withheld(self, forms: Iterable[tuple[_Array, int]]) -> list[NDArray[np.float64]]:
+        """Gives `ndcg@10` among the withheld items by texts and neighbours, for the users who took one."""
+        tables = [find_neighbours(texts, self._new, n_neighbours=k) for texts, k in forms]
 
         def variants(rows: NDArray[np.int64]) -> Iterator[_Array]:
-            scores, profiles = self._scores(rows), self._profiles(rows, matched)
+            scores = self._scores(rows)
             for table in tables:
-                table.fill(scores, profiles)
+                table.fill(scores)
                 yield scores[:, self._withheld]
 
         lists = best_lists(variants, len(self._histories), n_variants=len(tables))
@@ -165,18 +126,18 @@ class _Trial:
         return [_ndcg(part, self._targets[0]) for part in found]
 
     def among_all(
-        self, form: _Form, whitened: Mapping[int, _Array], matched: _Array
+        self, text: _Array, n_neighbours: int
     ) -> tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]]:
         """Gives `ndcg@10` among all items, of the withheld and of the others, hidden and by each factor."""
-        table = form.table(whitened, matched, self._new)
+        table = find_neighbours(text, self._new, n_neighbours=n_neighbours)
 
         def variants(rows: NDArray[np.int64]) -> Iterator[_Array]:
-            scores, profiles = self._scores(rows), self._profiles(rows, matched)
+            scores = self._scores(rows)
             hidden = scores.copy()
             hidden[:, self._withheld] = HIDDEN
             yield hidden
             for factor in FACTORS:
-                replace(table, factor=factor).fill(scores, profiles)
+                replace(table, factor=factor).fill(scores)
                 yield scores.copy()
 
         n_users = len(self._histories)
@@ -188,40 +149,17 @@ class _Trial:
         recent = None if self._recent is None else self._recent(rows)
         return self._head.scores(self._histories.take(rows), recent=recent)
 
-    def _profiles(self, rows: NDArray[np.int64], matched: _Array) -> _Array:
-        histories = self._histories.take(rows)
-        return match_profiles(matched, histories, self._head.linear.history_weights(histories))
-
 
 def new_items_of(choice: NewItemChoice, text: _Array, counts: NDArray[np.int64]) -> NewItems:
     """Gives the table of the items that nobody took."""
-    form = _Form(choice.width, choice.n_neighbours, choice.match_weight)
-    whitened = {choice.width: whiten(text, width=choice.width)}
-    return replace(form.table(whitened, _matched(text), counts == 0), factor=choice.factor)
-
-
-def _matched(text: _Array) -> _Array:
-    """Gives the unit vectors (N, W) by which texts are matched."""
-    return unit_rows(whiten(text, width=MATCH_WIDTH))
+    whitened = whiten(text, width=choice.width)
+    return find_neighbours(whitened, counts == 0, factor=choice.factor, n_neighbours=choice.n_neighbours)
 
 
 def _ndcg(lists: NDArray[np.int64], targets: Lists) -> NDArray[np.float64]:
     """Gives `ndcg@10` of each user who has a target."""
     rows = np.flatnonzero(targets.counts)
     return ndcg_at_k(lists[rows], list(targets.take(rows)), k=JUDGED_K)
-
-
-def _best(values: Sequence[NDArray[np.float64]]) -> int:
-    return int(np.argmax([_mean([part]) for part in values]))
-
-
-def _is_clear(gains: NDArray[np.float64]) -> bool:
-    """Says whether the mean of some gains is more than chance; one of few is not.
-
-    >>> [_is_clear(np.array(gains)) for gains in ([0.1, 0.3, 0.2], [0.1, -0.3, 0.4], [0.2])]
-    [True, False, False]
-    """
-    return len(gains) > 1 and bool(gains.mean() > CLEAR * gains.std(ddof=1) / np.sqrt(len(gains)))
 
 
 def _mean(parts: Iterable[NDArray[np.float64]]) -> float:

@@ -31,7 +31,6 @@ from lora_rec.rank.shapley import shapley_values
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
-THROUGH_HISTORY = ("linear", "sequence", "text")
 SAID_AS = {
     "everybody": "liked by all",
     "user_text": "the user's text",
@@ -47,11 +46,9 @@ class HistoryItem:
     item_id: str
     title: str
     contribution: float
-    """Of the score; below 0 where it speaks against. The sum of the next three."""
+    """Of the score; below 0 where it speaks against. The sum of the next two."""
     linear: float
     sequence: float
-    text: float
-    """Through the match of its text, which counts for items that nobody took."""
     share: float
     """The contribution over all that speaks for the item, so that these shares add up to 1."""
 
@@ -71,14 +68,13 @@ class Explanation:
     """Parts that add up to the score of an item, up to rounding."""
 
     parts: dict[str, float]
-    """`linear`, `sequence` and `text` through the history; `user_text` through the user's text vector;
-    `everybody`, what the sequence part says of the item without any history; `recent`, taken lately by
-    anybody; `new_items`, for an item that nobody took, what pulls it towards or away from the mean of the
-    known."""
+    """`linear` and `sequence` through the history; `user_text` through the user's text vector; `everybody`,
+    what the sequence part says of the item without any history; `recent`, taken lately by anybody;
+    `new_items`, for an item that nobody took, what pulls it towards or away from the mean of the known."""
     shares: dict[str, float]
     """As `HistoryItem.share`, of the parts that do not go through the history."""
     history: tuple[HistoryItem, ...]
-    """Best first; a repeated item once, and none that adds nothing. They sum up to these three parts."""
+    """Best first; a repeated item once, and none that adds nothing. They sum up to `linear + sequence`."""
     neighbours: tuple[TextNeighbour, ...] = ()
     """Of an item that nobody took, nearest first: its parts are those of these items, by weight."""
 
@@ -89,9 +85,8 @@ class Explanation:
             n_items: of the history, at most.
             least_share: less is not worth the room; the best one is always named.
 
-        >>> alien = HistoryItem("1", "Alien", 3, 2, 1, 0, 0.75)
-        >>> heat = HistoryItem("2", "Heat", 1, 0, 1, 0, 0.02)
-        >>> Explanation({"linear": 2.0, "sequence": 2.0}, {"recent": 0.23}, (alien, heat)).in_one_line()
+        >>> items = [HistoryItem("1", "Alien", 3, 2, 1, 0.75), HistoryItem("2", "Heat", 0.1, 0, 0.1, 0.02)]
+        >>> Explanation({"linear": 2.0, "sequence": 1.1}, {"recent": 0.23}, tuple(items)).in_one_line()
         'because of: Alien 75%; taken lately 23%'
         """
         best = [row for row in self.history[:n_items] if row.share >= least_share] or self.history[:1]
@@ -126,7 +121,7 @@ def explain_items(
         user_embedding: (1, D), if the head was given one.
     """
     columns, mixed = _targets(head, items)
-    parts: dict[str, _Floats] = {}
+    parts: dict[str, _Floats] = {"linear": np.zeros(len(items)), "sequence": np.zeros(len(items))}
     spread = float(spread_of(head.linear.scores(history))[0, 0])
     linear = _linear(head.linear, history, columns) @ mixed / spread
     sequence = np.zeros_like(linear)
@@ -144,12 +139,12 @@ def explain_items(
     if new.any():
         known = np.delete(head.scores(history, user_embedding)[0], head.new_items.items)
         parts["new_items"] = (1 - head.new_items.factor) * float(known.mean()) * new.astype(np.float64)
-    through = {"linear": linear, "sequence": sequence, "text": _text(head, history, items)}
-    parts = {name: values.sum(axis=0) for name, values in through.items()} | parts
+    parts["linear"], parts["sequence"] = linear.sum(axis=0), sequence.sum(axis=0)
     return [
         _describe(
             history.values,
-            {name: values[:, row] for name, values in through.items()},
+            linear[:, row],
+            sequence[:, row],
             parts={name: float(values[row]) for name, values in parts.items()},
             neighbours=_neighbours(head, item, item_ids, titles),
             item_ids=item_ids,
@@ -190,18 +185,6 @@ def _linear(model: ItemItemModel, history: Lists, columns: _Ints) -> _Floats:
     return result
 
 
-def _text(head: RankingHead, history: Lists, items: _Ints) -> _Floats:
-    """Gives (L, T), what the match with each text of the history adds to the scores of new items."""
-    result, new = np.zeros((len(history.values), len(items))), head.new_items
-    columns = np.flatnonzero(np.isin(items, new.items))
-    if new.texts is None or not len(columns):
-        return result
-    weighted = new.texts[history.values] * head.linear.history_weights(history)[:, None]
-    length = max(float(np.linalg.norm(weighted.sum(axis=0))), 1e-12)
-    result[:, columns] = weighted @ new.texts[items[columns]].T
-    return result * (new.factor * new.match_weight / length)
-
-
 def _shapley(
     part: SequencePart, history: Lists, user_embedding: NDArray[np.float32] | None
 ) -> tuple[_Floats, _Floats, _Floats]:
@@ -235,7 +218,8 @@ def _neighbours(
 
 def _describe(
     history: _Ints,
-    through: dict[str, _Floats],
+    linear: _Floats,
+    sequence: _Floats,
     *,
     parts: dict[str, float],
     neighbours: tuple[TextNeighbour, ...],
@@ -244,9 +228,9 @@ def _describe(
 ) -> Explanation:
     """Puts an explanation together; repeats of an item are added up."""
     distinct, owner = np.unique(history, return_inverse=True)
-    added = {name: np.bincount(owner, values, minlength=len(distinct)) for name, values in through.items()}
-    total = sum(added.values(), np.zeros(len(distinct)))
-    others = {name: value for name, value in parts.items() if name not in THROUGH_HISTORY}
+    by_part = [np.bincount(owner, weights=values, minlength=len(distinct)) for values in (linear, sequence)]
+    total = by_part[0] + by_part[1]
+    others = {name: value for name, value in parts.items() if name not in ("linear", "sequence")}
     for_it = total[total > 0].sum() + sum(value for value in others.values() if value > 0)
     scale = 1 / for_it if for_it > 0 else 0.0
     rows = [row for row in np.argsort(-total, kind="stable") if total[row]]
@@ -258,9 +242,8 @@ def _describe(
                 item_id=item_ids[distinct[row]],
                 title=titles[distinct[row]],
                 contribution=float(total[row]),
-                linear=float(added["linear"][row]),
-                sequence=float(added["sequence"][row]),
-                text=float(added["text"][row]),
+                linear=float(by_part[0][row]),
+                sequence=float(by_part[1][row]),
                 share=float(total[row] * scale),
             )
             for row in rows

@@ -3,7 +3,7 @@
 It adds up three parts: the item-item model of `item_item`, the small transformer of `sequence`, and what is
 taken lately, `recent`. The first grows with the length of a history, so it is divided by its spread; without
 that, what is taken lately counted for short histories alone (Online Retail, validation: .120 instead of
-.129). Items that nobody took score by their texts, see `new_items`.
+.129). Items that nobody took score like their neighbours in text, see `new_items`.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class RankingHead:
         counts = self.recent if recent is None else recent
         if counts is not None and self.recent_weight:
             result += np.float32(self.recent_weight) * np.log1p(counts)
-        profiles = self.new_items.profiles(histories, self.linear.history_weights(histories))
-        self.new_items.fill(result, profiles)
+        self.new_items.fill(result)
         return result
 
     def top_k(
@@ -105,15 +104,7 @@ class RankingHead:
             arrays |= {name: getattr(self.sequence, name) for name in SEQUENCE_ARRAYS}
         if self.recent is not None:
             arrays["recent"] = self.recent
-        if new.texts is not None:
-            arrays["match_texts"] = new.texts.astype(np.float16)
-        numbers = [
-            self.linear.decay,
-            self.sequence_weight,
-            self.recent_weight,
-            new.factor,
-            new.match_weight,
-        ]
+        numbers = [self.linear.decay, self.sequence_weight, self.recent_weight, new.factor]
         return arrays | {"settings": np.array(numbers, dtype=np.float64)}
 
     @classmethod
@@ -126,10 +117,7 @@ class RankingHead:
         def ints(name: str) -> NDArray[np.int32]:
             return np.asarray(arrays[name], dtype=np.int32)
 
-        # Bundles before the match of texts have four.
-        numbers = [*(float(value) for value in arrays["settings"]), 0.0]
-        decay, sequence_weight, recent_weight, factor, match_weight = numbers[:5]
-        texts = floats("match_texts") if "match_texts" in arrays else None
+        decay, sequence_weight, recent_weight, factor = (float(value) for value in arrays["settings"])
         sequence = None
         if SEQUENCE_ARRAYS[0] in arrays:
             sequence = SequencePart(**{name: floats(name) for name in SEQUENCE_ARRAYS})
@@ -139,9 +127,7 @@ class RankingHead:
             sequence_weight,
             floats("recent") if "recent" in arrays else None,
             recent_weight,
-            NewItems(
-                ints("new_items"), ints("new_neighbours"), floats("new_weights"), factor, match_weight, texts
-            ),
+            NewItems(ints("new_items"), ints("new_neighbours"), floats("new_weights"), factor),
         )
 
 

@@ -4,8 +4,7 @@ A score is linear / spread + user . item + popularity, see `rank.head`. All but 
 of a user's with an item's vector, so any index of inner products finds its best. The first is zero but for
 the neighbours of the history's items, a few thousand at most whatever the catalogue: they are scored here and
 put among what was found. New items are weighted means of known ones, and so are their vectors; what a user's
-mean of the first part adds to all of them is one more number of the vectors. Where the match of texts counts
-for new items, their texts are part of their vectors, and the history's of the user's. The lists are those of
+mean of the first part adds to all of them is one more number of the vectors. The lists are those of
 `RankingHead.top_k` where the search is exact.
 """
 
@@ -34,8 +33,8 @@ FIRST_SEARCH = 4
 class HeadVectors:
     """The head of a bundle, taken apart.
 
-    V is the width of the sequence part, that of the texts by which new items are matched, and two more: what
-    is added for everybody, and what is added for items that nobody took.
+    V is the width of the sequence part and two more: what is added for everybody, and what is added for items
+    that nobody took.
     """
 
     head: RankingHead
@@ -43,7 +42,7 @@ class HeadVectors:
     @property
     def width(self) -> int:
         """V."""
-        return self._matched.stop + 2
+        return (0 if self.head.sequence is None else self.head.sequence.items.shape[1]) + 2
 
     def items(self, rows: _Indices) -> _Array:
         """Gives the vectors (R, V) of some items."""
@@ -55,8 +54,6 @@ class HeadVectors:
         stretched = np.float32(new.factor) * np.einsum("rk,rkv->rv", new.weights[places], near)
         result[at] = stretched + np.float32(1 - new.factor) * self._known_mean
         result[at, -1] = 1 - new.factor
-        if new.texts is not None:
-            result[at, self._matched] = new.texts[rows[at]]
         return result
 
     def users(self, histories: Lists, user_embeddings: _Array | None = None) -> Users:
@@ -68,12 +65,9 @@ class HeadVectors:
         """
         vectors = np.ones((len(histories), self.width), dtype=np.float32)
         if self.head.sequence is not None:
-            vectors[:, : self._matched.start] = self.head.sequence.user_vectors(histories, user_embeddings)
-        linear, new, added = self.head.linear, self.head.new_items, []
+            vectors[:, :-2] = self.head.sequence.user_vectors(histories, user_embeddings)
+        linear, added = self.head.linear, []
         counts = linear.history_weights(histories)
-        profiles = new.profiles(histories, counts)
-        if profiles is not None:
-            vectors[:, self._matched] = np.float32(new.factor * new.match_weight) * profiles
         for user in range(len(histories)):
             mine = slice(histories.offsets[user], histories.offsets[user + 1])
             kept = np.flatnonzero(counts[mine])
@@ -143,7 +137,7 @@ class HeadVectors:
         result = np.zeros((len(rows), self.width), dtype=np.float32)
         if head.sequence is not None and head.sequence_weight:
             weight = np.float32(head.sequence_weight)
-            result[:, : self._matched.start] = weight * head.sequence.items[rows]
+            result[:, :-2] = weight * head.sequence.items[rows]
             result[:, -2] = weight * head.sequence.item_bias[rows]
         if head.recent is not None and head.recent_weight:
             result[:, -2] += np.float32(head.recent_weight) * np.log1p(head.recent[rows])
@@ -158,13 +152,6 @@ class HeadVectors:
         of_new = new.factor * np.bincount(place, near, minlength=len(places))
         both = np.concatenate([items, new.items[places].astype(np.int64)])
         return both, np.concatenate([values, of_new]).astype(np.float32)
-
-    @property
-    def _matched(self) -> slice:
-        """The numbers of a vector that hold texts: none where their match does not count."""
-        sequence, texts = self.head.sequence, self.head.new_items.texts
-        start = 0 if sequence is None else sequence.items.shape[1]
-        return slice(start, start + (0 if texts is None else texts.shape[1]))
 
     @cached_property
     def _n_known(self) -> int:

@@ -164,7 +164,7 @@ def edited(bundle, change):
 def test_manifests_of_other_makers_are_guarded_against(client, hub, bundle):
     digest = "0" * 64
     cases = {
-        "newer": (lambda m: m.update(format_version=99), "format version 99, but this lora_rec reads"),
+        "newer": (lambda m: m.update(format_version=3), "format version 3, but this lora_rec reads up to 2"),
         "code": (
             lambda m: m["files"].update({"run.py": digest}),
             "bundle.json names 'run.py', which no bundle",

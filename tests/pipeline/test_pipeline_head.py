@@ -1,7 +1,5 @@
 """The head's weights and new items are chosen on validation data: planted structure is found."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -105,25 +103,6 @@ def test_new_items_cost_no_more_than_is_allowed(cost):
     assert choice.factor == FACTORS[0] or choice.known >= (1 - cost) * choice.known_alone
     if cost:
         assert choice.factor > 1.0 and choice.new > 0
-
-
-@pytest.mark.parametrize("weight", [0.0, 32.0])
-def test_the_match_of_texts_counts_where_it_was_chosen(monkeypatch, weight):
-    monkeypatch.setattr(new_items, "MATCHES", (weight or 1.0,))
-    monkeypatch.setattr(new_items, "_is_clear", lambda gains: weight > 0)
-    new = np.arange(0, N_ITEMS, PER_TOPIC)
-    split = make(lambda rng, m: by_topic(rng, m, new), over_a_month)
-    fitted = fit_on_texts(SECTION, texts(), split)
-    table = fitted.head.new_items
-    assert fitted.new_items.match_weight == table.match_weight == weight
-    if not weight:
-        assert table.texts is None
-        return
-    np.testing.assert_allclose(np.linalg.norm(table.texts, axis=1), 1, rtol=1e-5)
-    # Spread by the match, the new items of other topics are further away.
-    scores = fitted.head.scores(split.test.histories)[:, new]
-    without = replace(fitted.head, new_items=replace(table, texts=None)).scores(split.test.histories)[:, new]
-    assert np.median(np.ptp(scores, axis=1) - np.ptp(without, axis=1)) > 0
 
 
 def test_vague_texts_ask_for_more_neighbours(monkeypatch):

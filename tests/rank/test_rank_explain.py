@@ -7,7 +7,6 @@ import pytest
 
 import lora_rec
 from lora_rec.data.lists import Lists
-from lora_rec.rank.candidates import unit_rows
 from lora_rec.rank.explain import Explanation, HistoryItem, explain_items
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.item_item import ItemItemModel
@@ -47,14 +46,13 @@ def sequence_part(*, width=8, length=8):
 def whole_head(**more):
     neighbours = np.argsort(draw(12, 12), axis=1)[:, :7].astype("i4")
     linear = ItemItemModel(np.sort(neighbours, axis=1), draw(12, 7), 0.8)
-    table = find_neighbours(draw(12, 5), np.arange(12) >= 10, factor=1.7, n_neighbours=3)
     return RankingHead(
         linear,
         sequence_part(),
         0.7,
         recent=np.exp(draw(12)),
         recent_weight=0.4,
-        new_items=replace(table, match_weight=0.5, texts=unit_rows(draw(12, 4))),
+        new_items=find_neighbours(draw(12, 5), np.arange(12) >= 10, factor=1.7, n_neighbours=3),
         **more,
     )
 
@@ -73,7 +71,7 @@ def test_the_linear_part_by_hand():
     assert [(row.item_id, row.title) for row in why.history] == [("i0", "Title 0"), ("i1", "Title 1")]
     np.testing.assert_allclose([row.contribution for row in why.history], [1 / spread, -0.5 / spread])
     assert [row.share for row in why.history] == pytest.approx([1.0, -0.5])
-    assert why.parts == pytest.approx({"linear": 0.5 / spread, "sequence": 0.0, "text": 0.0})
+    assert why.parts == pytest.approx({"linear": 0.5 / spread, "sequence": 0.0})
 
 
 @pytest.mark.parametrize("history", [[3], [5, 2], [1, 4, 1, 7], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 2, 1]])
@@ -161,19 +159,12 @@ def test_a_new_item_is_explained_by_its_neighbours():
             for row in why.history
             if row.item_id == f"i{item}"
         )
-        (own,) = [row for row in new.history if row.item_id == f"i{item}"]
-        assert own.contribution - own.text == pytest.approx(1.7 * through)
-    texts, weights = head.new_items.texts, [0.64, 0.8, 1.0]
-    length = np.linalg.norm(weights @ texts[history])
-    expected = [1.7 * 0.5 * w * texts[i] @ texts[10] / length for i, w in zip(history, weights, strict=True)]
-    found = {row.item_id: row.text for row in new.history}
-    assert [found[f"i{item}"] for item in history] == pytest.approx(expected, rel=1e-5)
-    assert new.parts["text"] == pytest.approx(sum(expected), rel=1e-5)
+        (own,) = [row.contribution for row in new.history if row.item_id == f"i{item}"]
+        assert own == pytest.approx(1.7 * through)
     mean = head.scores(Lists.from_arrays([history]))[0, :10].mean()
     assert new.parts["new_items"] == pytest.approx(-0.7 * mean, rel=1e-5)
     assert "new; scored like Title" in new.in_one_line()
-    assert all(not why.neighbours for why in known)
-    assert all(why.parts["new_items"] == 0 and why.parts["text"] == 0 for why in known)
+    assert all(not why.neighbours and why.parts["new_items"] == 0 for why in known)
 
 
 def test_recommend_explains_when_asked(bundle):
@@ -191,5 +182,5 @@ def test_recommend_explains_when_asked(bundle):
 
 
 def test_an_item_without_a_title_is_named_by_its_id():
-    rows = (HistoryItem("i7", "", 1.0, 1.0, 0.0, 0.0, 1.0),)
+    rows = (HistoryItem("i7", "", 1.0, 1.0, 0.0, 1.0),)
     assert Explanation({"linear": 1.0}, {}, rows).in_one_line() == "because of: i7 100%"

@@ -1,15 +1,14 @@
 import numpy as np
-from rank_heads import GENERATOR, HISTORIES, TEXT, every_part, make_head
+from rank_heads import GENERATOR, HISTORIES, every_part, make_head
 
 from lora_rec.rank.head import RankingHead
-from lora_rec.rank.new_items import find_neighbours
 
 
 def test_save_and_load_give_the_same_scores():
     head = every_part()
     again = RankingHead.from_arrays(head.to_arrays())
     assert (again.sequence_weight, again.linear.decay, again.recent_weight) == (0.05, 0.8, 0.3)
-    assert (again.new_items.factor, again.new_items.match_weight) == (2.0, 1.5)
+    assert again.new_items.factor == 2.0
     assert head.scores(HISTORIES).dtype == np.float32
     # Weights are kept in half precision.
     np.testing.assert_allclose(again.scores(HISTORIES), head.scores(HISTORIES), atol=5e-3)
@@ -19,15 +18,6 @@ def test_the_linear_part_is_saved_and_loaded_alone():
     head = RankingHead(make_head().linear)
     again = RankingHead.from_arrays(head.to_arrays())
     assert again.sequence is None and again.recent is None
-    np.testing.assert_allclose(again.scores(HISTORIES), head.scores(HISTORIES), atol=5e-3)
-
-
-def test_a_head_of_before_the_match_of_texts_is_read():
-    head = make_head(new_items=find_neighbours(TEXT, np.arange(20) >= 17, n_neighbours=4))
-    arrays = head.to_arrays()
-    arrays["settings"] = arrays["settings"][:4]
-    again = RankingHead.from_arrays(arrays)
-    assert again.new_items.texts is None and again.new_items.match_weight == 0
     np.testing.assert_allclose(again.scores(HISTORIES), head.scores(HISTORIES), atol=5e-3)
 
 
@@ -68,16 +58,12 @@ def test_recent_counts_of_a_moment_replace_those_of_the_end():
     assert (head.scores(HISTORIES, recent=counts)[:, 3] > head.scores(HISTORIES)[:, 3] + 10).all()
 
 
-def test_new_items_score_by_their_neighbours_and_the_match_of_their_texts():
+def test_new_items_score_by_their_neighbours_alone():
     head = every_part()
     scores = head.scores(HISTORIES)
     others = RankingHead(head.linear, head.sequence, 0.05, head.recent, 0.3).scores(HISTORIES)
     np.testing.assert_allclose(scores[:, :17], others[:, :17], rtol=1e-6)
     means = others[:, :17].mean(axis=1)
     near = (others[:, head.new_items.neighbours] * head.new_items.weights).sum(axis=2)
-    unit = TEXT / np.linalg.norm(TEXT, axis=1, keepdims=True)
-    for user, history in enumerate(HISTORIES):
-        asked = sum((0.8**age * unit[item] for age, item in enumerate(history[::-1])), np.zeros(6))
-        near[user] += 1.5 * unit[17:] @ asked / max(np.linalg.norm(asked), 1e-12)
     expected = means[:, None] + 2 * (near - means[:, None])
     np.testing.assert_allclose(scores[:, 17:], expected, rtol=1e-4, atol=1e-5)

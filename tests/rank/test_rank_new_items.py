@@ -1,9 +1,6 @@
-from dataclasses import replace
-
 import numpy as np
 
-from lora_rec.data.lists import Lists
-from lora_rec.rank.new_items import find_neighbours, match_profiles, no_new_items
+from lora_rec.rank.new_items import find_neighbours, no_new_items
 
 TEXTS = np.array([[1, 0], [0.9, 0.1], [0, 1], [-1, 0], [1, 0.05]], np.float32)
 NEW = np.array([False, False, False, False, True])
@@ -25,24 +22,6 @@ def test_the_factor_stretches_away_from_the_mean_of_the_known_items():
     find_neighbours(TEXTS, NEW, n_neighbours=2).fill(plain)
     find_neighbours(TEXTS, NEW, n_neighbours=2, factor=3.0).fill(wide)
     np.testing.assert_allclose(wide[0, 4], 3 * plain[0, 4], rtol=1e-5)
-
-
-def test_the_match_of_texts_is_added_to_what_the_neighbours_say():
-    scores = np.array([[3.0, 1.0, 0.0, -4.0, 99.0]] * 2, np.float32)
-    table = find_neighbours(TEXTS, NEW, n_neighbours=2)
-    matched = replace(table, match_weight=2.0, texts=np.eye(5, 3, dtype=np.float32)[[0, 1, 2, 2, 0]])
-    profiles = matched.profiles(Lists.from_arrays([[0, 1], []]), np.array([0.6, 0.8]))
-    np.testing.assert_allclose(profiles, [[0.6, 0.8, 0], [0, 0, 0]], rtol=1e-6)
-    plain = scores.copy()
-    table.fill(plain)
-    matched.fill(scores, profiles)
-    np.testing.assert_allclose(scores[:, 4] - plain[:, 4], [2 * 0.6, 0], atol=1e-6)
-    assert table.profiles(Lists.from_arrays([[0]]), np.ones(1)) is None
-
-
-def test_empty_histories_between_others_have_no_direction():
-    profiles = match_profiles(TEXTS, Lists.from_arrays([[], [2], [], [3, 3], []]), np.ones(3))
-    np.testing.assert_allclose(profiles, [[0, 0], [0, 1], [0, 0], [-1, 0], [0, 0]])
 
 
 def test_many_new_items_are_filled_as_one_by_one(monkeypatch):
