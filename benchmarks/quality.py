@@ -198,22 +198,20 @@ def merge(
     header = header | {"seeds": whole, "command": old_header["command"]}
     header["fewer_seeds"] = {case: found for case, found in fewer.items() if found}
     kept = [r for r in old if not (r["case"] in sets and r["system"] in systems)]
-    places = {case: place for place, case in enumerate(CASES)}
-    names = {name: place for place, name in enumerate(NAMES)}
-    measured = {(r["case"], r["system"]) for r in kept}
     for key in ("chosen", "left_out"):
-        found = dict(header[key])
         for case, before in old_header[key].items():
             others = {s: v for s, v in before.items() if case not in sets or s not in systems}
-            found[case] = others | found.get(case, {})
-        # In one order, whatever the order of the calls.
+            header[key][case] = others | header[key].get(case, {})
+    measured = {(r["case"], r["system"]) for r in kept}
+    for case, reasons in header["left_out"].items():
+        header["left_out"][case] = {s: why for s, why in reasons.items() if (case, s) not in measured}
+    places = {case: place for place, case in enumerate(CASES)}
+    names = {name: place for place, name in enumerate(NAMES)}
+    for key in ("chosen", "left_out"):  # in one order, whatever the order of the calls
+        found = sorted(header[key].items(), key=lambda item: places[item[0]])
         header[key] = {
-            case: {
-                s: found[case][s]
-                for s in sorted(found[case], key=lambda s: names.get(s, len(names)))
-                if key == "chosen" or (case, s) not in measured
-            }
-            for case in sorted(found, key=lambda case: places[case])
+            case: dict(sorted(by_system.items(), key=lambda item: names.get(item[0], len(names))))
+            for case, by_system in found
         }
     together = kept + rows
     return header, sorted(together, key=lambda r: (places[r["case"]], names.get(r["system"], len(names))))
