@@ -146,9 +146,9 @@ def _parser() -> argparse.ArgumentParser:
     plan = commands.add_parser(
         "plan",
         help="what a recipe will cost, before anything trains: parameters, memory, disk",
-        description="Prints trainable parameters, the memory of weights, gradients, optimizer and"
-        " activations, the size of the prefix cache, and whether that fits this machine. No weights are"
-        " loaded; a model that is not on this machine yet is fetched first.",
+        description="Prints what a recipe of recipes/two_tower.py needs: trainable parameters, the memory of"
+        " weights, gradients, optimizer and activations, the size of the prefix cache, and whether that fits"
+        " this machine. No weights are loaded; a model that is not on this machine yet is fetched first.",
         epilog="example: lora-rec plan recipes/configs/quickstart.yaml item_tower.precision=4bit",
     )
     plan.add_argument("recipe", help="YAML file, see recipes/configs")

@@ -38,7 +38,8 @@ def load_config(cls: type[T], path: str | Path, *, overrides: Sequence[str] = ()
     """Reads a YAML file into a frozen dataclass and applies overrides.
 
     Args:
-        cls: dataclass whose fields are values or further dataclasses.
+        cls: dataclass whose fields are values or further dataclasses. What its `ELSEWHERE` says of a key that
+            it does not have is told where it comes up.
         path: YAML file with one mapping.
         overrides: `section.field=value`, split at the first `=`; the value is read as YAML.
 
@@ -96,12 +97,13 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
 def _build(cls: type, tree: Mapping[str, Any], *, path: str, problems: list[str]) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
+    elsewhere: dict[str, str] = getattr(cls, "ELSEWHERE", {})
     values: dict[str, Any] = {}
     before = len(problems)
     for key, raw in tree.items():
         where = f"{path}{key}"
         if key not in fields:
-            hint = did_you_mean(str(key), fields) or f"known: {', '.join(fields)}"
+            hint = elsewhere.get(key) or did_you_mean(str(key), fields) or f"known: {', '.join(fields)}"
             problems.append(f"{where}: unknown key; {hint}")
         elif (section := _section(hints[key])) is not None:
             if isinstance(raw, Mapping):

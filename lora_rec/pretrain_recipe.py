@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
@@ -77,6 +78,11 @@ class PretrainSection:
 @dataclass(frozen=True)
 class PretrainRecipe:
     """One run, from texts to an adapter that `start_from` takes."""
+
+    ELSEWHERE: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("user_tower", "item_tower", "objectives", "regularisation", "head", "ranking"),
+        "recipes/two_tower.py reads it; recipes/pretrain.py trains one tower, and on tasks",
+    )
 
     output: str
     """Folder of the adapter; replaced as a whole when the run is done."""

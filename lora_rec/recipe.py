@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from lora_rec.config import dump_config, load_config, require
 from lora_rec.data_section import DataSection
@@ -230,6 +231,11 @@ class CheckpointSection:
 @dataclass(frozen=True)
 class Recipe:
     """One run, from data to bundle."""
+
+    ELSEWHERE: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("tasks", "tower", "corpus"),
+        "recipes/pretrain.py reads it; a recipe of two towers has user_tower and item_tower",
+    )
 
     output: str
     """Folder of the bundle; replaced as a whole when the run is done."""

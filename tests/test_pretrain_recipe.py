@@ -12,7 +12,7 @@ import yaml
 from tiny_tasks import TASKS, write_shop
 
 from lora_rec.config import build_config
-from lora_rec.errors import BundleError, TowerError
+from lora_rec.errors import BundleError, RecipeError, TowerError
 from lora_rec.pretrain_recipe import PretrainRecipe
 from lora_rec.recipe import Recipe
 
@@ -33,6 +33,18 @@ def test_every_config_loads():
     assert files
     for file in files:
         assert PretrainRecipe.load(file).output
+
+
+@pytest.mark.parametrize(
+    ("cls", "other", "message"),
+    [
+        (Recipe, "pretrain-quickstart", r"  tower: unknown key; recipes/pretrain\.py reads it"),
+        (PretrainRecipe, "quickstart", r"  item_tower: unknown key; recipes/two_tower\.py reads it"),
+    ],
+)
+def test_a_recipe_of_the_other_kind_says_so(cls, other, message):
+    with pytest.raises(RecipeError, match=message):
+        cls.load(ROOT / "recipes" / "configs" / f"{other}.yaml")
 
 
 def test_from_texts_to_a_bundle(shop, recipe_tree, capsys):
