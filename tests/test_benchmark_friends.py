@@ -81,3 +81,22 @@ def test_a_call_with_fewer_seeds_keeps_the_others_and_says_so(tmp_path, monkeypa
     assert call("minilm", three, 0.3)[0]["fewer_seeds"] == {"mind": {"lora_rec_towers": [0]}}
     header, rows = call("lora_rec_towers", three, 0.4)
     assert header["fewer_seeds"] == {} and rows == [("minilm", 0.3), ("lora_rec_towers", 0.4)]
+
+
+def test_what_was_chosen_and_left_out_stands_in_one_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+    for case, system in (("mind", "rectools_hstu"), ("mind", "rectools_sasrec"), ("lastfm", "rectools_hstu")):
+        header = {
+            "seeds": [0],
+            "trials": 12,
+            "command": "",
+            "fewer_seeds": {},
+            "chosen": {case: {system: {}}},
+        }
+        header, _ = quality.merge(
+            header | {"left_out": {case: {system: "no times"}}}, [], systems=[system], sets=[case]
+        )
+        (tmp_path / "quality.json").write_text(json.dumps([header]))
+    for key in ("chosen", "left_out"):
+        assert list(header[key]) == ["lastfm", "mind"]
+        assert list(header[key]["mind"]) == ["rectools_sasrec", "rectools_hstu"]
