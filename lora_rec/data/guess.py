@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import decimal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ SAMPLE = 20_000  # rows in which a column's kind is looked for
 EARLIEST, LATEST = 631_152_000, 4_102_444_800  # 1990 and 2100 in unix seconds
 CLEAR = 0.3  # how far ahead the best of two guesses has to be to need no question
 TIE = 0.05
+CELL_TYPES = (str, int, float, datetime.date, decimal.Decimal)  # the last two are what Parquet's give
 
 
 @dataclass(frozen=True)
@@ -232,8 +235,8 @@ def _guess_rating(sample: pd.DataFrame) -> ColumnGuess:
 
 
 def _read(column: pd.Series, read: Callable[[pd.Series], Numbers]) -> Numbers | None:
-    """Reads a column, or gives None where its cells have a type that is no number and no text."""
-    if column.dtype == object and not column.dropna().map(type).isin((str, int, float)).all():
+    """Reads a column, or gives None where its cells have a type that is no number, no date and no text."""
+    if column.dtype == object and not column.dropna().map(type).isin(CELL_TYPES).all():
         return None
     return read(column)
 

@@ -153,6 +153,8 @@ class Lists:
         joined = None
         if strengths is not None:
             given = [checked("lists.strengths", a, dtype=np.float32, kinds="iuf") for a in strengths]
+            if [len(g) for g in given] != [len(p) for p in parts]:
+                raise DataError("lists.strengths: not one per value of each list; give as many as it has")
             joined = np.concatenate([np.empty(0, np.float32), *given])
         return cls(np.concatenate([np.empty(0, np.int64), *parts]), offsets, joined)
 

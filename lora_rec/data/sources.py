@@ -85,7 +85,9 @@ def _read_path(path: Path, *, name: str) -> pd.DataFrame:
         raise DataError(f"{name}: {path} is empty; give a file with a header and rows")
     try:
         if kind == "parquet":
-            return pd.read_parquet(path).reset_index(drop=True)
+            table = pd.read_parquet(path)
+            # An index that pandas wrote by name is a column of the file.
+            return table.reset_index(drop=all(name is None for name in table.index.names))
         if kind == "jsonl":
             return _read_lines(path)
         return _read_text(path, separator="," if kind == "csv" else "\t")

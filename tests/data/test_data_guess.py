@@ -1,3 +1,4 @@
+import decimal
 import time
 
 import numpy as np
@@ -170,6 +171,14 @@ def test_dates_that_the_loader_cannot_read_are_named_by_it():
     assert guess.time.why == "its name; but the cells are no times"
     with pytest.raises(DataError, match="InvoiceDate: 900 rows where the cell is no time"):
         load_dataset(interactions, items, time_column="InvoiceDate")
+
+
+def test_dates_and_decimals_of_parquet():
+    interactions, items = make(when="t_dat", times="dates")
+    interactions["t_dat"] = interactions.t_dat.dt.date
+    interactions["rating"] = [decimal.Decimal(n % 5 + 1) for n in range(N_ROWS)]
+    found = guessed(interactions, items)
+    assert (found["time"], found["rating"]) == ("t_dat", "rating")
 
 
 def test_no_times():

@@ -44,6 +44,9 @@ def written(table, path, kind):
         return table
     if kind == "shuffled index":
         return table.set_index(pd.Index(range(len(table), 0, -1)))
+    if kind == "index in Parquet":
+        table.set_index(table.columns[0]).to_parquet(path.with_suffix(".parquet"))
+        return path.with_suffix(".parquet")
     if kind == "datasets":
         return pytest.importorskip("datasets").Dataset.from_pandas(table, preserve_index=False)
     if kind == "folder":
@@ -59,7 +62,8 @@ def written(table, path, kind):
     return str(path)
 
 
-KINDS = [".csv", ".csv.gz", ".tsv", ".parquet", ".jsonl", ".jsonl.gz", "shuffled index", "datasets", "folder"]
+KINDS = [".csv", ".csv.gz", ".tsv", ".parquet", ".jsonl", ".jsonl.gz"]
+KINDS += ["shuffled index", "index in Parquet", "datasets", "folder"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
