@@ -106,6 +106,8 @@ def test_the_item_taken_most_often_decides(bundle):
         rec.recommend(["i3", "i23"], strengths=[1])
     with pytest.raises(DataError, match="strengths: user 'b' is missing"):
         rec.recommend_users({"a": ["i3"], "b": ["i4"]}, strengths={"a": [2]})
+    with pytest.raises(DataError, match="strengths of a: 2 values where 1 are needed"):
+        rec.recommend_users({"a": ["i3"], "b": ["i4", "i5"]}, strengths={"a": [2, 500], "b": [1]})
 
 
 def test_a_changed_or_missing_file_is_named(copy):

@@ -160,6 +160,13 @@ class Catalogue:
             raise DataError(
                 f"strengths: user {missing[0]!r} is missing; give one number per item of the history"
             )
+        for user, given in (strengths or {}).items():
+            if user in histories and len(given) != (needed := len(histories[user])):
+                of = f" of {user}" if user else ""
+                raise DataError(
+                    f"strengths{of}: {len(given)} values where {needed} are needed; give one number per item"
+                    " of the history"
+                )
         return Lists.from_arrays(
             (self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items()),
             None if strengths is None else [strengths[u] for u in histories],

@@ -120,6 +120,8 @@ def explain_items(
         titles: N, by index.
         user_embedding: (1, D), if the head was given one.
     """
+    if not len(items):
+        return []
     columns, mixed = _targets(head, items)
     parts: dict[str, _Floats] = {"linear": np.zeros(len(items)), "sequence": np.zeros(len(items))}
     spread = float(spread_of(head.linear.scores(history))[0, 0])

@@ -40,6 +40,13 @@ def test_every_strategy_gives_a_list(bundle, strategy):
     assert len(set(ids(found)) - set(HISTORY)) == 6
 
 
+def test_a_user_for_whom_nothing_is_left_does_not_spoil_the_explanations(bundle):
+    rec = lora_rec.load(bundle)
+    table = rec.recommend_users({"ann": ["i3"], "bob": rec.item_ids}, k=2, explain=True)
+    assert [len(row) for row in table.rows] == [2, 0]
+    assert all(item.explanation is not None for item in table.rows[0])
+
+
 def test_excluded_items_and_categories(bundle):
     rec = by_title(bundle)
     for diversity in (0, 0.5):
