@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lora_rec.rank.chances import Chances
 from lora_rec.rank.pool import Objective, Pool
-from lora_rec.rank.rules import QuotaCount, Quotas, explore_below
+from lora_rec.rank.rules import KEEPS_ROOM, SEVERAL_FIRST, QuotaCount, Quotas, explore_below
 from lora_rec.rank.strategies import CEILINGS, OBJECTIVES, RelevanceOrder
 from lora_rec.schema import CATEGORY_STRATEGIES, NOVEL, STRATEGIES, VECTOR_STRATEGIES
 
@@ -230,15 +230,17 @@ def _scaled(scores: _Floats, present: NDArray[np.bool_]) -> _Floats:
 def _within_quotas(
     pool: Pool, objective: Callable[[Pool], Objective], candidates: _Ints, quotas: Quotas
 ) -> _Ints:
-    count = QuotaCount(quotas, candidates, least_first=np.zeros(len(candidates), dtype=bool))
-    places, _ = _greedy(pool, objective(pool), count)
-    failed: NDArray[np.bool_] = np.any(count.missing, axis=1)  # type: ignore[assignment]
-    if failed.any():
-        # Items of two categories filled one of them up before the other had enough.
-        count = QuotaCount(quotas, candidates, least_first=failed)
+    urgency = np.full(len(candidates), KEEPS_ROOM)
+    while True:
+        count = QuotaCount(quotas, candidates, urgency=urgency)
         places, _ = _greedy(pool, objective(pool), count)
-        count.check()
-    return places
+        # Items of two categories may fill one of them up before the other has enough.
+        failed = np.any(count.missing, axis=1)
+        if not failed.any():
+            return places
+        if (urgency[failed] == SEVERAL_FIRST).any():
+            count.check()
+        urgency = urgency + failed
 
 
 def _greedy(

@@ -88,17 +88,22 @@ def _check_quota(name: str, quota: tuple[int | None, int | None], *, k: int) -> 
     return pair
 
 
+KEEPS_ROOM, LEAST_FIRST, SEVERAL_FIRST = range(3)
+"""How a list meets its least quotas: it keeps room for them, starts with what they ask for, or starts with
+what several of them ask for at once. Each may find a list where the one before found none."""
+
+
 class QuotaCount:
     """Quotas at work: which candidates each list may get next.
 
     Args:
         quotas: of every list.
         candidates: (U, N), items; -1 for empty slots.
-        least_first: (U,), lists that start with what the least quotas ask for, instead of keeping room.
+        urgency: (U,), of `KEEPS_ROOM`, `LEAST_FIRST`, `SEVERAL_FIRST`.
     """
 
-    def __init__(self, quotas: Quotas, candidates: _Ints, *, least_first: _Mask) -> None:
-        self._quotas, self._candidates, self._least_first = quotas, candidates, least_first
+    def __init__(self, quotas: Quotas, candidates: _Ints, *, urgency: _Ints) -> None:
+        self._quotas, self._candidates, self._urgency = quotas, candidates, urgency
         self._member = quotas.member[candidates] & (candidates >= 0)[:, :, None]  # (U, N, Q)
         self._counts = np.zeros((len(candidates), len(quotas.names)), dtype=np.int64)
 
@@ -117,9 +122,11 @@ class QuotaCount:
         blocked = (self._member & full[:, None, :]).any(axis=2)
         missing = self.missing
         needed = missing.sum(axis=1)
-        tight = (needed > 0) & ((needed >= places_left) | self._least_first)
-        useless = ~(self._member & (missing > 0)[:, None, :]).any(axis=2)
-        return blocked | (tight[:, None] & useless)
+        tight = (needed > 0) & ((needed >= places_left) | (self._urgency >= LEAST_FIRST))
+        n_helped = (self._member & (missing > 0)[:, None, :]).sum(axis=2)
+        most = np.where(blocked, 0, n_helped).max(axis=1, initial=0)
+        wanted = np.where(self._urgency >= SEVERAL_FIRST, np.maximum(most, 1), 1)
+        return blocked | (tight[:, None] & (n_helped < wanted[:, None]))
 
     def take(self, taken: _Ints, found: _Mask) -> None:
         """Counts the candidate (U,) that each list got, where it got one."""

@@ -59,6 +59,14 @@ def test_an_item_of_two_categories_counts_for_both():
         lists({"war": (0, 1), "love": (2, 2)}, k=3, candidates=np.arange(10)[None] % 2, categories=both)
 
 
+@pytest.mark.parametrize("diversity", [0.0, 0.5])
+def test_one_item_for_two_quotas_is_found_behind_better_ones_for_one(diversity):
+    kinds = Categories.from_field(["child", "child", "child|drawn", "drawn|child", *[""] * 6])
+    quotas = {"child": (1, 1), "drawn": (1, None)}
+    found = lists(quotas, k=3, categories=kinds, diversity=diversity)
+    assert len({2, 3} & {*found}) == 1 and len({0, 1, 2, 3} & {*found}) == 1
+
+
 def test_quotas_that_cannot_be_met():
     for quotas, message in (
         ({"love": (6, None)}, "6 of 'love' are 6 in all, and the list has 4 places"),
