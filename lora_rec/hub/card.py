@@ -9,7 +9,7 @@ from typing import Any
 from lora_rec.hub.card_code import load_it, load_plainly, new_items
 from lora_rec.hub.card_data import Results, metadata
 from lora_rec.hub.contents import Contents
-from lora_rec.hub.names import FRONT_PICTURE
+from lora_rec.hub.names import FRONT_PICTURE, USER_FILES
 from lora_rec.schema import ITEM_TEXTS, ITEM_VECTORS, DataManifest, Manifest, TowerManifest
 
 WORDS = {
@@ -58,7 +58,7 @@ def write_card(contents: Contents, *, name: str, licence: str | None = None) -> 
         "## New items",
         new_items(contents, name),
         "## Limits",
-        *_limits(manifest),
+        *_limits(contents),
     ]
     head = metadata(manifest, results, name=name, licence=licence)
     return f"---\n{head}---\n\n" + "\n\n".join(part for part in parts if part) + "\n"
@@ -210,13 +210,19 @@ def _trade_off(contents: Contents) -> Iterator[str]:
         )
 
 
-def _limits(manifest: Manifest) -> Iterator[str]:
+def _limits(contents: Contents) -> Iterator[str]:
+    manifest = contents.manifest
+    of_users = [name for name in USER_FILES if name in contents.files]
+    told = (
+        f"{' and '.join(f'`{name}`' for name in of_users)} tell{'s' * (len(of_users) == 1)} of single users."
+        if of_users
+        else "No user's id or history is in these files."
+    )
     lines = [
         "It has learned from one data set, at one time; elsewhere measure it again before you use it.",
         "The numbers are offline: they say what was found again, not what people would have liked.",
         "What the base models know wrongly or one-sidedly is in the texts' vectors, too.",
-        "No user's id or history is in these files. Weights between items are learned from many users'"
-        " histories.",
+        f"{told} Weights between items are learned from many users' histories.",
     ]
     if ITEM_VECTORS not in manifest.left_out:
         lines.append("Lists hold the items of this catalogue alone; see New items for others.")

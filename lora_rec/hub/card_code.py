@@ -63,16 +63,22 @@ def _bases(manifest: Manifest) -> str:
 
 def load_plainly(manifest: Manifest, name: str) -> str:
     """Gives the lines that make vectors with transformers and peft alone."""
-    name_of_tower = "item_tower" if "item_tower" in manifest.towers else "user_tower"
-    tower = manifest.towers[name_of_tower]
-    if any(t.adapter in OWN_FORMAT for t in manifest.towers.values()):
-        return f"peft has no adapter of the kind `{tower.adapter}`; load it with `lora_rec`."
-    folders = " and ".join(f"`{folder}`" for folder in manifest.towers)
-    other = "" if len(manifest.towers) == 1 else " The other tower goes the same way, with its own pooling."
+    plain = [tower for tower in ("item_tower", "user_tower") if _is_plain(manifest, tower)]
+    own = sorted({f"`{t.adapter}`" for t in manifest.towers.values() if t.adapter in OWN_FORMAT})
+    if not plain:
+        return f"peft has no adapter of the kind {' or '.join(own)}; load it with `lora_rec`."
+    folders = " and ".join(f"`{tower}`" for tower in plain)
+    other = " The other tower goes the same way, with its own pooling." if len(plain) > 1 else ""
+    if own:
+        other = f" Of the other tower's kind, {' or '.join(own)}, peft has none; load it with `lora_rec`."
     return (
         f"The adapter lies in {folders}, as plain [PEFT](https://github.com/huggingface/peft) has it; pooling"
-        f" and map are four lines.{other}\n\n" + _block(plain_code(tower, name_of_tower, name))
+        f" and map are four lines.{other}\n\n" + _block(plain_code(manifest.towers[plain[0]], plain[0], name))
     )
+
+
+def _is_plain(manifest: Manifest, tower: str) -> bool:
+    return tower in manifest.towers and manifest.towers[tower].adapter not in OWN_FORMAT
 
 
 def plain_code(tower: TowerManifest, folder: str, name: str) -> str:

@@ -86,7 +86,15 @@ def _cached(name: str, revision: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(name, MANIFEST, revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    if not isinstance(found, str):
+        return None
+    folder = Path(found).parent
+    # Another client may have stopped halfway, or have been asked for this file alone.
+    try:
+        names = json.loads((folder / MANIFEST).read_bytes())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return folder if all((folder / name).is_file() for name in names) else None
 
 
 def _fetch(api: HfApi, name: str, commit: str) -> Path:

@@ -2,13 +2,16 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 from test_hub_round_trip import push
+from tiny import rewrite
 
 from lora_rec.hub.card import write_card
+from lora_rec.hub.card_code import load_plainly
 from lora_rec.hub.contents import gather
 from lora_rec.schema import TOWERS
 
@@ -104,6 +107,28 @@ def test_it_says_what_somebody_needs_and_renders(learned):
     (picture,) = re.findall(r'<img src="(.*?)"', page)
     assert picture in contents.files
     assert card == write_card(gather(learned), name="ann/x")
+
+
+@pytest.mark.parametrize("own", TOWERS)
+def test_the_tower_that_peft_does_load_has_its_code(learned, own):
+    manifest = gather(learned).manifest
+    (plain,) = set(TOWERS) - {own}
+    text = load_plainly(
+        replace(manifest, **{own: replace(manifest.towers[own], adapter="bottleneck")}), "ann/x"
+    )
+    assert f"subfolder='{plain}'" in text
+    assert "Of the other tower's kind, `bottleneck`, peft has none" in text
+    neither = {name: replace(manifest.towers[name], adapter="full") for name in TOWERS}
+    text = load_plainly(replace(manifest, **neither), "ann/x")
+    assert text == "peft has no adapter of the kind `full`; load it with `lora_rec`."
+
+
+def test_it_says_when_files_tell_of_users(learned, tmp_path):
+    named = rewrite(learned, tmp_path / "named", lambda place: (place / "user_ids.json").write_text("[]"))
+    nothing = "No user's id or history is in these files."
+    assert nothing in write_card(gather(named), name="ann/x")
+    card = write_card(gather(named, include=["user_ids.json"]), name="ann/x")
+    assert nothing not in card and "`user_ids.json` tells of single users." in card
 
 
 def test_the_first_code_on_the_card_runs(client, hub, learned):

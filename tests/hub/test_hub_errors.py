@@ -249,6 +249,14 @@ def test_a_copy_in_the_cache_does_without_the_hub(client, films, hub, new_client
     assert hub.requests == []
 
 
+def test_a_copy_that_another_client_left_halfway_is_made_whole(client, films, bundle):
+    part = "from huggingface_hub import hf_hub_download\nvalue = hf_hub_download(name, 'bundle.json')"
+    client.value(part, name=films)
+    assert client.value(LOAD + LISTS, name=films, options={}) == client.value(
+        LOAD + LISTS, name=str(bundle), options={}
+    )
+
+
 def test_a_token_is_found_nowhere(client, hub, bundle, films):
     texts = []
     for token in (WRITE_TOKEN, STRANGER):
