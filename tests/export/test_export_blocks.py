@@ -172,6 +172,26 @@ def test_lists_go_on_behind_the_blocks_that_are_finished(bundle, stored, tmp_pat
     assert (whole.n_kept, rows_of(whole.folder)) == (0, rows_of(done.folder))
 
 
+def test_long_arrays_that_differ_in_the_middle_are_other_settings(bundle, stored, tmp_path, monkeypatch):
+    rec = lora_rec.load(bundle)
+    before = np.array(["i4"] * 1500)
+    after = np.where(np.arange(1500) == 700, "i5", before)
+    original = all_users.rank_block
+
+    def dies(recommender, users, histories, **settings):
+        if users[0].as_py() != next(iter(stored.user_ids)):
+            raise Killed
+        return original(recommender, users, histories, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(all_users, "rank_block", dies)
+        with pytest.raises(Killed):
+            recommend_all(rec, stored, tmp_path / "lists", made_of={}, users_at_once=25, exclude=before)
+    done = recommend_all(rec, stored, tmp_path / "lists", made_of={}, users_at_once=25, exclude=after)
+    assert done.n_kept == 0
+    assert "i5" not in {row["item_id"] for row in rows_of(done.folder)}
+
+
 def test_an_unknown_item_is_said_with_file_and_user(bundle, stored, tmp_path):
     table = pa.table({"user_id": ["a", "b", "c"], "history": [["i1"], ["i2"], ["i99"]]})
     pq.write_table(table, tmp_path / "u.parquet")
