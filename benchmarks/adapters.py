@@ -151,7 +151,8 @@ def run_case(case: str, seed: int, tables: Path, *, learning_rate: float) -> dic
     model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
     frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
-    material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
+    known = split.train_histories()
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known, log=split.train_log)
     result = train_towers(recipe, model, sources, texts, material, dataset, split, frozen, accelerator)
     vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
 

@@ -77,7 +77,7 @@ def watched(
     teacher = teach(
         recipe, fit_linear(known, LinearChoice(200.0, 0.9, 0.0), n_items=dataset.n_items), examples
     )
-    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known, log=None)
     model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
 

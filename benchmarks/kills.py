@@ -130,8 +130,8 @@ def run(inputs: Path, output: Path, adapter: str) -> None:
             ways = [(p - start[name]).abs().sum() for name, p in model.trained_parameters().items()]
             return 1 + float(sum(ways))
 
-    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known)
-    checkpoints = open_checkpoints(recipe, model, texts, material, accelerator)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known, log=split.train_log)
+    checkpoints = open_checkpoints(recipe, model, texts, material, accelerator, judged=[])
     train_adapters(
         recipe,
         model,

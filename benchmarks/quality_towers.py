@@ -101,7 +101,7 @@ def _train_on_split(prepared: RankingSet, recipe: Recipe) -> dict[str, _Array]:
     frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = read(frozen, "frozen")
     material = prepare_material(
-        recipe, prepared.dataset, examples, texts, teacher, known=split.train_histories()
+        recipe, prepared.dataset, examples, texts, teacher, known=split.train_histories(), log=split.train_log
     )
     train_towers(recipe, model, sources, texts, material, prepared.dataset, split, frozen, accelerator)
     vectors = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)

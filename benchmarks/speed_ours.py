@@ -62,7 +62,9 @@ def train(prepared: RankingSet, overrides: list[str], turns: Turns | None) -> di
     with stages("EASE"):
         linear = fit_linear(split.train_histories(), choose_linear(split), n_items=split.n_items)
         teacher, known = teach(recipe, linear, examples), split.train_histories()
-        material = prepare_material(recipe, prepared.dataset, examples, texts, teacher, known=known)
+        material = prepare_material(
+            recipe, prepared.dataset, examples, texts, teacher, known=known, log=split.train_log
+        )
     with stages("load towers"):
         model = build_towers(recipe, device=accelerator.device)
     with stages("frozen layers"):

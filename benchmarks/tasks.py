@@ -65,7 +65,7 @@ def run_ranked(recipe: Recipe) -> dict[str, float]:
     known = split.train_histories()
     linear = fit_linear(known, LinearChoice(200.0, 0.9, validation=0.0), n_items=split.n_items)
     teacher = teach(recipe, linear, examples)
-    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known, log=split.train_log)
     model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
     frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)

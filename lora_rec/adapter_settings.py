@@ -76,6 +76,11 @@ class AdapterSettings:
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
 
+    @property
+    def n_virtual(self) -> int:
+        """Tokens that it puts before a text."""
+        return int(self.values.get("n_virtual_tokens", 0))
+
     @classmethod
     def resolve(cls, adapter: str, given: Mapping[str, Any], *, precision: str) -> AdapterSettings:
         """Fills in defaults and checks ranges and combinations.

@@ -52,14 +52,35 @@ def load_config(cls: type[T], path: str | Path, *, overrides: Sequence[str] = ()
             f"{path}: no such recipe; give the path of a YAML file, e.g. recipes/configs/quickstart.yaml"
         )
     try:
-        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_OnceLoader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML; {error}") from error
+    except _Repeated as error:
+        raise RecipeError(f"{path}: {error}; put the two together") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: holds no mapping; start with a section such as 'train:'")
     for override in overrides:
         _apply_override(tree, override)
     return build_config(cls, tree, where=str(path))
+
+
+class _Repeated(Exception):
+    """A key that is there twice; the text says where."""
+
+
+class _OnceLoader(yaml.BaseLoader):
+    """Gives every value as text, and refuses a key that is there twice, of which YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Builds one mapping."""
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in seen:
+                    raise _Repeated(f"{key.value!r} is there twice, in lines {seen[key.value]} and {line}")
+                seen[key.value] = line
+        return super().construct_mapping(node, deep=deep)
 
 
 def build_config(cls: type[T], tree: Mapping[str, Any], *, where: str = "recipe") -> T:

@@ -61,7 +61,9 @@ def run(recipe: Recipe) -> None:
         vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
         frozen = read = read_item_texts(recipe, model, sources, accelerator)
     with stages("train adapters"):
-        checkpoints = open_checkpoints(recipe, model, data.texts, material, accelerator)
+        shown = data.split.validation
+        judged = (shown.candidates.values, shown.candidates.offsets, shown.clicks)
+        checkpoints = open_checkpoints(recipe, model, data.texts, material, accelerator, judged=judged)
         training = train_on_histories(
             recipe, model, sources, data, material, vectors, frozen, accelerator, checkpoints
         )

@@ -60,7 +60,10 @@ def run(recipe: Recipe) -> None:
         ease = choose_linear(split)
         linear = fit_linear(split.train_histories(), ease, n_items=split.n_items)
         teacher = teach(recipe, linear, examples)
-        material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
+        known = split.train_histories()
+        material = prepare_material(
+            recipe, dataset, examples, texts, teacher, known=known, log=split.train_log
+        )
     with stages("load towers"):
         model = build_towers(recipe, device=loading_device(accelerator))
         shard_frozen_layers(model, accelerator)
@@ -69,7 +72,8 @@ def run(recipe: Recipe) -> None:
     with stages("frozen towers"):
         frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     with stages("train adapters"):
-        checkpoints = open_checkpoints(recipe, model, texts, material, accelerator)
+        judged = (split.validation.targets.values, split.validation.targets.offsets)
+        checkpoints = open_checkpoints(recipe, model, texts, material, accelerator, judged=judged)
         training = train_towers(
             recipe, model, sources, texts, material, dataset, split, frozen, accelerator, checkpoints
         )

@@ -129,11 +129,11 @@ def run(tree, *, keep=False):
     known = split.train_histories()
     linear = fit_linear(known, LinearChoice(10.0, 1.0, validation=0.0), n_items=split.n_items)
     teacher = teach(recipe, linear, examples)
-    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known)
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known, log=split.train_log)
     model = build_towers(recipe, device=accelerator.device)
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
-    kept = open_checkpoints(recipe, model, texts, material, accelerator) if keep else None
+    kept = open_checkpoints(recipe, model, texts, material, accelerator, judged=[]) if keep else None
     result = train_towers(recipe, model, sources, texts, material, dataset, split, start, accelerator, kept)
     return model, result, material
 
@@ -146,6 +146,6 @@ def _run_shown(recipe, accelerator, *, keep):
     sources = open_sources(recipe, model, data.texts, accelerator)
     vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
     frozen = read_item_texts(recipe, model, sources, accelerator)
-    kept = open_checkpoints(recipe, model, data.texts, material, accelerator) if keep else None
+    kept = open_checkpoints(recipe, model, data.texts, material, accelerator, judged=[]) if keep else None
     result = train_on_histories(recipe, model, sources, data, material, vectors, frozen, accelerator, kept)
     return model, result, material

@@ -58,6 +58,13 @@ def test_all_problems_in_one_message():
     assert "user_tower.poling: unknown key; did you mean 'pooling'?" in text
 
 
+def test_a_section_that_is_there_twice_is_refused(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("output: a\ntrain:\n  epochs: 2\n\ntrain:\n  batch_size: 8\n")
+    with pytest.raises(RecipeError, match=r"r\.yaml: 'train' is there twice, in lines 2 and 5; put the two"):
+        Recipe.load(file)
+
+
 def test_ranges_are_checked():
     with pytest.raises(RecipeError, match=r"train\.temperature: 0.0 is not positive"):
         build_config(Recipe, MINIMAL | {"train": {"temperature": 0}})

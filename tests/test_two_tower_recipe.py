@@ -76,6 +76,11 @@ def test_a_run_of_a_single_step_is_no_false_alarm(config, tmp_path):
     assert "ranking_head_diverse" in result.stdout
 
 
+def test_a_random_split_of_a_log_with_times_goes_through(make_bundle):
+    bundle = make_bundle("random", data={"split": "random"})
+    assert (bundle / "head.safetensors").is_file()
+
+
 @pytest.mark.parametrize(
     ("name", "user", "item"),
     [

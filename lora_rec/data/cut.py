@@ -22,7 +22,7 @@ def cut(dataset: Dataset, part: _Ints, *, name: str, dropped: dict[str, int], or
         ordered: whether each user's parts follow one another; ties in time are counted only then.
     """
     kept: dict[str, dict[str, int]] = {}
-    log = Log(dataset.users, dataset.items, dataset.times, dataset.strengths)
+    log = Log(dataset.users, dataset.items, dataset.times, dataset.strengths, dataset.ratings)
     train = part == 0
     kept["train"] = _count(dataset.users[train], dataset.items[train])
     reasons = dict(dropped)

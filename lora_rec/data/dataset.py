@@ -107,9 +107,11 @@ class Log:
     """(E,), unix seconds."""
     strengths: NDArray[np.float32] | None = None
     """(E,), see `Dataset.strengths`."""
+    ratings: NDArray[np.float64] | None = None
+    """(E,), see `Dataset.ratings`."""
 
     def __post_init__(self) -> None:
-        for name in ("items", "times", "strengths"):
+        for name in ("items", "times", "strengths", "ratings"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.users):
                 raise DataError(f"log.{name}: {len(values)} for {len(self.users)} users; give one each")
@@ -120,23 +122,23 @@ class Log:
 
     def take(self, rows: NDArray[np.generic]) -> Log:
         """Gives the chosen interactions, by a mask or by numbers that rise."""
-        times = None if self.times is None else self.times[rows]
+        parts = (self.times, self.strengths, self.ratings)
         return Log(
-            self.users[rows],
-            self.items[rows],
-            times,
-            None if self.strengths is None else self.strengths[rows],
+            self.users[rows], self.items[rows], *(None if part is None else part[rows] for part in parts)
         )
 
     def then(self, later: Log) -> Log:
-        """Joins a later log, user by user."""
-        order = np.argsort(np.concatenate([self.users, later.users]), kind="stable")
+        """Joins another log, user by user, by time; at one time, or without times, it is the later."""
 
         def join(name: str) -> Any:
             parts = (getattr(self, name), getattr(later, name))
-            return None if parts[0] is None else np.concatenate(parts)[order]
+            return None if parts[0] is None else np.concatenate(parts)
 
-        return Log(join("users"), join("items"), join("times"), join("strengths"))
+        users, times = join("users"), join("times")
+        # A random split's validation may lie before its training.
+        order = np.lexsort((users,) if times is None else (times, users))
+        rest = (times, join("strengths"), join("ratings"))
+        return Log(users[order], join("items")[order], *(None if r is None else r[order] for r in rest))
 
     def histories(self, n_users: int) -> Lists:
         """Gives the items of users 0..n_users-1, oldest first; empty where a user has none."""

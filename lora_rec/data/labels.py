@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Dataset
+from lora_rec.data.dataset import Dataset, Log
 from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError, did_you_mean
 
@@ -33,35 +33,40 @@ class ItemLabels:
 
 
 def likes(
-    dataset: Dataset, users: NDArray[np.int64], lists: Lists, *, liked_from: float
+    rated: Dataset | Log, users: NDArray[np.int64], lists: Lists, *, n_items: int, liked_from: float
 ) -> NDArray[np.bool_]:
     """Says for items that users took whether they liked them, by the last rating that each gave.
 
     Args:
-        dataset: with ratings.
+        rated: interactions with ratings, and none of a later part: a user may rate an item again.
         users: (U,), internal ids.
         lists: U lists of items that the user took.
+        n_items: N.
         liked_from: lowest rating that counts as liking.
 
     Returns:
         Flat, one per entry of `lists.values`.
+    """
+    assert rated.ratings is not None  # callers ask first
+    pairs = rated.users * np.int64(n_items) + rated.items
+    order = np.argsort(pairs, kind="stable")
+    wanted = np.repeat(users, lists.counts) * np.int64(n_items) + lists.values
+    places = np.searchsorted(pairs[order], wanted, side="right") - 1
+    return np.asarray(rated.ratings[order[places]] >= liked_from)
+
+
+def check_likes(liked: NDArray[np.bool_], *, liked_from: float, what: str) -> None:
+    """Refuses likes that are all alike.
 
     Raises:
-        DataError: the ratings are on one side of `liked_from` alone.
+        DataError: the ratings are on one side of `liked_from` alone; `what` says which.
     """
-    assert dataset.ratings is not None  # callers ask first
-    pairs = dataset.users * np.int64(dataset.n_items) + dataset.items
-    order = np.argsort(pairs, kind="stable")
-    wanted = np.repeat(users, lists.counts) * np.int64(dataset.n_items) + lists.values
-    places = np.searchsorted(pairs[order], wanted, side="right") - 1
-    found = dataset.ratings[order[places]] >= liked_from
-    if found.all() or not found.any():
-        side = "below" if not found.any() else "at or above"
+    if liked.all() or not liked.any():
+        side = "at or above" if liked.all() else "below"
         raise DataError(
-            f"objectives.liked_from: all {len(found):,} ratings to learn from are {side} {liked_from:g},"
-            " so likes tell nothing apart; choose another, or lower data.min_rating"
+            f"objectives.liked_from: all {len(liked):,} ratings {what} are {side} {liked_from:g}, so likes"
+            " tell nothing apart; choose another, or lower data.min_rating"
         )
-    return found
 
 
 def read_classes(values: Sequence[str], *, name: str) -> ItemLabels:
@@ -147,20 +152,11 @@ def read_item_labels(
     return found
 
 
-def mean_ratings(dataset: Dataset, log_users: NDArray[np.int64], log_items: NDArray[np.int64]) -> _Floats:
-    """Gives (N,), the mean rating of each item over some of the interactions; NaN without one.
-
-    Args:
-        dataset: with ratings.
-        log_users: (E,), of the interactions that count.
-        log_items: (E,)
-    """
-    assert dataset.ratings is not None  # callers ask first
-    pairs = dataset.users * np.int64(dataset.n_items) + dataset.items
-    counted = np.isin(pairs, log_users * np.int64(dataset.n_items) + log_items)
-    items, ratings = dataset.items[counted], dataset.ratings[counted]
-    counts = np.bincount(items, minlength=dataset.n_items)
-    sums = np.bincount(items, weights=ratings, minlength=dataset.n_items)
+def mean_ratings(log: Log, *, n_items: int) -> _Floats:
+    """Gives (N,), the mean rating of each item over interactions that have ratings; NaN without one."""
+    assert log.ratings is not None  # callers ask first
+    counts = np.bincount(log.items, minlength=n_items)
+    sums = np.bincount(log.items, weights=log.ratings, minlength=n_items)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 

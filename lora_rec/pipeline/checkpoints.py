@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
 from lora_rec.pipeline.data import Texts
 from lora_rec.recipe import CheckpointSection, Recipe
@@ -20,8 +22,19 @@ SECTIONS = ("text", "user_tower", "item_tower", "train", "objectives", "regulari
 """Of the recipe: what decides how the towers train. The head and the lists are made anew in any case."""
 
 
+_FREE = re.compile(r"train\.(token_budget|prefix_cache)|(\w+_)?tower\.(backbone|revision)")
+"""Settings that a run may go on with changed: they say how much memory a step takes, not what it does, and
+where a base lies, which its fingerprint tells again."""
+
+
 def open_checkpoints(
-    recipe: Recipe, model: TwoTower, texts: Texts, material: Material, accelerator: Accelerator
+    recipe: Recipe,
+    model: TwoTower,
+    texts: Texts,
+    material: Material,
+    accelerator: Accelerator,
+    *,
+    judged: Sequence[NDArray[Any]],
 ) -> Checkpoints:
     """Opens the checkpoints beside a recipe's output.
 
@@ -31,6 +44,7 @@ def open_checkpoints(
         texts: that they read.
         material: that they learn from.
         accelerator: the main process writes.
+        judged: what epochs are chosen by on validation data.
 
     Raises:
         TrainingError: the folder cannot be written.
@@ -40,7 +54,7 @@ def open_checkpoints(
         recipe.output,
         recipe.checkpoint,
         {name: settings[name] for name in SECTIONS},
-        digest=_digest(texts, material),
+        digest=_digest(texts, material, judged),
         towers=model.towers,
         accelerator=accelerator,
     )
@@ -72,34 +86,37 @@ def open_run(
     place = Path(output)
     return Checkpoints(
         place.parent / f"{place.name}.checkpoints",
-        run=_flat(settings) | {"data": digest} | bases,
+        run={name: value for name, value in _flat(settings).items() if not _FREE.fullmatch(name)}
+        | {"data": digest}
+        | bases,
         every_seconds=section.every_seconds,
         resume=section.resume,
         writes=accelerator.is_main_process,
     )
 
 
-def _digest(texts: Texts, material: Material) -> str:
-    """Tells the same texts, examples and labels again."""
-    examples = material.examples
+def _digest(texts: Texts, material: Material, judged: Sequence[NDArray[Any]]) -> str:
+    """Tells the same texts, examples and labels again, and what the teacher was made from.
+
+    The teacher's own numbers differ in their last bits from machine to machine.
+    """
+    examples, known = material.examples, material.known
     digest = hashlib.sha256()
     for part in (texts.users, texts.items):
         for text in part:
             digest.update(f"{len(text)}:{text}".encode())
     histories, targets = examples.histories, examples.targets
-    arrays = (texts.example_texts, examples.users, histories.values, histories.offsets)
+    arrays = [texts.example_texts, examples.users, histories.values, histories.offsets]
+    arrays += [targets.values, targets.offsets, known.values, known.offsets, *judged]
     labels = [material.liked] + [label.classes for label in material.item_labels]
     labels += [label.tags for label in material.item_labels]
     if material.shown is not None:
         shown = material.shown
         labels += [shown.texts, shown.candidates.values, shown.candidates.offsets, shown.clicks]
-    for array in (
-        *arrays,
-        targets.values,
-        targets.offsets,
-        *(found for found in labels if found is not None),
-    ):
+    for array in (*arrays, *(found for found in labels if found is not None)):
         digest.update(f"{len(array)};".encode() + array.astype("<i8").tobytes())
+    if known.strengths is not None:
+        digest.update(known.strengths.astype("<f4").tobytes())
     return digest.hexdigest()
 
 

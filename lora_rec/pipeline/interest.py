@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_rec.data.dataset import Dataset, EvaluationSet
+from lora_rec.data.dataset import Dataset, EvaluationSet, Log
 from lora_rec.data.labels import likes
 from lora_rec.metrics import auc, expected_calibration_error
 from lora_rec.objectives_section import ObjectivesSection
 from lora_rec.rank.interest import InterestModel
 from lora_rec.towers.two_tower import TwoTower
 from lora_rec.train.objectives.labels import interest_logits
+
+logger = logging.getLogger(__name__)
 
 _Floats = NDArray[np.float32]
 
@@ -51,22 +54,30 @@ class Calibration:
 
 
 def pairs_of(
-    dataset: Dataset, evaluation: EvaluationSet, texts: NDArray[np.int64], section: ObjectivesSection
+    rated: Dataset | Log,
+    evaluation: EvaluationSet,
+    texts: NDArray[np.int64],
+    section: ObjectivesSection,
+    *,
+    n_items: int,
 ) -> LabelledPairs:
     """Gives what users took next with whether they liked it, or, without ratings, with as many random items.
 
     Args:
-        dataset: perhaps with ratings.
+        rated: interactions up to the end of this part, perhaps with ratings.
         evaluation: users and what they took.
         texts: (U,), which user text is that of each.
         section: says from which rating on an item is liked.
+        n_items: N.
     """
     users = np.repeat(np.arange(len(evaluation)), evaluation.targets.counts)
     items = evaluation.targets.values
-    if dataset.ratings is not None:
-        liked = likes(dataset, evaluation.users, evaluation.targets, liked_from=section.liked_from)
+    if rated.ratings is not None:
+        liked = likes(
+            rated, evaluation.users, evaluation.targets, n_items=n_items, liked_from=section.liked_from
+        )
         return LabelledPairs(texts[users], items, liked)
-    others = np.random.default_rng(0).integers(dataset.n_items, size=len(items))
+    others = np.random.default_rng(0).integers(n_items, size=len(items))
     taken = [
         (set(h.tolist()) | set(t.tolist()))
         for h, t in zip(evaluation.histories, evaluation.targets, strict=True)
@@ -113,6 +124,8 @@ def interest_auc(
 def calibrate(logits: NDArray[np.floating[Any]], liked: NDArray[np.bool_]) -> Calibration:
     """Fits slope and offset by maximum likelihood, with labels drawn in by Platt's counts.
 
+    Labels that are all alike say nothing of the slope: a warning, and log-odds stay as they are.
+
     Args:
         logits: (P,), of pairs that were not trained on.
         liked: (P,)
@@ -121,6 +134,13 @@ def calibrate(logits: NDArray[np.floating[Any]], liked: NDArray[np.bool_]) -> Ca
     of Guo et al. 2017, arXiv 1706.04599.
     """
     n_liked, n_other = int(liked.sum()), int((~liked).sum())
+    if not n_liked or not n_other:
+        logger.warning(
+            "interest: all %d validation pairs are %s, which calibrates nothing; chances stay as they are",
+            len(liked),
+            "liked" if n_liked else "not liked",
+        )
+        return Calibration(1.0, 0.0)
     targets = np.where(liked, (n_liked + 1) / (n_liked + 2), 1 / (n_other + 2))
     values = np.asarray(logits, np.float64)
     spread = max(float(values.std()), 1e-12)
@@ -151,13 +171,14 @@ def report_interest(
     """Gives how well likes are told on test pairs, and how honest the chances are before and after.
 
     Returns:
-        `auc`, `calibration_error`, `calibration_error_before`, the number of test pairs `n`, the share of
-        them that was `liked`, and the calibrated `model`, see `rank.interest`.
+        `auc`, None where the test pairs are all alike; `calibration_error`, `calibration_error_before`; the
+        number of test pairs `n`, the share of them that was `liked`; the calibrated `model`, see
+        `rank.interest`.
     """
     before = log_odds(test, model, users, items, temperature)
     found = calibrate(log_odds(validation, model, users, items, temperature), validation.liked)
     return {
-        "auc": auc(before, test.liked),
+        "auc": None if test.liked.all() or not test.liked.any() else auc(before, test.liked),
         "calibration_error": expected_calibration_error(found.chances(before), test.liked),
         "calibration_error_before": expected_calibration_error(
             Calibration(1.0, 0.0).chances(before), test.liked
@@ -170,8 +191,9 @@ def report_interest(
 
 def interest_line(found: dict[str, Any]) -> str:
     """Gives the report as one line."""
+    told = "undefined" if found["auc"] is None else f"{found['auc']:.4f}"
     return (
-        f"interest: AUC {found['auc']:.4f} on {found['n']:,.0f} test pairs, {found['liked']:.0%} liked;"
+        f"interest: AUC {told} on {found['n']:,.0f} test pairs, {found['liked']:.0%} liked;"
         f" chances are off by {found['calibration_error']:.3f} after calibration,"
         f" {found['calibration_error_before']:.3f} before"
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from lora_rec.data.dataset import Dataset
+from lora_rec.data.dataset import Dataset, Log
 from lora_rec.data.examples import Examples
 from lora_rec.data.impressions import Impressions
-from lora_rec.data.labels import likes, mean_ratings, read_item_labels
+from lora_rec.data.labels import check_likes, likes, mean_ratings, read_item_labels
 from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError, RecipeError
 from lora_rec.objectives_section import ObjectivesSection
@@ -25,17 +25,19 @@ def prepare_material(
     teacher: Teacher,
     *,
     known: Lists,
+    log: Log | None,
     shown: ShownLists | None = None,
 ) -> Material:
     """Gathers all that the objectives of a recipe learn from.
 
     Args:
         recipe: its section `objectives` is read.
-        dataset: ratings and fields are labels.
+        dataset: the items' fields are labels.
         examples: users are rows of `known`.
         texts: which is that of each example.
         teacher: of the objective `alignment`.
         known: what each user took in training.
+        log: the same interactions; their ratings are labels. None where there is no such log.
         shown: lists of the objective `listwise`.
 
     Raises:
@@ -50,9 +52,17 @@ def prepare_material(
             " recipes/shown_lists.py on a log of shown lists, or use softmax or bpr"
         )
     liked = None
+    rated = None if log is None or log.ratings is None else log
     if "interest" in active:
-        if dataset.ratings is not None:
-            liked = likes(dataset, examples.users, examples.targets, liked_from=section.liked_from)
+        if rated is not None:
+            liked = likes(
+                rated,
+                examples.users,
+                examples.targets,
+                n_items=dataset.n_items,
+                liked_from=section.liked_from,
+            )
+            check_likes(liked, liked_from=section.liked_from, what="to learn from")
         elif recipe.train.extra_items == 0:
             raise RecipeError(
                 "train.extra_items: 0, and without ratings objectives.interest draws what users do not like"
@@ -64,10 +74,7 @@ def prepare_material(
             )
     labels = []
     if "item_features" in active:
-        ratings = None
-        if dataset.ratings is not None:
-            users = np.repeat(np.arange(len(known)), known.counts)
-            ratings = mean_ratings(dataset, users, known.values)
+        ratings = None if rated is None else mean_ratings(rated, n_items=dataset.n_items)
         labels = read_item_labels(
             dataset.item_fields,
             {

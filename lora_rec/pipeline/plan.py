@@ -21,6 +21,7 @@ from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches, tokenize
 from lora_rec.towers.adapters import Attached, attach
 from lora_rec.towers.backbone import read_config
+from lora_rec.towers.layout import check_length, count_positions
 from lora_rec.towers.precision import QUANTISED, Precision, default_device, resolve_precision
 from lora_rec.towers.source import resolve_backbone, weight_bytes
 
@@ -170,11 +171,14 @@ def _plan_tower(recipe: Recipe, name: str, parts: Sequence[TokenizedTexts]) -> T
     precisions = _precisions(section, settings, n_bytes=weight_bytes(source.folder))
     bare = meta_model(config, precisions[0])
     linear, n_backbone = memory.linear_parts(bare), sum(p.numel() for p in bare.parameters())
+    n_positions = count_positions(bare)
     attached = _attach(bare, settings, trained_layers=section.trained_layers, where=name)
     learned = sum(p.numel() for p in attached.trained_parameters().values())
     total = sum(p.numel() for p in attached.model.parameters())
     total += learned * (_joined(settings) - 1)
     rows, longest = _largest(parts, token_budget=recipe.train.token_budget)
+    n_tokens = max(int(part.lengths.max(initial=0)) for part in parts)
+    check_length(n_tokens, n_positions, n_virtual=settings.n_virtual, where=name)
 
     def measure(precision: Precision) -> MemoryPlan:
         model = meta_model(config, precision)

@@ -158,6 +158,7 @@ def prepare_shown_material(recipe: Recipe, data: ShownData, teacher: Teacher) ->
         data.texts,
         teacher,
         known=data.histories,
+        log=None,
         shown=data.lists,
     )
 

@@ -103,7 +103,12 @@ def open_source(
         what: the texts are, for the log.
         prefix_cache: whether one is wanted.
         token_budget: padded tokens in one micro-batch.
+
+    Raises:
+        TowerError: a text is longer than the backbone has positions for.
     """
+    # Before anything is computed: the longest texts come last.
+    tower.check_length(int(tokens.lengths.max(initial=0)), where=what)
     if tower.first_trained_layer == 0:
         logger.info("%s: no cache, because the adapter acts from the first layer on", what)
         return tokens

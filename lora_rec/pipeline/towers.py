@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lora_rec.adapter_settings import FULL_PRECISION_ONLY
 from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.examples import Examples
+from lora_rec.data.labels import check_likes
 from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.interest import LabelledPairs, interest_auc, pairs_of, report_interest
 from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
@@ -162,7 +163,14 @@ def train_towers(
     """Trains the adapters from the state that gave `frozen`; the model ends at the best validation score."""
     pairs: LabelledPairs | None = None
     if recipe.objectives.judged_by == "interest":
-        pairs = pairs_of(dataset, split.validation, texts.validation_texts, recipe.objectives)
+        pairs = pairs_of(
+            split.refit_log,
+            split.validation,
+            texts.validation_texts,
+            recipe.objectives,
+            n_items=dataset.n_items,
+        )
+        check_likes(pairs.liked, liked_from=recipe.objectives.liked_from, what="of validation")
 
     def score(vectors: Vectors) -> float:
         if pairs is not None:
@@ -190,10 +198,10 @@ def measure_interest(
 ) -> dict[str, Any]:
     """Gives how well likes are told on the test, with chances calibrated on validation data."""
     validation, test = (
-        pairs_of(dataset, part, numbers, recipe.objectives)
-        for part, numbers in (
-            (split.validation, texts.validation_texts),
-            (split.test, texts.test_texts),
+        pairs_of(rated, part, numbers, recipe.objectives, n_items=dataset.n_items)
+        for rated, part, numbers in (
+            (split.refit_log, split.validation, texts.validation_texts),
+            (dataset, split.test, texts.test_texts),
         )
     )
     return report_interest(

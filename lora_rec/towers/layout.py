@@ -108,6 +108,39 @@ def find_layout(model: nn.Module) -> Layout:
     return Layout(layers, n_layers, family, shared)
 
 
+POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
+
+
+def count_positions(model: nn.Module) -> int | None:
+    """Gives how many tokens a text may have; None for a type without a table of positions (rotary, ALiBi)."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in POSITION_TABLES:
+            # OPT and RoBERTa do not begin with the first row.
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return int(module.num_embeddings) - int(getattr(module, "offset", first))
+    return None
+
+
+def check_length(n_tokens: int, n_positions: int | None, *, n_virtual: int, where: str) -> None:
+    """Refuses texts that a model has no positions for.
+
+    Args:
+        n_tokens: of the longest text.
+        n_positions: of `count_positions`.
+        n_virtual: tokens that an adapter puts before the text.
+        where: named in the error.
+
+    Raises:
+        TowerError: with the longest text that the model takes.
+    """
+    if n_positions is not None and n_tokens > n_positions - n_virtual:
+        taken = f" less {n_virtual} virtual tokens" if n_virtual else ""
+        raise TowerError(
+            f"{where}: a text has {n_tokens} tokens, and the backbone has {n_positions} positions{taken}; set"
+            f" the tower's max_tokens to {n_positions - n_virtual}"
+        )
+
+
 def linear_modules(model: nn.Module) -> list[str]:
     """Gives the paths of the linear modules, quantised ones and GPT-2's transposed ones too."""
     return [name for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))]

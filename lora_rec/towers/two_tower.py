@@ -14,6 +14,7 @@ from torch import nn
 from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
 from lora_rec.towers.adapters import Attached, prefix_inputs
 from lora_rec.towers.backbone import Backbone
+from lora_rec.towers.layout import check_length, count_positions
 from lora_rec.towers.pooling import pool
 from lora_rec.towers.precision import DTYPES, n_weights
 from lora_rec.towers.split import Halves
@@ -85,6 +86,7 @@ class Tower(nn.Module):
         self.backbone_info = backbone
         self.pooling = pooling or ("mean" if backbone.kind == "encoder" else "last")
         self.first_trained_layer = adapter.first_layer
+        self._n_positions = count_positions(backbone.model)
         self._halves = Halves(backbone.model, at=self.first_trained_layer)
         self.is_sharded = False
         """Whether processes share its frozen layers, see `train.sharding`: all then run it equally often."""
@@ -103,9 +105,14 @@ class Tower(nn.Module):
         """Where the tower lies."""
         return self.projection.weight.device
 
+    def check_length(self, n_tokens: int, *, where: str) -> None:
+        """Refuses a text that the backbone has no positions for; see `layout.check_length`."""
+        check_length(n_tokens, self._n_positions, n_virtual=self.adapter.settings.n_virtual, where=where)
+
     def encode_prefix(self, batch: TokenBatch) -> torch.Tensor:
         """Gives what the frozen layers make of token ids, (B, L, H); there are some."""
         assert batch.input_ids is not None  # a batch has ids or states, and this is asked for ids
+        self.check_length(batch.attention_mask.shape[1], where="texts")
         with torch.no_grad():
             return self._halves.run_lower(batch.input_ids, batch.attention_mask, **self.backbone_info.options)
 
@@ -116,6 +123,7 @@ class Tower(nn.Module):
         )
         if self.first_trained_layer == 0:
             assert batch.input_ids is not None  # nothing is frozen, so nothing was cached
+            self.check_length(batch.attention_mask.shape[1], where="texts")
             with _moved(self.backbone_info.embeddings, batch.shift):
                 return self._halves.run_whole(batch.input_ids, **options)
         states = batch.hidden_states if batch.hidden_states is not None else self.encode_prefix(batch)

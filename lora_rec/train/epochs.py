@@ -14,9 +14,10 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from lora_rec.errors import TrainingError
 from lora_rec.towers.two_tower import Tower
 from lora_rec.train.adalora import build_allocations
-from lora_rec.train.checkpoint import Checkpoints
+from lora_rec.train.checkpoint import Checkpoint, Checkpoints
 from lora_rec.train.interruption import lost_process, note_sigterm, with_enough_memory
 from lora_rec.train.learning_check import LearningCheck
 from lora_rec.train.optim import build_optimizer, warmup_cosine
@@ -124,7 +125,7 @@ def run_epochs(
     allocations = build_allocations(model.towers, n_steps=n_steps)
     best, progress = Best(model, start_validation), Progress(token_budget)
     state = TrainingState(model, optimizer, schedule, allocations, best, progress)
-    if checkpoints is not None and (found := checkpoints.load()) is not None:
+    if checkpoints is not None and (found := _load_alike(checkpoints, accelerator)) is not None:
         state.load(found)
     elif mine is not None:
         state.mined = mine()
@@ -196,3 +197,21 @@ def run_epochs(
     return TrainingResult(
         start_validation, best.score, best.epoch, tuple(progress.logs), allocations.ranks_over_time()
     )
+
+
+def _load_alike(checkpoints: Checkpoints, accelerator: Accelerator) -> Checkpoint | None:
+    """Gives the newest checkpoint, and sees to it that every process found the same one.
+
+    Raises:
+        TrainingError: see `Checkpoints.load`; or some machines do not see what the first one wrote.
+    """
+    found = checkpoints.load()
+    step = torch.tensor([-1 if found is None else found.step], device=accelerator.device)
+    steps = accelerator.gather(step).flatten().tolist()
+    if len(set(steps)) > 1:
+        told = ", ".join("none" if step < 0 else f"step {step}" for step in steps)
+        raise TrainingError(
+            f"{checkpoints.folder}: the processes found different checkpoints there ({told}); give output a"
+            " place that all machines share, or copy the folder to each; checkpoint.resume=false starts anew"
+        )
+    return found

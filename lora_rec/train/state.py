@@ -114,9 +114,10 @@ class Progress:
         return asdict(self)
 
     def take(self, tree: Mapping[str, Any]) -> None:
-        """Takes up what `to_json` gave."""
+        """Takes up what `to_json` gave; of the two token budgets the smaller one."""
         logs = [EpochLog(**log) for log in tree["logs"]]
-        self.__dict__.update({**tree, "logs": logs})
+        budget = min(self.token_budget, tree["token_budget"])
+        self.__dict__.update({**tree, "logs": logs, "token_budget": budget})
 
 
 class Best:

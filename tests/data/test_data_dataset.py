@@ -107,3 +107,11 @@ def test_a_log_joins_a_later_one_user_by_user():
     assert both.histories(3).strengths.tolist() == [1.0, 2.0, 4.0, 5.0, 3.0]
     with pytest.raises(DataError, match="sort by user"):
         Log(np.array([1, 0]), np.array([0, 0]))
+
+
+def test_a_log_joins_one_that_lies_between():
+    first = Log(np.array([0, 0]), np.array([5, 6]), np.array([1, 7]), ratings=np.array([1.0, 2.0]))
+    between = Log(np.array([0, 0]), np.array([8, 9]), np.array([4, 7]), ratings=np.array([4.0, 5.0]))
+    both = first.then(between)
+    assert both.items.tolist() == [5, 8, 6, 9]
+    assert both.ratings.tolist() == [1, 4, 2, 5]

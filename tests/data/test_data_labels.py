@@ -1,9 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from lora_rec.data.dataset import Dataset
-from lora_rec.data.labels import MOST_LABELS, likes, mean_ratings, read_bands, read_classes, read_item_labels
+from lora_rec.data.dataset import Dataset, Log
+from lora_rec.data.labels import (
+    MOST_LABELS,
+    check_likes,
+    likes,
+    mean_ratings,
+    read_bands,
+    read_classes,
+    read_item_labels,
+)
 from lora_rec.data.lists import Lists
+from lora_rec.data.splits import split_at_time
 from lora_rec.errors import DataError
 
 
@@ -21,22 +32,39 @@ def dataset(ratings=(5, 1, 2, 4, 3)):
 
 def test_likes_are_told_by_the_last_rating():
     lists = Lists.from_arrays([[2, 1, 0], [1]])
-    assert likes(dataset(), np.array([0, 1]), lists, liked_from=4).tolist() == [True, False, True, False]
-    assert likes(dataset(), np.array([1, 0]), Lists.from_arrays([[1], [2]]), liked_from=4).tolist() == [
-        False,
-        True,
-    ]
+    options = {"n_items": 3, "liked_from": 4}
+    assert likes(dataset(), np.array([0, 1]), lists, **options).tolist() == [True, False, True, False]
+    other = Lists.from_arrays([[1], [2]])
+    assert likes(dataset(), np.array([1, 0]), other, **options).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(("liked_from", "side"), [(6, "below 6"), (0, "at or above 0")])
 def test_likes_that_tell_nothing_apart_are_refused(liked_from, side):
+    liked = likes(dataset(), np.array([0]), Lists.from_arrays([[0, 1]]), n_items=3, liked_from=liked_from)
     with pytest.raises(DataError, match=f"liked_from: all 2 ratings to learn from are {side}"):
-        likes(dataset(), np.array([0]), Lists.from_arrays([[0, 1]]), liked_from=liked_from)
+        check_likes(liked, liked_from=liked_from, what="to learn from")
 
 
 def test_mean_ratings_are_of_the_interactions_that_count():
-    found = mean_ratings(dataset(), np.array([0, 1]), np.array([1, 1]))
-    np.testing.assert_array_equal(found, [np.nan, (1 + 3) / 2, np.nan])
+    data = dataset()
+    log = Log(data.users, data.items, ratings=data.ratings).take(data.items == 1)
+    np.testing.assert_array_equal(mean_ratings(log, n_items=3), [np.nan, (1 + 3) / 2, np.nan])
+
+
+@pytest.mark.parametrize("later", [1.0, 5.0])
+def test_a_rating_given_later_labels_nothing_in_training(later):
+    """User 0 rates item 0 in training, and once more in the test."""
+    data = replace(
+        dataset((2, 5, 4, 3, 1)),
+        users=np.array([0, 0, 0, 1, 1]),
+        items=np.array([0, 1, 0, 1, 2]),
+        times=np.array([1, 2, 9, 3, 5]),
+        ratings=np.array([2.0, 5.0, later, 3.0, 1.0]),
+    )
+    log = split_at_time(data, validation_from=4, test_from=8).train_log
+    taken = Lists.from_arrays([[0]])
+    assert not likes(log, np.array([0]), taken, n_items=3, liked_from=3).any()
+    assert mean_ratings(log, n_items=3)[0] == 2
 
 
 def test_bands_have_as_many_items_each():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ from lora_rec.config import build_config
 from lora_rec.errors import BundleError
 from lora_rec.metrics import auc, expected_calibration_error
 from lora_rec.pipeline.data import prepare_data, prepare_texts
-from lora_rec.pipeline.interest import Calibration, calibrate, pairs_of
+from lora_rec.pipeline.interest import (
+    Calibration,
+    LabelledPairs,
+    calibrate,
+    interest_line,
+    pairs_of,
+    report_interest,
+)
 from lora_rec.rank.interest import InterestModel
 from lora_rec.recipe import Recipe
 
@@ -35,6 +43,22 @@ def test_labels_that_are_told_without_error_have_no_endless_slope():
     assert found.chances(np.array([1.5]))[0] < 1
     flat = calibrate(np.zeros(4), np.array([True, True, True, False]))
     assert flat.chances(np.zeros(1))[0] == pytest.approx((3 * 4 / 5 + 1 / 3) / 4)  # Platt's targets
+
+
+def test_labels_that_are_all_alike_calibrate_nothing(caplog):
+    found = calibrate(np.array([-1.0, 2.0]), np.array([True, True]))
+    assert found == Calibration(1.0, 0.0)
+    assert "all 2 validation pairs are liked" in caplog.text
+
+
+def test_a_test_without_dislikes_is_told_and_not_an_error():
+    model = SimpleNamespace(task_numbers={}, user_tower=SimpleNamespace(width=2))
+    users, items = np.eye(2, dtype="f4"), np.eye(2, dtype="f4")
+    pairs = LabelledPairs(np.array([0, 1]), np.array([0, 1]), np.array([True, True]))
+    mixed = LabelledPairs(pairs.texts, pairs.items, np.array([True, False]))
+    found = report_interest(mixed, pairs, model, users, items, temperature=0.1)
+    assert found["auc"] is None and json.loads(json.dumps(found, allow_nan=False))["liked"] == 1
+    assert "AUC undefined on 2 test pairs, 100% liked" in interest_line(found)
 
 
 def test_calibration_error_by_hand():
@@ -74,7 +98,7 @@ def test_the_recipe_reports_calibrated_chances(recipe_tree, tmp_path, capsys):
     recipe = build_config(Recipe, tree)
     dataset, split = prepare_data(recipe.data)
     _, texts = prepare_texts(recipe, dataset, split)
-    pairs = pairs_of(dataset, split.test, texts.test_texts, recipe.objectives)
+    pairs = pairs_of(dataset, split.test, texts.test_texts, recipe.objectives, n_items=dataset.n_items)
     bases = {f"{part}_backbone": tree[f"{part}_tower"]["backbone"] for part in ("user", "item")}
     towers = lora_rec.load_towers(tmp_path / "out", **bases)
     users = towers.encode_users([texts.users[text] for text in pairs.texts])

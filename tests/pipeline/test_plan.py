@@ -1,6 +1,7 @@
 """What a plan says beforehand is what building, caching and saving then give."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from transformers import AutoModel
 
 from lora_rec.adapter_settings import ADAPTER_SETTINGS
 from lora_rec.config import build_config
+from lora_rec.errors import TowerError
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.plan import Plan, format_plan, make_plan
 from lora_rec.pipeline.plan_activations import activation_memory, meta_model
@@ -109,6 +111,14 @@ def test_no_cache_is_planned_where_none_is_written(recipe_tree, section, setting
     changed = recipe_tree[section] | (settings or {"trained_layers": None})
     plan = make_plan(build_config(Recipe, recipe_tree | {section: changed}))
     assert plan.item_tower.cache_bytes == 0
+
+
+def test_texts_without_positions_are_refused(recipe_tree, tmp_path):
+    items = Path(recipe_tree["data"]["items"]).read_text().splitlines()
+    (tmp_path / "items.csv").write_text("\n".join([*items[:5], items[5] + " war" * 80, *items[6:]]) + "\n")
+    tree = recipe_tree | {"data": recipe_tree["data"] | {"items": str(tmp_path / "items.csv")}}
+    with pytest.raises(TowerError, match=r"user_tower: a text has \d+ tokens, and the backbone has 64 posit"):
+        make_plan(build_config(Recipe, tree))
 
 
 def test_no_weights_are_read(recipe_tree, no_weights):

@@ -9,11 +9,13 @@ from tiny_names import DECODERS, ENCODERS
 from transformers import AutoModel
 
 from lora_rec.errors import TowerError
+from lora_rec.pipeline.sources import open_source
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.recipe import TowerSection
+from lora_rec.text.collate import TokenizedTexts
 from lora_rec.towers.adapters import load_adapter, save_adapter
 from lora_rec.towers.backbone import load_backbone
-from lora_rec.towers.layout import FAMILIES
+from lora_rec.towers.layout import FAMILIES, count_positions
 from lora_rec.towers.pooling import pool
 from lora_rec.towers.two_tower import encode_states
 from lora_rec.train.prefix_cache import open_prefix_cache
@@ -84,6 +86,36 @@ def test_encode_train_save_load_cache_and_merge(backbone_folder, tmp_path, name)
             out = candidate(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **info.options)
         pooled = pool(out.last_hidden_state, batch.attention_mask, pooling=tower.pooling)
         np.testing.assert_allclose(pooled.cpu().numpy(), after, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_the_longest_text_is_what_the_positions_allow(backbone_folder, name):
+    """Tiny models have 64 positions; RoBERTa's begin with the second row behind the padding's."""
+    tower = make_tower(backbone_folder(name))
+    n_positions = count_positions(tower.backbone_info.model)
+    rotary = "modernbert gpt_neox bloom llama mistral qwen2 qwen3 gemma gemma2 gemma3_text phi phi3".split()
+    expected = None if name in rotary else 63 if "roberta" in name else 64
+    assert n_positions == expected
+    length = n_positions or 100
+
+    def encode(n_tokens):
+        tokens = TokenizedTexts(np.full(n_tokens, 5, np.int32), np.array([0, n_tokens]))
+        return encode_states(tower, tokens, np.zeros(1, np.int64), token_budget=1000)
+
+    assert np.isfinite(encode(length)).all()
+    if n_positions is not None:
+        with pytest.raises(TowerError, match=f"has {length + 1} tokens, and the backbone has {length} posit"):
+            encode(length + 1)
+
+
+@pytest.mark.parametrize("name", ["bert", "opt", "llama"])
+def test_virtual_tokens_take_positions(backbone_folder, name):
+    tower = make_tower(backbone_folder(name), adapter="prefix")
+    tokens = TokenizedTexts(np.full(56 + 57, 5, np.int32), np.array([0, 56, 56 + 57]))
+    assert np.isfinite(encode_states(tower, tokens, np.zeros(1, np.int64), token_budget=1000)).all()
+    if name != "llama":
+        with pytest.raises(TowerError, match="items: .* 64 positions less 8 virtual tokens; set .* to 56"):
+            open_source(tower, tokens, what="items", prefix_cache=True, token_budget=1000)
 
 
 @pytest.mark.parametrize("name", ["bert", "llama"])

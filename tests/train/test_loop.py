@@ -42,13 +42,15 @@ def train_recipe(recipe, *, keep=False):
     examples, texts = prepare_texts(recipe, dataset, split)
     linear = fit_linear(split.train_histories(), choose_linear(split), n_items=split.n_items)
     teacher = teach(recipe, linear, examples)
-    material = prepare_material(recipe, dataset, examples, texts, teacher, known=split.train_histories())
+    known = split.train_histories()
+    material = prepare_material(recipe, dataset, examples, texts, teacher, known=known, log=split.train_log)
     model = build_towers(recipe, device=accelerator.device)
     shard_frozen_layers(model, accelerator)
     sources = open_sources(recipe, model, texts, accelerator)
     start = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     before = hashes(model)
-    kept = open_checkpoints(recipe, model, texts, material, accelerator) if keep else None
+    judged = [split.validation.targets.values]
+    kept = open_checkpoints(recipe, model, texts, material, accelerator, judged=judged) if keep else None
     result = train_towers(recipe, model, sources, texts, material, dataset, split, start, accelerator, kept)
     return model, result, before
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from test_loop import SETTINGS, train
 import lora_rec.pipeline.towers as wiring
 import lora_rec.train.gradients as gradients
 from lora_rec.errors import TrainingError
-from lora_rec.train.checkpoint import Checkpoints
+from lora_rec.train.checkpoint import Checkpoint, Checkpoints
+from lora_rec.train.epochs import _load_alike
 from lora_rec.train.interruption import Interrupted, lost_process
 from lora_rec.train.learning_check import LearningCheck
 from lora_rec.train.shared import SharedPass
@@ -191,6 +193,52 @@ def test_other_settings_do_not_go_on(tree, killed_at):
         train(tree, keep=True, learning_rate=0.02)
     other_head = tree | {"head": tree["head"] | {"epochs": 0}}
     train(other_head, keep=True)  # which concerns the adapters in nothing
+
+
+def test_a_smaller_budget_and_no_cache_go_on(tree, killed_at, caplog):
+    model, _, _ = train(tree)
+    killed_at(tree, 2, written=True)
+    with caplog.at_level(logging.INFO, logger="lora_rec"):
+        again, _, _ = train(tree, keep=True, token_budget=256, prefix_cache=False)
+    assert "step 2" in caplog.text and "going on from" in caplog.text
+    for name, tensor in learned(model).items():
+        torch.testing.assert_close(learned(again)[name], tensor, atol=2e-2, rtol=0, msg=name)
+    progress = Progress(256)
+    progress.take(Progress(4096, step=3).to_json())
+    assert (progress.token_budget, progress.step) == (256, 3)
+
+
+def test_another_teacher_and_other_judges_do_not_go_on(tree, killed_at, tmp_path):
+    log = Path(tree["data"]["interactions"])
+    rows = log.read_text().splitlines()
+    again = tmp_path / "again.csv"
+    again.write_text("\n".join([rows[0] + ",plays"] + [f"{r},{1 + n % 7}" for n, r in enumerate(rows[1:])]))
+    plain = tree | {"data": tree["data"] | {"interactions": str(again)}}
+    killed_at(plain, 2, written=True)
+    counted = plain["data"] | {"rating_column": "plays", "ratings_are": "counts"}
+    with pytest.raises(TrainingError, match=r"left by another run \(data was"):
+        train(plain | {"data": counted}, keep=True)
+
+
+class Machines:
+    """Two machines, of which the second found another step."""
+
+    device = "cpu"
+
+    def __init__(self, other):
+        self.other = other
+
+    def gather(self, step):
+        return torch.cat([step, torch.tensor([self.other])])
+
+
+def test_machines_that_found_different_checkpoints_do_not_go_on(tmp_path):
+    kept = Checkpoints(tmp_path / "kept", run={})
+    assert _load_alike(kept, Machines(-1)) is None
+    kept.save(Checkpoint(7, {}, {}))
+    assert _load_alike(kept, Machines(7)).step == 7
+    with pytest.raises(TrainingError, match=r"found different checkpoints there \(step 7, none\); give"):
+        _load_alike(kept, Machines(-1))
 
 
 class Processes:
