@@ -5,7 +5,7 @@ trials, learns again from all that lies before the test, and is judged there onc
 lowest and the highest seed; in the rows `... over users` they are a 95 % bootstrap interval over users (MIND:
 over impressions) of the mean over seeds. Of a cold set a seed is also a draw of the withheld items (but for
 `-latest-cold`, where those that came last are withheld), and of lastfm-friends (quality_friends.py) one of
-the withheld friendships; there the interval is over the users, or the friendships, of all draws together.
+the withheld friendships; there the interval is over the users of all draws together, each with all values.
 What cannot run on a set stands in the header with its reason.
 
 Finished pieces are kept in runs/quality, so a call that was stopped goes on where it was. A call for some
@@ -29,18 +29,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from quality_friends import FRIEND_SYSTEMS, FRIENDS, FriendsSet, prepare_friends
-from quality_judge import Answer, System, values_of
+from quality_friends import FRIEND_SYSTEMS, FRIENDS, FriendsSet, judged_friends, prepare_friends
+from quality_judge import Answer, System, interval_by_user, values_of
 from quality_ours import our_systems
 from quality_peers import PEERS
 from quality_rectools import PeerFailed, rectools_systems
 from quality_references import REFERENCES
 from quality_search import TRIALS
 from quality_sentences import sentence_systems
-from quality_sets import SETS, Prepared, prepare_set
+from quality_sets import SETS, Prepared, RankingSet, prepare_set
 from rows import RESULTS, header_of, row, write_rows
 
-from lora_rec.metrics import bootstrap_interval, mean_over_users
+from lora_rec.metrics import mean_over_users
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "quality"
@@ -53,7 +53,7 @@ NAMES = [
     *our_systems(RESULTS),
     *FRIEND_SYSTEMS,
 ]
-VERSION = 1
+VERSION = 2
 """Raise it when a protocol or a metric's lists change: older pieces are then not read."""
 
 
@@ -85,13 +85,16 @@ def answer_of(
     return Answer(results, about["settings"], about["validation"], about["trials"])
 
 
-def rows_of(sets: list[Prepared | FriendsSet], name: str, answers: list[Answer]) -> list[dict[str, Any]]:
+def rows_of(
+    sets: list[Prepared | FriendsSet], name: str, answers: list[Answer], seeds: list[int]
+) -> list[dict[str, Any]]:
     """Gives one row per metric, and one with the interval over users for those that have users.
 
     Args:
         sets: what each answer is for; the same one again where a seed draws no set.
         name: of the system.
         answers: one per seed.
+        seeds: as many.
     """
     prepared = sets[0]
     judged = [
@@ -103,10 +106,15 @@ def rows_of(sets: list[Prepared | FriendsSet], name: str, answers: list[Answer])
         per_seed = [users[metric] for users, _ in judged]
         means = [mean_over_users(values, name=metric) for values in per_seed]
         rows.append(row(NAME, prepared.name, name, metric, means))
-        if not metric.startswith("ild"):
-            # Draws do not concern the same users.
-            together = np.concatenate(per_seed) if _is_drawn(prepared) else np.mean(per_seed, axis=0)
-            rows.append(_row_over_users(prepared.name, name, metric, together, len(answers)))
+        if metric.startswith("ild"):
+            continue
+        if _is_drawn(prepared):
+            owners = [owners_of(of, metric, seed) for of, seed in zip(sets, seeds, strict=True)]
+            values, users = np.concatenate(per_seed), np.concatenate(owners)
+        else:
+            values = np.mean(per_seed, axis=0)
+            users = np.arange(len(values))
+        rows.append(_row_over_users(prepared.name, name, metric, values, users, len(answers)))
     rows += [
         row(NAME, prepared.name, name, metric, [whole[metric] for _, whole in judged])
         for metric in judged[0][1]
@@ -120,8 +128,18 @@ def _is_drawn(prepared: Prepared | FriendsSet) -> bool:
     return isinstance(prepared, FriendsSet) or (name.endswith("-cold") and not name.endswith("-latest-cold"))
 
 
-def _row_over_users(case: str, name: str, metric: str, values: NDArray[np.float64], n: int) -> dict[str, Any]:
-    low, high = bootstrap_interval(values, n_resamples=N_RESAMPLES, seed=BOOTSTRAP_SEED)
+def owners_of(prepared: Prepared | FriendsSet, metric: str, seed: int) -> NDArray[np.int64]:
+    """Gives whose each value of a metric is."""
+    if isinstance(prepared, FriendsSet):
+        return judged_friends(prepared, metric, seed)
+    assert isinstance(prepared, RankingSet)  # no set of impressions is drawn
+    return prepared.test.evaluation.users
+
+
+def _row_over_users(
+    case: str, name: str, metric: str, values: NDArray[np.float64], users: NDArray[np.int64], n: int
+) -> dict[str, Any]:
+    low, high = interval_by_user(values, users, n_resamples=N_RESAMPLES, seed=BOOTSTRAP_SEED)
     mean = mean_over_users(values, name=metric)
     whole = row(NAME, case, name, f"{metric} over users", [mean])
     # Of values that are nearly all alike, the interval may miss the mean by a rounding error.
@@ -160,7 +178,7 @@ def run_set(
             left_out[name] = reason
             print(f"{prepared.name}, {name}: left out, {reason}", flush=True)
             continue
-        rows += rows_of(sets[: len(answers)], name, answers)
+        rows += rows_of(sets[: len(answers)], name, answers, seeds[: len(answers)])
         chosen[name] = answers[0].settings | {
             "validation": round(answers[0].validation, 4),
             "trials": answers[0].trials,

@@ -17,7 +17,7 @@ from quality_sets import FOLDERS
 from quality_texts import embed_texts
 
 from lora_rec.data import Dataset
-from lora_rec.data.friends import withhold_friends
+from lora_rec.data.friends import evaluate_on_friends, withhold_friends
 from lora_rec.data.publishers import PUBLISHERS, load_published
 from lora_rec.pipeline.friends import choose_friend_settings, tastes_of
 from lora_rec.pipeline.judge_friends import (
@@ -56,6 +56,14 @@ def prepare_friends(data_root: Path, cache: Path) -> FriendsSet:
     template = DOMAINS[PUBLISHERS[publisher].domain].item_template
     texts = tuple(render_items(template, published.dataset.item_fields))
     return FriendsSet(FRIENDS, published.dataset, published.friends, embed_texts(texts, cache))
+
+
+def judged_friends(prepared: FriendsSet, metric: str, seed: int) -> _Ints:
+    """Gives the user of each value of `judge_friends`; of a friendship, the first of its two."""
+    known, withheld = withhold_friends(prepared.friends, share=WITHHELD_SHARE, seed=seed)
+    if metric == "auc":
+        return withheld[:, 0]
+    return evaluate_on_friends(known, withheld, n_users=prepared.dataset.n_users).users
 
 
 def _baseline(build: Callable[[_Ints, int], Scorer]) -> System:

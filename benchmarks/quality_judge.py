@@ -84,11 +84,11 @@ def pool_top(scores: NDArray[np.float32], pool: NDArray[np.int64]) -> NDArray[np
     return np.pad(items, ((0, 0), (0, K - k)), constant_values=-1)
 
 
-def ranking_score(part: Part, scorer: Scorer, *, n_items: int) -> float:
-    """Gives the mean `ndcg@10` that settings are chosen by; of a cold set, among the withheld items."""
+def ranking_values(part: Part, scorer: Scorer, *, n_items: int) -> NDArray[np.float64]:
+    """Gives each user's `ndcg@10`, by which settings are chosen; of a cold set, among the withheld items."""
     lists = lists_of(part, scorer, n_items=n_items)
     view = "all" if part.withheld is None else "withheld"
-    return float(ndcg_at_k(lists[view], list(part.evaluation.targets), k=K).mean())
+    return ndcg_at_k(lists[view], list(part.evaluation.targets), k=K)
 
 
 def choose_and_rank(
@@ -99,19 +99,49 @@ def choose_and_rank(
     trials: int,
     *,
     free: Axes | None = None,
+    most_parts: int | None = None,
 ) -> Answer:
     """Chooses on validation, learns again from all that lies before the test, and ranks for the test.
 
-    Settings in `free` need no new fit, so every trial takes the best of them; ours does so, too.
+    Settings in `free` need no new fit, so every trial takes the best of them; ours does so, too. Of the parts
+    for validation `most_parts` are looked at, all when left out.
     """
 
     def evaluate(settings: Settings) -> float:
-        part = prepared.validation
-        return ranking_score(part, build(part, settings), n_items=prepared.n_items)
+        values = [
+            ranking_values(part, build(part, settings), n_items=prepared.n_items)
+            for part in prepared.validations[:most_parts]
+        ]
+        return float(np.concatenate(values).mean())
 
     found = climb_with_free(evaluate, axes, start, trials=trials, free=free or {})
     lists = lists_of(prepared.test, build(prepared.test, found.settings), n_items=prepared.n_items)
     return Answer(dict(lists), found.settings, found.score, found.trials)
+
+
+def interval_by_user(
+    values: NDArray[np.float64], users: NDArray[np.int64], *, n_resamples: int, seed: int
+) -> tuple[float, float]:
+    """Gives a 95 % bootstrap interval of the mean, for which users are drawn with all of their values.
+
+    Several draws of what is withheld judge the same users, whose values are alike.
+
+    Args:
+        values: (V,); NaN does not count.
+        users: (V,), whose each is.
+        n_resamples: of the users.
+        seed: of these.
+    """
+    counted = ~np.isnan(values)
+    _, owners = np.unique(users[counted], return_inverse=True)
+    sums, counts = np.bincount(owners, weights=values[counted]), np.bincount(owners)
+    generator = np.random.default_rng(seed)
+    means = []
+    for _ in range(n_resamples):
+        drawn = generator.integers(len(sums), size=len(sums))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def values_of(prepared: Prepared, answer: Answer) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:

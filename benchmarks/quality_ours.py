@@ -9,9 +9,10 @@ chooses on its validation part with at most `trials` trials, learns again where 
 `lora_rec_linear_frozen` is the ranking head without its sequence part, `lora_rec_head_frozen` the whole head,
 both on the text vectors of the frozen encoder. `lora_rec_towers` is the head on both towers' vectors after
 their adapters were trained, `lora_rec_towers_frozen` the same head on the same towers before. Trials are
-fits of the linear part; the weights of the parts and the half-life of recent counts need no fit. Shown lists
-are ordered by `lora_rec_candidates_frozen` on the frozen encoder's vectors, and by the two of towers on those
-of the user tower.
+fits of the linear part; the weights of the parts and the half-life of recent counts need no fit, and the
+sequence part, trained once, stays as it was at the best of ten points of its training. Shown lists are
+ordered by `lora_rec_candidates_frozen` on the frozen encoder's vectors, and by the two of towers on those of
+the user tower.
 
 In a cold set the new items may cost a share of the known items' `ndcg@10`, which the answer's settings hold.
 `lora_rec_linear_known` is no competitor there but a measure: the linear part that knows who took the withheld
@@ -20,7 +21,7 @@ items before the test, and so says what can be told of them.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from lora_rec.pipeline.head import ChosenLinear, FittedHead, fit_head, fit_on_te
 from lora_rec.pipeline.item_item import choose_item_item
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.linear import centre
+from lora_rec.rank.new_items import no_new_items
+from lora_rec.rank.recent import RecentCounts
 from lora_rec.recipe import HeadSection
 from lora_rec.train.item_item import prepare_fit
 
@@ -45,7 +48,15 @@ COLD_COST = 0.5
 
 def run_linear(prepared: Prepared, seed: int, trials: int) -> Answer:
     """Fits the head without its sequence part; `seed` changes nothing."""
-    return _run(prepared, HeadSection(n_fits=trials, epochs=0, new_item_cost=COLD_COST), seed)
+    assert isinstance(prepared, RankingSet)  # see `_needs_lists`
+    return _answer(prepared, _fit_linear(prepared, trials), trials)
+
+
+@lru_cache(maxsize=1)
+def _fit_linear(prepared: RankingSet, trials: int) -> FittedHead:
+    section = HeadSection(n_fits=trials, epochs=0, new_item_cost=COLD_COST)
+    linear = choose_linear_part(prepared, trials)
+    return fit_on_texts(section, centre(prepared.item_vectors), prepared.split, linear=linear)
 
 
 def run_head(prepared: Prepared, seed: int, trials: int) -> Answer:
@@ -100,18 +111,20 @@ def run_towers(prepared: Prepared, seed: int, trials: int, *, trained: bool, fol
 
 
 def run_known(prepared: Prepared, seed: int, trials: int) -> Answer:
-    """Fits the linear part on the withheld items' own interactions, too; `seed` changes nothing."""
+    """Gives the linear part and the recent counts the withheld items' own interactions, too.
+
+    `seed` changes nothing.
+    """
     assert isinstance(prepared, RankingSet) and prepared.whole is not None  # see `_needs_withheld`
-    choice, _ = choose_linear_part(prepared, trials)
-    fit = prepare_fit(prepared.whole, n_items=prepared.n_items, text_vectors=centre(prepared.item_vectors))
-    table = fit.table(choice.settings, n_neighbours=HeadSection.n_neighbours)
-    model, histories = ItemItemModel(*table, choice.decay), prepared.test.evaluation.histories
-    lists = lists_of(
-        prepared.test,
-        lambda start, stop: model.scores(histories.take(np.arange(start, stop))),
-        n_items=prepared.n_items,
-    )
-    return Answer(dict(lists), asdict(choice), choice.validation, trials)
+    fitted, text = _fit_linear(prepared, trials), centre(prepared.item_vectors)
+    whole = prepared.whole.histories(prepared.split.n_users)
+    fit = prepare_fit(whole, n_items=prepared.n_items, text_vectors=text)
+    table = fit.table(fitted.choice.settings, n_neighbours=HeadSection.n_neighbours)
+    head = replace(fitted.head, linear=ItemItemModel(*table, fitted.choice.decay), new_items=no_new_items())
+    counts = None
+    if fitted.half_life is not None:
+        counts = RecentCounts.from_log(prepared.whole, n_items=prepared.n_items)
+    return _answer(prepared, replace(fitted, head=head, recent=counts, new_items=None), trials)
 
 
 def _answer(prepared: RankingSet, fitted: FittedHead, trials: int) -> Answer:

@@ -24,7 +24,9 @@ _EXACT_USERS = 4096  # above, the item-item matrix is inverted instead of decomp
 _REGULARISATIONS = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0)
 _DECAYS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0)
 KNN_AXES: Axes = {"neighbours": (10, 20, 50, 100, 200, 500, 100_000), "shrinkage": (0, 3, 10, 30, 100)}
-EASE_AXES: Axes = {"regularisation": _REGULARISATIONS}
+EASE_AXES: dict[str, tuple[float, ...]] = {"regularisation": _REGULARISATIONS}
+PLAYS: dict[str, tuple[float, ...]] = {"plays": (0.0, 1.0)}
+"""Of sets that say how often."""
 RECENCY_AXES: Axes = {"regularisation": _REGULARISATIONS}
 DECAY: Axes = {"decay": _DECAYS}
 TEXT_AXES: Axes = {"decay": _DECAYS}
@@ -100,9 +102,9 @@ def item_knn(prepared: RankingSet, seed: int, trials: int) -> Answer:
 
 
 @lru_cache(maxsize=2)
-def _spectrum(fit: Lists, n_items: int) -> Spectrum:
-    # As published: whoever took an item took it, however often.
-    return decompose(Lists(fit.values, fit.offsets), n_items=n_items)
+def _spectrum(fit: Lists, n_items: int, plays: bool) -> Spectrum:
+    # As published, whoever took an item took it, however often.
+    return decompose(fit if plays else Lists(fit.values, fit.offsets), n_items=n_items)
 
 
 @lru_cache(maxsize=5)
@@ -118,22 +120,32 @@ def _ease_matrix(fit: Lists, n_items: int, regularisation: float) -> _Array:
     return inverse.numpy()
 
 
-def _ease_scorer(part: Part, n_items: int, *, regularisation: float, decay: float) -> Scorer:
-    """Scores by EASE; the model is the same on both ways, exact where users or items are few enough."""
+def _ease_scorer(
+    part: Part, n_items: int, *, regularisation: float, decay: float, plays: float = 0.0
+) -> Scorer:
+    """Scores by EASE; the model is the same on both ways, exact where users or items are few enough.
+
+    With `plays`, the logarithm of how often somebody took an item weighs it, as in our linear part.
+    """
     weights = weights_of(part, decay)
+    if plays:
+        weights = weights * part.evaluation.histories.relative_strengths()
     if min(int((part.fit.counts > 0).sum()), n_items) <= _EXACT_USERS:
-        model = _spectrum(part.fit, n_items).model(regularisation=regularisation, decay=1.0)
+        model = _spectrum(part.fit, n_items, bool(plays)).model(regularisation=regularisation, decay=1.0)
         return weighted_vectors(part, weights, user_side=model.factors, item_side=model.item_vectors())
     return weighted_rows(part, weights, _ease_matrix(part.fit, n_items, regularisation))
 
 
 def ease(prepared: RankingSet, seed: int, trials: int) -> Answer:
-    """EASE, every item of the history alike."""
+    """EASE, every item of the history alike, or where plays are known by how often as well."""
 
     def build(part: Part, settings: Settings) -> Scorer:
         return _ease_scorer(part, prepared.n_items, decay=1.0, **settings)
 
-    return choose_and_rank(prepared, build, EASE_AXES, {"regularisation": 100.0}, trials)
+    axes, start = EASE_AXES, {"regularisation": 100.0}
+    if prepared.test.fit.strengths is not None:
+        axes, start = axes | PLAYS, start | {"plays": 1.0}
+    return choose_and_rank(prepared, build, axes, start, trials)
 
 
 def recency_ease(prepared: RankingSet, seed: int, trials: int) -> Answer:
@@ -277,7 +289,7 @@ PEERS: dict[str, System] = {
     # Of a cold set this is a random order: nothing was counted.
     "popularity": System(popularity, _popular),  # type: ignore[arg-type]
     "item_knn": System(item_knn, lists_only, KNN_AXES),  # type: ignore[arg-type]
-    "ease": System(ease, lists_only, EASE_AXES),  # type: ignore[arg-type]
+    "ease": System(ease, lists_only, EASE_AXES | PLAYS),  # type: ignore[arg-type]
     "recency_ease": System(recency_ease, in_order, RECENCY_AXES),  # type: ignore[arg-type]
     "minilm": System(_text_system(whitened=False), _everywhere, TEXT_AXES),
     "minilm_whitened": System(_text_system(whitened=True), _everywhere, WHITENED_AXES),

@@ -65,6 +65,7 @@ def write_set(prepared: RankingSet, file: Path) -> None:
     arrays = {"n_items": np.array(prepared.n_items)}
     for name, part in (("validation", prepared.validation), ("test", prepared.test)):
         arrays[f"{name}_users"] = part.evaluation.users
+        arrays[f"{name}_fit_weights"] = part.fit.relative_strengths()
         for key, lists in (("fit", part.fit), ("targets", part.evaluation.targets)):
             arrays |= {f"{name}_{key}_values": lists.values, f"{name}_{key}_offsets": lists.offsets}
     np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -27,7 +27,8 @@ def climb(evaluate: Callable[[Settings], float], axes: Axes, start: Settings, *,
     """Climbs a grid from a start: tries the neighbours of the best so far, a step along one axis first.
 
     A step that gained is followed. Where none along one axis gains, steps along several are tried, since two
-    settings often make up for one another. Ends when every neighbour was tried or the trials are spent.
+    settings often make up for one another, and then what lies farther off, the nearest first. Ends when the
+    trials are spent or the grid is: a small one is tried whole.
 
     Args:
         evaluate: gives the validation score of settings.
@@ -36,13 +37,13 @@ def climb(evaluate: Callable[[Settings], float], axes: Axes, start: Settings, *,
         trials: at most so many calls of `evaluate`.
 
     >>> climb(lambda s: -abs(s["x"] - 3), {"x": [0, 1, 2, 3, 4]}, {"x": 1}, trials=9)
-    Found(settings={'x': 3}, score=0, trials=4)
+    Found(settings={'x': 3}, score=0, trials=5)
     """
     sizes = [len(values) for values in axes.values()]
     best = tuple(list(values).index(start[name]) for name, values in axes.items())
     scores = {best: evaluate(dict(start))}
-    around = [step for step in product((0, 1, -1), repeat=len(sizes)) if any(step)]
-    around.sort(key=lambda step: sum(map(abs, step)))
+    reach = [sorted(range(1 - size, size), key=lambda step: (abs(step), -step)) for size in sizes]
+    around = sorted(product(*reach), key=_reach)[1:]
     heading: list[_Place] = []
     while len(scores) < trials:
         reached = ((step, _add(best, step)) for step in [*heading, *around])
@@ -80,6 +81,11 @@ def climb_with_free(
 
     found = climb(evaluate_best, axes, start, trials=trials)
     return replace(found, settings=found.settings | best[tuple(found.settings.values())])
+
+
+def _reach(step: _Place) -> tuple[int, int]:
+    """Gives how far a step goes along one axis, and along all."""
+    return max(map(abs, step), default=0), sum(map(abs, step))
 
 
 def _add(place: _Place, step: _Place) -> _Place:

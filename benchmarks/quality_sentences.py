@@ -86,7 +86,8 @@ def fine_tuned(
 def run(prepared: Prepared, seed: int, trials: int, *, python: Path, folder: Path) -> Answer:
     """Chooses on validation, trains again on all that lies before the test, and answers for the test.
 
-    The first seed that runs chooses the settings and leaves them for the other seeds, as rectools' peers do.
+    The first seed that runs chooses the settings and leaves them for the other seeds of the same draw, as
+    rectools' peers do.
     """
     log = folder / f"{prepared.name}-{NAME}-{seed}.log"
     ordered = isinstance(prepared, ImpressionSet) or prepared.ordered
@@ -98,7 +99,9 @@ def run(prepared: Prepared, seed: int, trials: int, *, python: Path, folder: Pat
         )
 
     answer_for = _answer_impressions if isinstance(prepared, ImpressionSet) else _answer_lists
-    choice = folder / f"{prepared.name}-{NAME}-{trials}.choice.json"
+    # Another draw withholds other items, of which this one's choice has learned.
+    drawn = "" if isinstance(prepared, ImpressionSet) or prepared.draw is None else f"-{prepared.draw}"
+    choice = folder / f"{prepared.name}{drawn}-{NAME}-{trials}.choice.json"
     given = {"axes": {key: list(values) for key, values in AXES.items()}, "start": START}
     about = json.loads(choice.read_text(encoding="utf-8")) if choice.exists() else {}
     known = about["settings"] if about.get("given") == given else None
@@ -124,7 +127,8 @@ def _answer_lists(prepared: RankingSet, encode: Encode, trials: int, known: Sett
         scorer = build(prepared.test, known)
         return Answer(dict(lists_of(prepared.test, scorer, n_items=prepared.n_items)))
     free = DECAY if prepared.ordered else {"decay": (1.0,)}
-    return choose_and_rank(prepared, build, AXES, START, trials, free=free)
+    # Five trainings a trial would be hours; the frozen vectors are chosen on all parts.
+    return choose_and_rank(prepared, build, AXES, START, trials, free=free, most_parts=1)
 
 
 def _answer_impressions(

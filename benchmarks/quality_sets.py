@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from lora_rec.data import (
     split_impressions,
     split_randomly,
 )
+from lora_rec.data.dataset import Log
 from lora_rec.data.publishers import PUBLISHERS, load_published
+from lora_rec.pipeline.new_items import ENOUGH_USERS, MOST_PARTS
 from lora_rec.text.domains import DOMAINS
 from lora_rec.text.templates import render_items
 
@@ -75,7 +77,9 @@ class RankingSet:
     """Texts and ids; its interactions hold the test too, so learn from the parts alone."""
     split: Split
     """The same protocol as a `Split`; without withheld items in training, histories and other targets."""
-    validation: Part
+    validations: tuple[Part, ...]
+    """Settings are chosen by the mean over the users of all; several where a set is cold, since few users
+    took one of a tenth of the items."""
     test: Part
     ordered: bool
     """Whether histories are in order of time; Last.fm's go from least to most played."""
@@ -84,10 +88,17 @@ class RankingSet:
     """(N, D), unit length, of the frozen MiniLM: the ruler of `ild@10`, and the text peers' vectors."""
     friends: NDArray[np.int64] | None
     """(E, 2), where the publisher has them."""
-    whole: Lists | None = None
-    """Cold sets: what `test.fit` would be if nothing were withheld."""
+    whole: Log | None = None
+    """Cold sets: all that lies before the test, as if nothing were withheld."""
+    draw: int | None = None
+    """Of the withheld items, where they are drawn."""
     folder: Path | None = None
     """Where the publisher's files are."""
+
+    @property
+    def validation(self) -> Part:
+        """The first of them."""
+        return self.validations[0]
 
     @property
     def n_items(self) -> int:
@@ -154,7 +165,7 @@ def prepare_set(name: str, data_root: Path, cache: Path, *, draw: int = WITHHELD
         prepared = withhold_items(prepared, by_date=True)
     elif name.endswith("-cold"):
         prepared = withhold_items(prepared, seed=draw)
-    return replace(prepared, validation=sample_users(prepared.validation))
+    return replace(prepared, validations=tuple(map(sample_users, prepared.validations)))
 
 
 def ranking_set(
@@ -175,7 +186,7 @@ def ranking_set(
             (split.refit_histories(), split.test),
         )
     )
-    return RankingSet(name, dataset, split, validation, test, ordered, item_texts, item_vectors, None)
+    return RankingSet(name, dataset, split, (validation,), test, ordered, item_texts, item_vectors, None)
 
 
 def withhold_items(
@@ -187,21 +198,26 @@ def withhold_items(
 ) -> RankingSet:
     """Makes a set cold: a share of the items is in no training and no history.
 
-    These are drawn at random, or are those that anybody took first at the latest date. A second share, or
-    that which came before, is for validation in the same way; nothing is learned of either while a system
-    chooses, and of the first alone in the refit. Targets are the withheld items of the protocol's targets, so
-    nothing that a system sees lies after them. The split of a cold set lacks the first share alone.
+    These are drawn at random, or are those that anybody took first at the latest date. Another share, or that
+    which came before, is for validation in the same way; nothing is learned of either while a system chooses,
+    and of the first alone in the refit. Shares are drawn for validation until there are as many users, or
+    parts, as our own systems withhold items from. Targets are the withheld items of the protocol's targets,
+    so nothing that a system sees lies after them. The split of a cold set lacks the first share alone.
     """
     n_items = prepared.n_items
     drawn = np.random.default_rng(seed).permutation(n_items)
     if by_date:
         drawn = drawn[np.argsort(-_first_times(prepared.dataset)[drawn], kind="stable")]
     size = int(round(share * n_items))
-    for_test, for_validation = np.sort(drawn[:size]), np.sort(drawn[size : 2 * size])
+    for_test = np.sort(drawn[:size])
     known_at_test = ~np.isin(np.arange(n_items), for_test)
-    known_at_validation = known_at_test & ~np.isin(np.arange(n_items), for_validation)
     warm = prepared.validation
-    validation = _withhold(warm, known_at_validation, for_validation)
+    validations: list[Part] = []
+    while len(validations) < (1 if by_date else MOST_PARTS) and _n_users(validations) < ENOUGH_USERS:
+        first = (1 + len(validations)) * size
+        for_validation = np.sort(drawn[first : first + size])
+        known_at_validation = known_at_test & ~np.isin(np.arange(n_items), for_validation)
+        validations.append(_withhold(warm, known_at_validation, for_validation))
     test = _withhold(prepared.test, known_at_test, for_test, keep_known=True)
     split = prepared.split
     # Our own systems withhold items of their own to choose by, so they may learn of the second share.
@@ -213,7 +229,18 @@ def withhold_items(
         test=test.evaluation,
         report=SplitReport(name=f"{split.report.name}, {size} items withheld", kept={}),
     )
-    return replace(prepared, split=split, validation=validation, test=test, whole=prepared.test.fit)
+    return replace(
+        prepared,
+        split=split,
+        validations=tuple(validations),
+        test=test,
+        whole=prepared.split.refit_log,
+        draw=None if by_date else seed,
+    )
+
+
+def _n_users(parts: Sequence[Part]) -> int:
+    return sum(len(part.evaluation) for part in parts)
 
 
 def base_of(name: str) -> str:

@@ -14,6 +14,7 @@ import quality_judge as judge
 import quality_ours as ours
 import quality_peers as peers
 import quality_sets as sets
+from peers.sessions import cut_into_sessions
 from quality_search import climb
 
 N_ITEMS = 40
@@ -70,7 +71,7 @@ def test_what_withheld_items_could_tell_is_measured_on_cold_sets_alone(tmp_path)
     known, plain = ours.our_systems(tmp_path)["lora_rec_linear_known"], prepare()
     assert "withheld" in known.fits(plain)
     cold = sets.withhold_items(plain, share=0.25)
-    assert known.fits(cold) == "" and set(cold.test.withheld) & set(cold.whole.values)
+    assert known.fits(cold) == "" and set(cold.test.withheld) & set(cold.whole.items)
     lists, withheld = known.run(cold, 0, 1).results, {*cold.test.withheld}
     assert set(lists["withheld"].ravel()) <= withheld | {-1}
     assert set(lists["all"].ravel()) & withheld
@@ -192,6 +193,66 @@ def test_a_climb_leaves_a_ridge_by_a_diagonal_step():
                   {"x": 0, "y": 0}, trials=20)  # fmt: skip
     assert found.settings == {"x": 3, "y": 3}
     assert climb(lambda s: 1.0, {}, {}, trials=12).trials == 1
+
+
+def test_a_small_grid_is_tried_whole():
+    """The best lies behind a valley."""
+    found = climb(lambda s: [3, 1, 0, 0, 9][s["x"]], {"x": range(5)}, {"x": 0}, trials=12)
+    assert (found.settings, found.trials) == ({"x": 4}, 5)
+
+
+def test_few_users_of_a_cold_set_are_asked_in_several_parts(monkeypatch):
+    cold = sets.withhold_items(prepare(), share=0.1)
+    assert len(cold.validations) == 5
+    every = [item for part in (cold.test, *cold.validations) for item in part.withheld]
+    assert len(set(every)) == len(every) == 6 * 4
+    for part in cold.validations:
+        assert not {*part.withheld, *cold.test.withheld} & {*part.fit.values}
+    seen = []
+
+    def build(part, settings):
+        seen.append(tuple(part.withheld))
+        return lambda start, stop: np.zeros((stop - start, N_ITEMS), "f4")
+
+    judge.choose_and_rank(cold, build, {}, {}, 12)
+    assert seen == [tuple(part.withheld) for part in (*cold.validations, cold.test)]
+    monkeypatch.setattr(sets, "ENOUGH_USERS", 1)
+    assert len(sets.withhold_items(prepare(), share=0.1).validations) == 1
+
+
+def test_a_user_who_is_judged_in_several_draws_counts_once():
+    generator = np.random.default_rng(0)
+    users = np.tile(np.arange(200), 4)
+    values = np.tile(generator.random(200), 4)
+    low, high = judge.interval_by_user(values, users, n_resamples=1000, seed=0)
+    alone = judge.interval_by_user(values[:200], users[:200], n_resamples=1000, seed=0)
+    assert (low, high) == pytest.approx(alone)
+    expected = 2 * 1.96 * values[:200].std() / np.sqrt(200)
+    assert high - low == pytest.approx(expected, rel=0.1)
+    gaps = np.append(values, np.nan)
+    assert judge.interval_by_user(gaps, np.append(users, 7), n_resamples=1000, seed=0) == (low, high)
+
+
+def test_sessions_hold_every_item_but_the_first_as_a_target_once():
+    counts = np.array([0, 1, 7, 12, 3])
+    users = np.repeat(np.arange(5), counts)
+    rows, sessions = cut_into_sessions(users, length=3)
+    followed = [(sessions[n], rows[n]) for n in range(1, len(rows)) if sessions[n] == sessions[n - 1]]
+    targets = sorted(row for _, row in followed)
+    first = np.flatnonzero(np.diff(users, prepend=-1))
+    assert targets == sorted(set(range(len(users))) - set(first))
+    assert np.bincount(sessions).max() == 4
+    assert all(len(set(users[rows[sessions == one]])) == 1 for one in set(sessions))
+
+
+def test_plays_weigh_in_ease_where_they_are_known():
+    plain = prepare()
+    strengths = np.random.default_rng(0).integers(1, 50, len(plain.test.fit.values)).astype("f4")
+    fit = Lists(plain.test.fit.values, plain.test.fit.offsets, strengths)
+    part = sets.Part(fit, plain.test.evaluation, plain.test.ages, None)
+    scorers = [peers._ease_scorer(part, N_ITEMS, regularisation=5.0, decay=1.0, plays=p) for p in (0.0, 1.0)]
+    one, other = (scorer(0, 30) for scorer in scorers)
+    assert np.abs(one - other).max() > 1e-2
 
 
 def test_a_user_without_targets_among_the_withheld_is_left_out():

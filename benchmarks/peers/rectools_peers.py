@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quality_search import Settings, climb
 from rectools import Columns
 from rectools.dataset import Dataset
+from sessions import cut_into_sessions
 
 from lora_rec.metrics import ndcg_at_k, pad_lists
 
@@ -109,13 +110,18 @@ def rank_with(peer: str, settings: Settings, task: Arrays, part: str, *, seed: i
         {
             Columns.User: users,
             Columns.Item: items,
-            Columns.Weight: 1.0,
+            # How often, where that is known; iALS alone reads it.
+            Columns.Weight: task[f"{part}_fit_weights"],
             Columns.Datetime: pd.Timestamp("2000-01-01") + pd.to_timedelta(place, unit="D"),
         }
     ).drop_duplicates([Columns.User, Columns.Item])
     dataset = Dataset.construct(table)
     model = build_model(peer, settings, seed=seed)
-    model.fit(dataset)
+    if peer in ("ials", "bpr"):
+        model.fit(dataset)
+    else:
+        rows, sessions = cut_into_sessions(table[Columns.User].to_numpy(), length=SESSION_LENGTH)
+        model.fit(Dataset.construct(table.iloc[rows].assign(**{Columns.User: sessions})))
     wanted = task[f"{part}_users"]
     known = wanted[np.isin(wanted, dataset.user_id_map.external_ids)]
     given = model.recommend(users=known, dataset=dataset, k=K, filter_viewed=True)

@@ -1,0 +1,37 @@
+"""Long histories as sessions, for peers that train on the end of a history alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Ints = NDArray[np.int64]
+
+
+def cut_into_sessions(users: _Ints, *, length: int) -> tuple[_Ints, _Ints]:
+    """Cuts histories from their ends, so that every item but the first of each follows others in one session.
+
+    rectools trains on the last `session_max_len` + 1 items of a user: with 50 that is 40 % of MovieLens-100K,
+    where our sequence part learns every item of a history once. A session is a user of its own here.
+
+    Args:
+        users: (E,), of interactions sorted by user, then time.
+        length: of a session, in targets; one more item stands before them.
+
+    Returns:
+        Rows, by session and time, and the session of each.
+
+    >>> rows, sessions = cut_into_sessions(np.array([0, 0, 0, 0, 1]), length=2)
+    >>> rows.tolist(), sessions.tolist()
+    ([0, 1, 1, 2, 3, 4], [0, 0, 1, 1, 1, 2])
+    """
+    counts = np.bincount(users)
+    from_end = np.repeat(np.cumsum(counts), counts) - 1 - np.arange(len(users))
+    number = from_end // length
+    # The last item before a session's targets is the first of that session, too.
+    shared = np.flatnonzero((from_end % length == 0) & (number > 0))
+    rows = np.concatenate([np.arange(len(users)), shared])
+    keys = np.stack([users[rows], -np.concatenate([number, number[shared] - 1])])
+    order = np.lexsort((rows, keys[1], keys[0]))
+    _, sessions = np.unique(keys[:, order], axis=1, return_inverse=True)
+    return rows[order], sessions.astype(np.int64)
