@@ -23,9 +23,10 @@ _TRANSFORMER: Axes = {
     "factors": (32, 64, 128),
 }
 # Of each pass a masked position in seven teaches BERT4Rec something, and every one SASRec: it takes many more
-# of them (Petrov and Macdonald 2022, arXiv 2207.07483). On MovieLens validation 20 have .068, 80 have .099.
+# of them (Petrov and Macdonald 2022, arXiv 2207.07483). On MovieLens validation, when it learned from the
+# last 51 items of a history alone, 20 had .068 and 80 had .099.
 _MASKED: Axes = {
-    "epochs": (40, 80, 160, 320),
+    "epochs": (20, 40, 80, 160),
     "learning_rate": (3e-4, 1e-3, 3e-3),
     "dropout": (0.05, 0.1, 0.2),
     "factors": (64, 128, 256),
@@ -51,7 +52,7 @@ STARTS: dict[str, dict[str, float]] = {
     "ials": {"regularisation": 1.0, "alpha": 10, "factors": 64},
     "bpr": {"epochs": 100, "learning_rate": 0.03, "regularisation": 0.01, "factors": 64},
     "sasrec": _START,
-    "bert4rec": {"epochs": 160, "learning_rate": 1e-3, "dropout": 0.1, "factors": 128},
+    "bert4rec": {"epochs": 40, "learning_rate": 1e-3, "dropout": 0.1, "factors": 128},
     "hstu": _START,
 }
 
