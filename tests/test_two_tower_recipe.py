@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -74,6 +75,18 @@ def test_a_run_of_a_single_step_is_no_false_alarm(config, tmp_path):
     result = launch(config, "train.batch_size=1000", "train.epochs=1", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "ranking_head_diverse" in result.stdout
+
+
+def test_a_catalogue_of_eight_items_goes_through(make_bundle, tmp_path):
+    rng = np.random.default_rng(0)
+    items = "".join(f"i{n},{' '.join(['war', 'love'][n // 2**k % 2] for k in range(3))}\n" for n in range(8))
+    (tmp_path / "items.csv").write_text("item_id,title\n" + items)
+    rows = [(u, i, t) for u in range(40) for t, i in enumerate(rng.permutation(8)[:5])]
+    log = "".join(f"u{u},i{i},{1_600_000_000 + 1000 * u + t}\n" for u, i, t in rows)
+    (tmp_path / "log.csv").write_text("user_id,item_id,timestamp\n" + log)
+    data = {"interactions": str(tmp_path / "log.csv"), "items": str(tmp_path / "items.csv")}
+    bundle = make_bundle("eight", data=data, ranking={"k": 3, "n_candidates": 8})
+    assert (bundle / "head.safetensors").is_file()
 
 
 def test_a_random_split_of_a_log_with_times_goes_through(make_bundle):

@@ -14,8 +14,8 @@ from lora_rec.data.column_names import Role, names
 from lora_rec.data.columns import Numbers, read_numbers, read_times
 from lora_rec.data.guess_texts import TextColumns, guess_texts
 from lora_rec.data.id_pairs import IdPair, distinct_ids, find_id_pairs
+from lora_rec.data.sources import refuse_one_column
 from lora_rec.data.validate import check_table, raise_problems
-from lora_rec.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,12 +103,8 @@ def guess_columns(
 
 
 def _refuse_one_column(table: pd.DataFrame, *, name: str) -> None:
-    header = str(table.columns[0])
-    if len(table.columns) == 1 and any(mark in header for mark in ";|\t"):
-        raise DataError(
-            f"{name}: the header is one column {header!r};"
-            " separate columns by commas in a .csv, by tabs in a .tsv"
-        )
+    if len(table.columns) == 1:
+        refuse_one_column(str(table.columns[0]), name=name)
 
 
 def _given(role: Role, given: Mapping[Role, str | None]) -> ColumnGuess | None:
@@ -216,6 +212,16 @@ def _guess_rating(sample: pd.DataFrame) -> ColumnGuess:
     for column in map(str, sample.columns):
         found = _read(sample[column], read_numbers)
         if found is None or found.wrong.any():
+            by_name = names(column, "rating") or names(column, "choice")
+            if by_name and found is not None and found.wrong.mean() < 0.5 * (~found.missing).mean():
+                named.append(column)  # the loader names the cells
+                why[column] = f"but no number in {found.wrong.sum():,} of its cells"
+            elif by_name and _are_answers(sample[column]):
+                alike.append(column)
+                why[column] = "two answers; write them as 1 and 0"
+            elif names(column, "rating") and sample[column].astype(str).str.contains(r"\d").mean() > 0.5:
+                alike.append(column)
+                why[column] = "digits, but the cells are no numbers; write 4.5 for 4,5 or 4.5 stars"
             continue
         values = np.unique(found.values[~found.missing])
         if not 2 <= len(values) <= 101 or values[0] < -10 or values[-1] > 100:
@@ -232,6 +238,11 @@ def _guess_rating(sample: pd.DataFrame) -> ColumnGuess:
     if alike:
         return ColumnGuess("rating", None, f"{alike[0]} may be one: {why[alike[0]]}", False, tuple(alike))
     return ColumnGuess("rating", None, "no column of few small numbers; every interaction counts alike")
+
+
+def _are_answers(column: pd.Series) -> bool:
+    """Says whether cells are true and false, or yes and no."""
+    return set(column.dropna().astype(str).str.strip().str.lower()) in ({"true", "false"}, {"yes", "no"})
 
 
 def _read(column: pd.Series, read: Callable[[pd.Series], Numbers]) -> Numbers | None:

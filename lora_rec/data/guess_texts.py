@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -58,6 +58,8 @@ def guess_texts(
     for column in [str(c) for c in items.columns if str(c) != id_column] if chosen is None else chosen:
         texts = [text for text in read_texts(rows[column]) if text]
         reason = "a name that no template can hold" if set(column) & set("{}[]") else _why_no_text(texts)
+        if chosen is None and any(map(_is_no_text, rows[column].tolist())):
+            reason = "mappings or bytes, not text"
         if reason == "numbers" and names(column, "year") and _are_years(texts):
             kinds[column] = "year"
         elif reason and (chosen is None or not texts):
@@ -70,6 +72,13 @@ def guess_texts(
         return TextColumns({}, {**dict.fromkeys(kinds, "a year alone says nothing"), **left_out})
     ordered: dict[str, TextKind] = {title: "title"}
     return TextColumns(ordered | {c: k for c, k in kinds.items() if c != title}, left_out)
+
+
+def _is_no_text(cell: Any) -> bool:
+    """Says whether a cell, or what a list holds, would be written as Python writes it."""
+    if isinstance(cell, (list, tuple, np.ndarray)):
+        return any(map(_is_no_text, cell))
+    return isinstance(cell, (dict, bytes))
 
 
 def _why_no_text(texts: list[str]) -> str:

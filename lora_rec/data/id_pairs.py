@@ -54,7 +54,11 @@ def find_id_pairs(
         if ids is not None and len(ids) >= 0.9 * len(items):
             catalog[column] = ids
     pairs = []
-    for column in [str(c) for c in interactions.columns if given.get("item") in (None, str(c))]:
+    columns = [str(c) for c in interactions.columns if given.get("item") in (None, str(c))]
+    if any(names(c, "item") and not names(c, "user") for c in columns):
+        # A user's small whole numbers are contained in any ids; named items are the items, or nothing is.
+        columns = [c for c in columns if names(c, "item") or not names(c, "user")]
+    for column in columns:
         ids = distinct_ids(interactions[column], most=2 * len(items)) if column not in taken else None
         if ids is None or not len(ids):
             continue

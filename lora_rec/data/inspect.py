@@ -141,6 +141,11 @@ def _popularity_warnings(dataset: Dataset) -> list[DataProblem]:
         found.append(
             DataProblem("interactions", f"{repeats:,} repeat {what}", "drop them if they are copies", repeats)
         )
+    plain = {user.strip().removesuffix(".0") for user in dataset.user_ids.tolist()}
+    alike = dataset.n_users - len(plain)
+    if alike:
+        what = f"{alike:,} ids differ from another by spaces or a final .0 alone, and count as other users"
+        found.append(DataProblem("users", what, "write each user's id in one way", alike))
     per_user = np.bincount(dataset.users, minlength=dataset.n_users)
     single = int((per_user == 1).sum())
     if single > MANY * dataset.n_users:

@@ -17,7 +17,9 @@ SAMPLE = 5_000  # texts that are looked into
 FEW = 0.01  # a share of the items that is no accident
 _PIECE = re.compile(r"[^\W\d_]+|\d+|[^\w\s]")
 _MARKUP = re.compile(
-    r"</?(?:a|b|br|div|em|h\d|i|img|li|p|span|strong|u|ul)\b[^<>]*>|&(?:[a-z]{2,6}|#x?\w{1,5});"
+    r"</?(?:a|b|br|center|div|em|font|h\d|hr|i|img|li|ol|p|pre|script|span|strong|style|su[bp]|table|tbody|t[dhr]|u|ul)"
+    r"\b[^<>]*>|&(?:[a-z]{2,8}|#x?\w{1,5});",
+    re.IGNORECASE,
 )
 MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 

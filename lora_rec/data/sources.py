@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
 
 from lora_rec.data.build import build_dataset
 from lora_rec.data.columns import read_texts
@@ -99,8 +102,29 @@ def _read_path(path: Path, *, name: str) -> pd.DataFrame:
             f"{name}: {path} is not UTF-8 ({error.reason} at byte {error.start}); {fix}"
         ) from error
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
+        if kind == "csv":
+            refuse_one_column(_first_line(path), name=name)
         what = str(error).strip().splitlines()[0]
         raise DataError(f"{name}: {path} cannot be read as {kind} ({what}); put the file right") from error
+
+
+def refuse_one_column(header: str, *, name: str) -> None:
+    """Refuses a header whose columns are separated by something else.
+
+    Raises:
+        DataError: with the header, and what is to be done.
+    """
+    if "," not in header and any(mark in header for mark in ";|\t"):
+        raise DataError(
+            f"{name}: the header is one column {header!r};"
+            " separate columns by commas in a .csv, by tabs in a .tsv"
+        )
+
+
+def _first_line(path: Path) -> str:
+    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
+    with opened as file:
+        return file.readline(10_000).decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
 
 def _read_text(path: Path, *, separator: str) -> pd.DataFrame:
@@ -109,7 +133,7 @@ def _read_text(path: Path, *, separator: str) -> pd.DataFrame:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
-        return pd.read_csv(
+        table = pd.read_csv(
             path,
             sep=separator,
             dtype=str,
@@ -118,6 +142,30 @@ def _read_text(path: Path, *, separator: str) -> pd.DataFrame:
             index_col=False,
             encoding="utf-8-sig",
         )
+    _check_quotes(table, separator=separator)
+    return table
+
+
+def _check_quotes(table: pd.DataFrame, *, separator: str) -> None:
+    """Refuses a cell that holds rows: a quote opens it that is closed rows later, if at all.
+
+    A text may have lines, too, but no tab; in CSV, lines within it must be two, each with as many commas as a
+    row has.
+
+    Raises:
+        ValueError: with the row.
+    """
+    n_separators = len(table.columns) - 1
+    for column in table.columns if n_separators else ():
+        for row in np.flatnonzero(table[column].str.contains("\n", regex=False, na=False)):
+            cell = table[column].iloc[row]
+            inner = cell.split("\n")[1:-1]
+            are_rows = len(inner) > 1 and all(line.count(separator) >= n_separators for line in inner)
+            if are_rows or (separator == "\t" and "\t" in cell):
+                raise ValueError(
+                    f"row {row}: the quote that opens {column} {cell[:20]!r} takes in the rows after it, in"
+                    f" all {len(inner) + 1}; close it, or write it twice within a cell between quotes"
+                )
 
 
 def _read_lines(path: Path) -> pd.DataFrame:

@@ -28,8 +28,8 @@ def draw_users(validation: EvaluationSet) -> EvaluationSet:
 
 
 def mean_ndcg(lists: NDArray[np.int64], judged: EvaluationSet) -> float:
-    """Gives the mean `ndcg@10` of lists (U, 10)."""
-    return float(ndcg_at_k(lists, list(judged.targets), k=JUDGED_K).mean())
+    """Gives the mean `ndcg@10` of lists (U, 10), or as long as a small catalogue makes them."""
+    return float(ndcg_at_k(lists, list(judged.targets), k=min(JUDGED_K, lists.shape[1])).mean())
 
 
 def best_lists(

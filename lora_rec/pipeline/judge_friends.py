@@ -47,7 +47,7 @@ def judge_friends(
     known_places = Lists(np.argsort(pool)[judged.histories.values], judged.histories.offsets)
     places, _ = best_of(scores[:, pool], k=JUDGED_K, exclude=known_places)
     lists = np.where(places < 0, -1, pool[places])
-    ndcg = ndcg_at_k(lists, list(judged.targets), k=JUDGED_K)
+    ndcg = ndcg_at_k(lists, list(judged.targets), k=min(JUDGED_K, lists.shape[1]))
     strangers = draw_strangers(friends, n_users=n_users, n_pairs=STRANGERS * len(withheld), seed=seed)
     high, low = _of_pairs(scorer, withheld), np.sort(_of_pairs(scorer, strangers))
     below = np.searchsorted(low, high, side="left") + np.searchsorted(low, high, side="right")

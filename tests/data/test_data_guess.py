@@ -1,3 +1,4 @@
+import csv
 import decimal
 import time
 
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lora_rec.data import find_tables, guess_columns, load_dataset
+from lora_rec.data.sources import read_table
 from lora_rec.errors import DataError
 
 N_ITEMS, N_ROWS = 120, 900
@@ -181,6 +183,41 @@ def test_dates_and_decimals_of_parquet():
     assert (found["time"], found["rating"]) == ("t_dat", "rating")
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "rating", "why"),
+    [
+        ("rating", ["5", "1", "N/A"] + ["3"] * 30, "rating", "its name; but no number in"),
+        ("liked", ["true", "false"], None, "liked may be one: two answers; write them as 1 and 0"),
+        ("label", [True, False], None, "label may be one: two answers"),
+        ("stars", ["4,5", "1,0", "3,5"], None, "stars may be one: digits, but the cells are no numbers"),
+    ],
+)
+def test_what_is_named_as_a_rating_is_not_dropped_without_a_word(name, values, rating, why):
+    interactions, items = make()
+    interactions[name] = [values[n % len(values)] for n in range(N_ROWS)]
+    guess = guess_columns(interactions, items).rating
+    assert guess.column == rating and guess.why.startswith(why)
+    assert guess.options == (name,)
+
+
+@pytest.mark.parametrize("item_ids", ["sku-{}", " {}"])
+def test_users_are_not_taken_for_items_whose_ids_do_not_match(item_ids):
+    interactions, items = make(user_ids="{}", item_ids="{}")
+    interactions["item_id"] = [item_ids.format(n) for n in interactions.item_id]
+    guess = guess_columns(interactions, items)
+    assert (guess.user.column, guess.item.column, guess.item.sure) == ("user_id", "item_id", False)
+    with pytest.raises(DataError, match=r"item that the item table lacks .* do both use the same ids"):
+        load_dataset(interactions, items)
+
+
+def test_mappings_and_bytes_are_no_texts():
+    cells = {"related": {"bought": "x"}, "parts": [{"name": "y"}], "raw": b"title"}
+    interactions, items = make(**{f"items__{n}": lambda rng, k, v=v: [v] * k for n, v in cells.items()})
+    texts = guess_columns(interactions, items).texts
+    assert list(texts.kinds) == ["title"]
+    assert texts.left_out == dict.fromkeys(cells, "mappings or bytes, not text")
+
+
 def test_no_times():
     guess = guess_columns(*make(when=None))
     assert (guess.time.column, guess.time.sure) == (None, True)
@@ -251,6 +288,14 @@ def test_chinese_cells():
     items["name"] = [f"三体全集 第{n}部 刘慈欣" for n in range(N_ITEMS)]
     texts = guess_columns(interactions, items).texts
     assert texts.kinds == {"name": "title", "分类": "category"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_semicolons_with_decimal_commas_are_that_error_too(tmp_path, suffix):
+    table = pd.DataFrame({"item_id": ["1", "2"], "price": ["1,5;a,b", "2,5"]})
+    table.to_csv(tmp_path / f"items{suffix}", sep=";", index=False, quoting=csv.QUOTE_NONE, escapechar="\\")
+    with pytest.raises(DataError, match="the header is one column 'item_id;price'; separate columns by comm"):
+        read_table(tmp_path / f"items{suffix}", name="items")
 
 
 def test_semicolons_are_an_error_that_says_so(tmp_path):

@@ -15,10 +15,10 @@ START = 1_600_000_000
 NOW = START + 10**8
 
 
-def dataset_of(users, items, times=None, *, ratings=None, n_items=None, fields=None):
+def dataset_of(users, items, times=None, *, ratings=None, n_items=None, fields=None, user_ids=None):
     n_items = n_items or max(items) + 1
     return Dataset(
-        user_ids=np.array([f"u{i}" for i in range(max(users) + 1)]),
+        user_ids=np.array(user_ids or [f"u{i}" for i in range(max(users) + 1)]),
         item_ids=np.array([f"i{i}" for i in range(n_items)]),
         item_fields={"title": tuple(f"title {i}" for i in range(n_items))} if fields is None else fields,
         users=np.array(users),
@@ -110,6 +110,10 @@ HOURS = START + 3_607 * np.arange(40)
             "users: 5 of 10 have one interaction, so nothing can be predicted for them; gather more",
         ),
         (
+            {"user_ids": ["7", "7 ", "7.0", *(f"u{n}" for n in range(7))]},
+            "users: 2 ids differ from another by spaces or a final .0 alone, and count as other users; write",
+        ),
+        (
             {"ratings": np.tile([1.0, 2, 4, 5], 10)},
             "ratings: 50% are below 4 and count as likes all the same; set data.min_rating=4, or keep",
         ),
@@ -179,6 +183,10 @@ def test_clean_texts_warn_of_nothing():
         (
             ["Tom &amp; Jerry", "<b>Bold</b> film", "Line<br/>break", *TITLES[3:]],
             "item texts: 3 of 200 hold HTML tags or entities (i0: 'Tom &amp; Jerry', i1: '<b>Bold</b> film'",
+        ),
+        (
+            ["<TABLE><TR><TD>Film", "x <script>y()</script>", "Caf&Eacute;e", *TITLES[3:]],
+            "item texts: 3 of 200 hold HTML tags or entities (i0: '<TABLE><TR><TD>Film', i1: 'x <script>y()",
         ),
         (
             [title * 5 for title in TITLES[:50]] + TITLES[50:],

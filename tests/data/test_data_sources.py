@@ -191,6 +191,23 @@ def test_files_that_cannot_be_read(tmp_path, name, content, message):
         read_table(tmp_path / name, name="items")
 
 
+@pytest.mark.parametrize(("kind", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_a_quote_that_takes_in_rows_is_refused(tmp_path, kind, mark):
+    lines = [mark.join(["user_id", "item_id", "review"])]
+    lines += [mark.join([str(n), str(n), '"Great' if n in (3, 8) else "fine"]) for n in range(12)]
+    (tmp_path / f"log.{kind}").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"row 3: the quote that opens review 'Great.*' takes in the rows"):
+        read_table(tmp_path / f"log.{kind}", name="interactions")
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_texts_of_several_lines_are_texts(tmp_path, kind):
+    texts = ["one, two, three\nfour, five, six\nseven", "a\nb\nc\n\nd", "plain, with, commas\nx, y, z"]
+    table = pd.DataFrame({"item_id": ["1", "2", "3"], "title": ["a", "b", "c"], "text": texts, "more": "m"})
+    table.to_csv(tmp_path / f"items.{kind}", index=False, sep="," if kind == "csv" else "\t")
+    assert read_table(tmp_path / f"items.{kind}", name="items").text.tolist() == texts
+
+
 def test_a_missing_file_names_the_nearest(tmp_path):
     (tmp_path / "ratings.csv").write_text("a\n1\n")
     with pytest.raises(DataError, match=r"items: no file \S+rating.csv; did you mean 'ratings.csv'\?"):

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from lora_rec.data import Dataset, leave_last_out
+from lora_rec.data import Dataset, EvaluationSet, Lists, leave_last_out
 from lora_rec.data.dataset import Split
 from lora_rec.pipeline import new_items
 from lora_rec.pipeline.head import fit_on_texts
+from lora_rec.pipeline.judge import mean_ndcg
 from lora_rec.pipeline.new_items import FACTORS, choose_new_items
 from lora_rec.pipeline.weights import choose_recent
 from lora_rec.rank.head import RankingHead
@@ -80,6 +81,12 @@ def test_recent_counts_that_do_not_help_are_left_out():
     assert fitted.validation >= fitted.choice.validation
     head, half_life = choose_recent(RankingHead(fitted.head.linear), None, split.validation)
     assert half_life is None and head.recent_weight == 0
+
+
+def test_a_catalogue_of_fewer_items_than_a_list_has_places_is_judged():
+    wanted = EvaluationSet(np.array([0]), Lists.from_arrays([[0]]), Lists.from_arrays([[2]]))
+    assert mean_ndcg(np.array([[2, 1, -1]]), wanted) == 1
+    assert mean_ndcg(np.array([[1, 2, -1]]), wanted) == pytest.approx(1 / np.log2(3))
 
 
 def test_new_items_are_found_by_the_topic_of_their_text():
