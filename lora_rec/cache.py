@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ KINDS = {
     "tokens": "token ids of texts",
     "backbones": "language models, converted",
     "datasets": "data, downloaded",
+    "translations": "texts, translated",
 }
 
 
@@ -73,15 +75,16 @@ def prune_cache(
     Raises:
         DataError: something cannot be removed.
     """
-    gone, kept_bytes, now = [], 0, time.time()
+    gone, kept_bytes, is_full, now = [], 0, False, time.time()
     for entry in list_cache(root):
         if entry.kind not in kinds:
             continue
         kept_bytes += entry.n_bytes
         too_old = older_than is not None and now - entry.last_opened > older_than
-        if not too_old and (keep_bytes is None or kept_bytes <= keep_bytes):
+        # What does not fit does not make room for what was opened before it.
+        is_full |= keep_bytes is not None and kept_bytes > keep_bytes
+        if not too_old and not is_full:
             continue
-        kept_bytes -= entry.n_bytes
         try:
             shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
         except OSError as error:
@@ -100,8 +103,15 @@ def _about(path: Path) -> str:
     file = path / ABOUT
     if not file.exists():
         return path.name
-    about = json.loads(file.read_text(encoding="utf-8"))
-    n_segments = sum(1 for _ in path.glob("segment-*"))
-    return (
-        f"{about['backbone']}, {about['precision']}, below layer {about['layers']}, in {n_segments} segments"
-    )
+    try:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        told = f"{about['backbone']}, {about['precision']}, below layer {about['layers']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{path.name}, whose {ABOUT} is damaged"
+    return f"{told}, in {sum(1 for _ in path.glob('segment-*'))} segments"
+
+
+def touch(path: Path) -> None:
+    """Notes that something in the cache was opened: what was not for longest goes first."""
+    with contextlib.suppress(OSError):  # a cache that cannot be written is read all the same
+        os.utime(path)

@@ -7,6 +7,7 @@ import pytest
 from lora_rec.cache import cache_folder as find_cache_folder
 from lora_rec.cache import list_cache, prune_cache
 from lora_rec.cli import main
+from lora_rec.towers.source import _convert_gguf
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch):
@@ -52,6 +53,33 @@ def test_what_was_not_opened_for_longest_goes_first(filled):
     assert names(prune_cache(keep_bytes=0)) == ["bb"]
     assert names(prune_cache(keep_bytes=0, kinds=("datasets",))) == ["movielens"]
     assert list_cache() == []
+
+
+def test_what_does_not_fit_makes_no_room_for_what_is_older(cache_folder):
+    for name, n_bytes, age in (("new", 1500, 1), ("middle", 1000, 5), ("old", 400, 9)):
+        entry(cache_folder, f"prefix/{name}/segment-1/states.bin", n_bytes=n_bytes, age=age)
+    assert names(prune_cache(keep_bytes=2000)) == ["middle", "old"]
+    assert names(list_cache()) == ["new"]
+
+
+def test_translations_are_listed_and_a_damaged_note_does_no_harm(cache_folder):
+    entry(cache_folder, "translations/aa.json", n_bytes=7, age=1)
+    for name, text in (("cut", '{"backbone"'), ("empty", "{}")):
+        entry(cache_folder, f"prefix/{name}/segment-1/states.bin", n_bytes=1, age=2)
+        (cache_folder / "prefix" / name / "about.json").write_text(text)
+    found = {entry.path.name: entry.about for entry in list_cache()}
+    assert found == {
+        "aa.json": "aa.json",
+        "cut": "cut, whose about.json is damaged",
+        "empty": "empty, whose about.json is damaged",
+    }
+
+
+def test_a_converted_backbone_that_is_used_stays(cache_folder):
+    entry(cache_folder, "backbones/tiny/model.safetensors", n_bytes=9, age=90 * 86_400)
+    folder = cache_folder / "backbones" / "tiny"
+    assert _convert_gguf(Path("packaged"), "tiny.gguf", target=folder) == folder
+    assert prune_cache(older_than=86_400, kinds=("backbones",)) == []
 
 
 def test_the_command_lists_and_removes(filled, capsys):

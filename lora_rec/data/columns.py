@@ -152,8 +152,8 @@ def read_times(column: pd.Series) -> Numbers:
     import pandas as pd
 
     if pd.api.types.is_integer_dtype(column) and not column.hasnans:
-        none = np.zeros(len(column), bool)
-        return _in_own_unit(column.to_numpy(np.int64), missing=none, wrong=none)
+        found = whole_numbers(column.to_numpy())
+        return _in_own_unit(found.values, missing=found.missing, wrong=found.wrong)
     if pd.api.types.is_datetime64_any_dtype(column):
         return read_dates(column)
     numbers = read_numbers(column)
@@ -162,6 +162,12 @@ def read_times(column: pd.Series) -> Numbers:
         if dates.wrong.sum() < numbers.wrong.sum():
             return dates
     return _in_own_unit(numbers.values, missing=numbers.missing, wrong=numbers.wrong)
+
+
+def whole_numbers(values: NDArray[Any]) -> Numbers:
+    """Gives integers of any kind; those beyond int64 are wrong."""
+    wrong = values > np.iinfo(np.int64).max if values.dtype.kind == "u" else np.zeros(len(values), bool)
+    return Numbers(np.where(wrong, 0, values).astype(np.int64), np.zeros(len(values), bool), wrong)
 
 
 def _in_own_unit(values: NDArray[Any], *, missing: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> Numbers:
@@ -181,9 +187,12 @@ def to_seconds(
 
 
 def read_dates(column: pd.Series) -> Numbers:
-    """Reads datetimes, or ISO 8601 text; without a zone it is UTC."""
+    """Reads datetimes, or ISO 8601 text; without a zone it is UTC. A duration is wrong."""
     import pandas as pd
 
+    if pd.api.types.is_timedelta64_dtype(column):
+        none = np.asarray(column.isna(), bool)
+        return Numbers(np.zeros(len(column), np.int64), none, ~none, np.zeros(len(column)))
     parsed = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
     missing = np.asarray(column.isna() | (column.astype(str).str.strip() == ""), bool)
     wrong = np.asarray(parsed.isna(), bool) & ~missing

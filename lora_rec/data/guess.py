@@ -14,7 +14,7 @@ from lora_rec.data.column_names import Role, names
 from lora_rec.data.columns import Numbers, read_numbers, read_times
 from lora_rec.data.guess_texts import TextColumns, guess_texts
 from lora_rec.data.id_pairs import IdPair, distinct_ids, find_id_pairs
-from lora_rec.data.sources import refuse_one_column
+from lora_rec.data.text_files import refuse_one_column
 from lora_rec.data.validate import check_table, raise_problems
 
 if TYPE_CHECKING:

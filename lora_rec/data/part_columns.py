@@ -15,7 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from lora_rec.data.columns import BOUNDS, WHOLE, Numbers, read_dates, read_numbers, to_seconds
+from lora_rec.data.columns import (
+    BOUNDS,
+    WHOLE,
+    Numbers,
+    read_dates,
+    read_numbers,
+    to_seconds,
+    whole_numbers,
+)
 from lora_rec.data.parts import Findings, Part
 from lora_rec.data.validate import ID_KINDS, DataProblem
 from lora_rec.errors import DataError
@@ -113,7 +121,8 @@ def _plain(cells: pa.Array) -> tuple[pa.Array | None, str]:
     if pa.types.is_floating(kind):
         values = cells.cast(pa.float64())
         there = pc.if_else(pc.is_nan(values), None, values)
-        if pc.all(pc.equal(pc.floor(there), there)).as_py() is False:
+        largest = pc.max(pc.abs(there)).as_py()
+        if pc.all(pc.equal(pc.floor(there), there)).as_py() is False or (largest or 0) >= 2**63:
             return None, "float"
         return there.cast(pa.int64()), "whole float"
     return None, "bool" if pa.types.is_boolean(kind) else str(kind)
@@ -187,7 +196,7 @@ def _numbers(cells: pa.Array) -> Numbers | None:
         return None
     none = np.zeros(len(cells), bool)
     if pa.types.is_integer(cells.type) and not cells.null_count:
-        return Numbers(cells.cast(pa.int64()).to_numpy(), none, none)
+        return whole_numbers(cells.to_numpy())
     if is_text(cells) and not cells.null_count:
         try:  # ten times faster than what reads any text; float as there, so that rounding is the same
             return Numbers(cells.cast(pa.int64()).to_numpy().astype(np.float64), none, none)

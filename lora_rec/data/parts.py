@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lora_rec.data.sources import SUFFIXES
+from lora_rec.data.text_files import check_quotes
 from lora_rec.data.validate import N_EXAMPLES, DataProblem, raise_problems
 from lora_rec.errors import DataError, did_you_mean, missing_extra
 
@@ -74,15 +76,31 @@ class Part:
                 for batch in file.iter_batches(batch_size=n_rows, columns=columns, use_threads=False):
                     yield pa.Table.from_batches([batch])
         else:
-            with _open_text(self.source, self.kind, columns) as reader:
+            # All of them, because a stray quote in any takes in the rows after it.
+            with _open_text(self.source, self.kind, self.columns) as reader:
                 waiting: list[pa.RecordBatch] = []
+                n_read = 0
                 for batch in reader:
-                    waiting.append(batch)
+                    self._check_quotes(batch, first_row=n_read)
+                    n_read += len(batch)
+                    waiting.append(batch.select(columns))
                     if sum(map(len, waiting)) >= n_rows:
                         yield pa.Table.from_batches(waiting).combine_chunks()
                         waiting = []
                 if waiting:
                     yield pa.Table.from_batches(waiting).combine_chunks()
+
+    def _check_quotes(self, batch: pa.RecordBatch, *, first_row: int) -> None:
+        for name, cells in zip(self.columns, batch.columns, strict=True):
+            lines = pc.fill_null(pc.match_substring(cells, "\n"), False)
+            for row in np.flatnonzero(lines.to_numpy(zero_copy_only=False)) if pc.any(lines).as_py() else ():
+                check_quotes(
+                    cells[int(row)].as_py(),
+                    separator="," if self.kind == "csv" else "\t",
+                    column=name,
+                    row=first_row + int(row),
+                    n_columns=len(self.columns),
+                )
 
 
 def _open_text(path: Path, kind: str, columns: Sequence[str] | None = None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import sys
 import warnings
@@ -15,6 +14,7 @@ import numpy as np
 from lora_rec.data.build import build_dataset
 from lora_rec.data.columns import read_texts
 from lora_rec.data.dataset import Dataset
+from lora_rec.data.text_files import check_quotes, first_line, refuse_one_column
 from lora_rec.data.validate import (
     CheckedTable,
     DataProblem,
@@ -103,28 +103,9 @@ def _read_path(path: Path, *, name: str) -> pd.DataFrame:
         ) from error
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         if kind == "csv":
-            refuse_one_column(_first_line(path), name=name)
+            refuse_one_column(first_line(path), name=name)
         what = str(error).strip().splitlines()[0]
         raise DataError(f"{name}: {path} cannot be read as {kind} ({what}); put the file right") from error
-
-
-def refuse_one_column(header: str, *, name: str) -> None:
-    """Refuses a header whose columns are separated by something else.
-
-    Raises:
-        DataError: with the header, and what is to be done.
-    """
-    if "," not in header and any(mark in header for mark in ";|\t"):
-        raise DataError(
-            f"{name}: the header is one column {header!r};"
-            " separate columns by commas in a .csv, by tabs in a .tsv"
-        )
-
-
-def _first_line(path: Path) -> str:
-    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
-    with opened as file:
-        return file.readline(10_000).decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
 
 def _read_text(path: Path, *, separator: str) -> pd.DataFrame:
@@ -142,30 +123,11 @@ def _read_text(path: Path, *, separator: str) -> pd.DataFrame:
             index_col=False,
             encoding="utf-8-sig",
         )
-    _check_quotes(table, separator=separator)
-    return table
-
-
-def _check_quotes(table: pd.DataFrame, *, separator: str) -> None:
-    """Refuses a cell that holds rows: a quote opens it that is closed rows later, if at all.
-
-    A text may have lines, too, but no tab; in CSV, lines within it must be two, each with as many commas as a
-    row has.
-
-    Raises:
-        ValueError: with the row.
-    """
-    n_separators = len(table.columns) - 1
-    for column in table.columns if n_separators else ():
+    for column in table.columns:
         for row in np.flatnonzero(table[column].str.contains("\n", regex=False, na=False)):
-            cell = table[column].iloc[row]
-            inner = cell.split("\n")[1:-1]
-            are_rows = len(inner) > 1 and all(line.count(separator) >= n_separators for line in inner)
-            if are_rows or (separator == "\t" and "\t" in cell):
-                raise ValueError(
-                    f"row {row}: the quote that opens {column} {cell[:20]!r} takes in the rows after it, in"
-                    f" all {len(inner) + 1}; close it, or write it twice within a cell between quotes"
-                )
+            cell, n_columns = table[column].iloc[row], len(table.columns)
+            check_quotes(cell, separator=separator, column=column, row=int(row), n_columns=n_columns)
+    return table
 
 
 def _read_lines(path: Path) -> pd.DataFrame:

@@ -43,10 +43,15 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> float:
         scores: (P,)
         labels: (P,) bool.
 
+    Raises:
+        ValueError: lengths differ, or a score is NaN.
+
     >>> auc([3, 2, 2, 1], [True, True, False, False])
     0.875
     """
     values, positive = np.asarray(scores, np.float64), np.asarray(labels, bool)
+    if values.shape != positive.shape or np.isnan(values).any():
+        raise ValueError(f"scores {values.shape} and labels {positive.shape}: give as many, and no NaN")
     n_positive, n_negative = int(positive.sum()), int((~positive).sum())
     if not n_positive or not n_negative:
         return float("nan")

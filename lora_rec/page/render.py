@@ -122,8 +122,6 @@ def _slices(run: Run, again: Again | None) -> tuple[list[tuple[str, Picture, Tab
     result = []
     for group in dict.fromkeys(part.group for part in parts):
         own = [part for part in parts if part.group == group]
-        if len(own) < 2:  # a part that is everybody says nothing new
-            continue
         systems = [name for name in (*SYSTEMS, SERVED) if any(name in part.ndcg for part in own)]
         hidden = {"popularity", "item_cosine", "ranking_head_diverse"}
         if again is not None and run.manifest.ranking.diversity == 0:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lora_rec.errors import BundleError
 from lora_rec.pipeline.evidence import PairedTest
-from lora_rec.pipeline.slices import Slice
+from lora_rec.pipeline.slices import Slice, in_groups
 from lora_rec.rank.ranker import Recommender
 from lora_rec.rank.tradeoff import MEASUREMENTS, Front, Point, read_front
 from lora_rec.recipe import Recipe
@@ -133,7 +133,7 @@ def read_run(bundle: str | Path) -> Run:
         rows=rows,
         intervals=metrics.get("intervals", {}),
         tests=tuple(PairedTest(**tree) for tree in metrics.get("tests", [])),
-        slices=tuple(Slice.from_json(tree) for tree in metrics.get("slices", [])),
+        slices=in_groups(Slice.from_json(tree) for tree in metrics.get("slices", [])),
         data=metrics.get("data", {}),
         front=front,
         chosen=None if front is None else front.at(recommender.manifest.ranking),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
@@ -15,14 +16,14 @@ from lora_rec.page.run import SERVED, Run
 from lora_rec.pipeline.evidence import PairedTest, compare_pairs, intervals_of, of_users
 from lora_rec.pipeline.head import lists_at_moments
 from lora_rec.pipeline.ranking import Comparison, LinearChoice
-from lora_rec.pipeline.slices import Slice, slice_users
+from lora_rec.pipeline.slices import Slice, in_groups, slice_users
 from lora_rec.pipeline.spaces import factor_ruler
 from lora_rec.pipeline.tradeoff import lists_by
 from lora_rec.pipeline.weights import Recent, recent_of
 from lora_rec.rank.chances import Chances
 from lora_rec.rank.explain import Explanation, explain_items
-from lora_rec.rank.ranker import RELATIVE_CANDIDATES
 from lora_rec.rank.recent import RecentCounts
+from lora_rec.rank.rules import count_candidates
 from lora_rec.rank.tradeoff import PLAIN, Point
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def rank_again(run: Run, dataset: Dataset, split: Split) -> Again:
     recent = recent_of(counts, split.test, half_life=chosen["ranking_head"]["half_life"])
     own = run.manifest.ranking
     setting = Point(own.strategy if own.diversity else PLAIN, own.space, own.diversity, {})
-    n_candidates = max(own.n_candidates, RELATIVE_CANDIDATES * k) if own.diversity else k
+    n_candidates = count_candidates(own.n_candidates, k=k) if own.diversity else k
     pool, scores = lists_at_moments(rec.head, split.test, recent=recent, k=max(k, n_candidates))
     comparison.lists[SERVED] = lists_by(
         rec.spaces,
@@ -124,14 +125,15 @@ def rank_again(run: Run, dataset: Dataset, split: Split) -> Again:
         history_mix=None if rec.categories is None else rec.categories.mix(split.test.histories),
     )
     slices = slice_users(comparison.lists, split, k=k, categories=rec.categories, pair=(SERVED, AGAINST))
+    n_others = max(Counter(test.metric for test in run.tests).values(), default=0)
     return Again(
         dataset=dataset,
         split=split,
         comparison=comparison,
         rows=comparison.table(),
         intervals=intervals_of(comparison),
-        tests=tuple(compare_pairs(comparison, [(SERVED, AGAINST)])),
-        slices=tuple(slices),
+        tests=tuple(compare_pairs(comparison, [(SERVED, AGAINST)], n_others=n_others)),
+        slices=in_groups(slices),
         ndcg={name: of_users(comparison, name)[f"ndcg@{k}"] for name in (SERVED, AGAINST)},
         recent=recent,
     )

@@ -76,14 +76,24 @@ def intervals_of(comparison: Comparison) -> dict[str, dict[str, tuple[float, flo
     }
 
 
-def compare_pairs(comparison: Comparison, pairs: Sequence[tuple[str, str]]) -> list[PairedTest]:
-    """Tests pairs of systems that were both compared, on relevance and on variety."""
+def compare_pairs(
+    comparison: Comparison, pairs: Sequence[tuple[str, str]], *, n_others: int = 0
+) -> list[PairedTest]:
+    """Tests pairs of systems that were both compared, on relevance and on variety.
+
+    Args:
+        comparison: of the systems.
+        pairs: a system, and what it is tested against.
+        n_others: tests of each metric that stand beside these and were corrected without them; each of ours
+            then counts as one of so many more (Bonferroni).
+    """
     there = [pair for pair in pairs if all(system in comparison.lists for system in pair)]
     values = {system: of_users(comparison, system) for pair in there for system in pair}
     tests = []
     for metric in (f"ndcg@{comparison.k}", f"ild_factors@{comparison.k}"):
         both = [(values[system][metric], values[other][metric]) for system, other in there]
         p_values = holm_adjusted([sign_flip_test(a, b) for a, b in both])
+        p_values = np.minimum(1, p_values * (len(both) + n_others) / max(1, len(both)))
         for (system, other), (a, b), p_value in zip(there, both, p_values, strict=True):
             found = paired_difference(a, b)
             tests.append(PairedTest(system, other, metric, **asdict(found), p_value=float(p_value)))

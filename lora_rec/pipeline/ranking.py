@@ -18,6 +18,7 @@ from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.chances import Chances
 from lora_rec.rank.linear import LinearModel, decompose
+from lora_rec.rank.rules import count_candidates
 from lora_rec.rank.search import top_k
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import Point
@@ -98,7 +99,7 @@ class Comparison:
         categories: Categories | None = None,
     ) -> None:
         """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
-        pool, scores = fitted.top_k(self.split.test, k=max(self.k, n_candidates))
+        pool, scores = fitted.top_k(self.split.test, k=count_candidates(n_candidates, k=self.k))
         self.lists["ranking_head"] = pool[:, : self.k]
         self.lists["ranking_head_diverse"] = lists_by(
             spaces,

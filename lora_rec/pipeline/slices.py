@@ -6,7 +6,8 @@ fewer than `LEAST_USERS` users are left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,6 +51,13 @@ class Slice:
         """Reads `to_json`'s result."""
         difference = tree["difference"]
         return cls(**{**tree, "difference": None if difference is None else PairedDifference(**difference)})
+
+
+def in_groups(slices: Iterable[Slice]) -> tuple[Slice, ...]:
+    """Leaves out a part that is alone in its group: it is everybody, and says nothing new."""
+    parts = tuple(slices)
+    sizes = Counter(part.group for part in parts)
+    return tuple(part for part in parts if sizes[part.group] > 1)
 
 
 def slice_users(

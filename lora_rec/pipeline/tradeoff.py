@@ -16,6 +16,7 @@ from lora_rec.pipeline.judge import draw_users
 from lora_rec.pipeline.spaces import Rulers
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.chances import Chances, fit_chances
+from lora_rec.rank.rules import count_candidates
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import PLAIN, Front, Point
 from lora_rec.recipe import RankingSection
@@ -59,7 +60,7 @@ def measure_front(
     """
     assert fitted.before_refit is not None  # `fit_on_texts` gives one
     judged = draw_users(split.validation)
-    candidates, scores = fitted.before_refit.top_k(judged, k=max(k, n_candidates))
+    candidates, scores = fitted.before_refit.top_k(judged, k=count_candidates(n_candidates, k=k))
     measure = measure_of(judged, rulers, split.user_counts(), n_users=split.n_users, k=k)
     return sweep(
         spaces,

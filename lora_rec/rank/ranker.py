@@ -20,13 +20,11 @@ from lora_rec.rank.explain import Explanation, explain_items
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.recommendation import Recommendation, RecommendationTable
 from lora_rec.rank.rerank import check_settings
-from lora_rec.rank.rules import Quotas, gather_candidates
+from lora_rec.rank.rules import Quotas, count_candidates, gather_candidates
 from lora_rec.rank.shown import order_shown
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.stored import read_stored
 from lora_rec.schema import CATEGORY_STRATEGIES
-
-RELATIVE_CANDIDATES = 10  # re-ranking sees at least ten times the list
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +259,7 @@ class Recommender(Catalogue):
 
         if diversity == 0 and rules is None and explore == 0:
             return best(k, allowed)
-        pool = max(k, n_candidates or max(own.n_candidates, RELATIVE_CANDIDATES * k))
+        pool = max(k, n_candidates or count_candidates(own.n_candidates, k=k))
         candidates, scores = gather_candidates(best, n_candidates=pool, k=k, allowed=allowed, quotas=rules)
         return self.spaces.choose(
             candidates,

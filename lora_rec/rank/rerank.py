@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lora_rec.rank.chances import Chances
 from lora_rec.rank.pool import Objective, Pool
-from lora_rec.rank.rules import KEEPS_ROOM, SEVERAL_FIRST, QuotaCount, Quotas, explore_below
+from lora_rec.rank.rules import KEEPS_ROOM, SCARCE_FIRST, QuotaCount, Quotas, explore_below
 from lora_rec.rank.strategies import CEILINGS, OBJECTIVES, RelevanceOrder
 from lora_rec.schema import CATEGORY_STRATEGIES, NOVEL, STRATEGIES, VECTOR_STRATEGIES
 
@@ -238,7 +238,7 @@ def _within_quotas(
         failed = np.any(count.missing, axis=1)
         if not failed.any():
             return places
-        if (urgency[failed] == SEVERAL_FIRST).any():
+        if (urgency[failed] == SCARCE_FIRST).any():
             count.check()
         urgency = urgency + failed
 

@@ -88,9 +88,10 @@ def _check_quota(name: str, quota: tuple[int | None, int | None], *, k: int) -> 
     return pair
 
 
-KEEPS_ROOM, LEAST_FIRST, SEVERAL_FIRST = range(3)
-"""How a list meets its least quotas: it keeps room for them, starts with what they ask for, or starts with
-what several of them ask for at once. Each may find a list where the one before found none."""
+KEEPS_ROOM, LEAST_FIRST, SEVERAL_FIRST, SCARCE_FIRST = range(4)
+"""How a list meets its least quotas: it keeps room for them, starts with what they ask for, starts with what
+several of them ask for at once, or starts with the one that has the fewest candidates to spare, and with
+those of its items that fill up no other. Each may find a list where the one before found none."""
 
 
 class QuotaCount:
@@ -99,13 +100,14 @@ class QuotaCount:
     Args:
         quotas: of every list.
         candidates: (U, N), items; -1 for empty slots.
-        urgency: (U,), of `KEEPS_ROOM`, `LEAST_FIRST`, `SEVERAL_FIRST`.
+        urgency: (U,), of `KEEPS_ROOM`, `LEAST_FIRST`, `SEVERAL_FIRST`, `SCARCE_FIRST`.
     """
 
     def __init__(self, quotas: Quotas, candidates: _Ints, *, urgency: _Ints) -> None:
         self._quotas, self._candidates, self._urgency = quotas, candidates, urgency
         self._member = quotas.member[candidates] & (candidates >= 0)[:, :, None]  # (U, N, Q)
         self._counts = np.zeros((len(candidates), len(quotas.names)), dtype=np.int64)
+        self._taken = candidates < 0
 
     @property
     def missing(self) -> _Ints:
@@ -125,12 +127,25 @@ class QuotaCount:
         tight = (needed > 0) & ((needed >= places_left) | (self._urgency >= LEAST_FIRST))
         n_helped = (self._member & (missing > 0)[:, None, :]).sum(axis=2)
         most = np.where(blocked, 0, n_helped).max(axis=1, initial=0)
-        wanted = np.where(self._urgency >= SEVERAL_FIRST, np.maximum(most, 1), 1)
-        return blocked | (tight[:, None] & (n_helped < wanted[:, None]))
+        wanted = np.where(self._urgency == SEVERAL_FIRST, np.maximum(most, 1), 1)
+        blocked |= tight[:, None] & (n_helped < wanted[:, None])
+        for row in np.flatnonzero(tight & (self._urgency == SCARCE_FIRST)):
+            blocked[row] |= ~self._scarce(int(row), ~blocked[row] & ~self._taken[row])
+        return blocked
+
+    def _scarce(self, row: int, free: _Mask) -> _Mask:
+        """Gives, of the free candidates (N,) of one list, those that it should start with."""
+        missing, member = self.missing[row], self._member[row]
+        spare = np.where(missing > 0, (member & free[:, None]).sum(axis=0) - missing, np.iinfo(np.int64).max)
+        useful = free & member[:, int(spare.argmin())]
+        fills = (member & (missing == 0) & (self._quotas.most < member.shape[0])).sum(axis=1)
+        return useful & (fills == fills[useful].min(initial=member.shape[1]))
 
     def take(self, taken: _Ints, found: _Mask) -> None:
         """Counts the candidate (U,) that each list got, where it got one."""
-        self._counts += self._member[np.arange(len(taken)), taken] & found[:, None]
+        users = np.arange(len(taken))
+        self._counts += self._member[users, taken] & found[:, None]
+        self._taken[users[found], taken[found]] = True
 
     def check(self) -> None:
         """Refuses finished lists that lack something.
@@ -144,6 +159,19 @@ class QuotaCount:
             raise self._quotas._cannot(columns[0], found, ", but none that the other quotas leave room for")
 
 
+RELATIVE_CANDIDATES = 10
+"""Re-ranking sees at least so many times the list, wherever it is measured or served."""
+
+
+def count_candidates(n_candidates: int, *, k: int) -> int:
+    """Gives how many of the best re-ranking looks at.
+
+    >>> count_candidates(100, k=10), count_candidates(100, k=20)
+    (100, 200)
+    """
+    return max(n_candidates, RELATIVE_CANDIDATES * k)
+
+
 def gather_candidates(
     best: Callable[[int, _Mask | None], tuple[_Ints, _Floats]],
     *,
@@ -155,7 +183,8 @@ def gather_candidates(
     """Gives candidates by relevance among which quotas can be met, where the catalogue can meet them.
 
     Beside the best of all, these are the best of each category with a quota, as many as it asks for or
-    admits, and the best k that no quota keeps out.
+    admits, those of them that no other quota caps, and the best k that no quota keeps out. What a quota
+    forbids is no candidate at all.
 
     Args:
         best: gives items and scores (U, K) for K and a mask (N,) of items.
@@ -164,11 +193,18 @@ def gather_candidates(
         allowed: (N,), the items there are; all when left out.
         quotas: of the list.
     """
+    if quotas is not None and (forbidden := quotas.most == 0).any():
+        rest: _Mask = ~np.any(quotas.member[:, forbidden], axis=1)
+        allowed = rest if allowed is None else np.logical_and(rest, allowed)
     pools = [best(n_candidates, allowed)]
     if quotas is not None and pools[0][0].shape[1] == n_candidates:
         capped = quotas.most < k
-        masks = [*quotas.member.T, ~quotas.member[:, capped].any(axis=1)]
-        wanted = [*np.where(capped, quotas.most, quotas.least), k]
+        alone = [
+            own & ~quotas.member[:, _without(capped, place)].any(axis=1)
+            for place, own in enumerate(quotas.member.T)
+        ]
+        masks = [*quotas.member.T, *alone, ~quotas.member[:, capped].any(axis=1)]
+        wanted = [*np.where(capped, quotas.most, quotas.least), *quotas.least, k]
         for mask, n in zip(masks, wanted, strict=True):
             if n > 0:
                 pools.append(best(int(n), mask if allowed is None else mask & allowed))
@@ -182,6 +218,11 @@ def gather_candidates(
     items, scores = np.where(again, -1, items), np.where(again, -np.inf, scores).astype(np.float32)
     order = np.argsort(items < 0, axis=1, kind="stable")
     return np.take_along_axis(items, order, axis=1), np.take_along_axis(scores, order, axis=1)
+
+
+def _without(mask: _Mask, place: int) -> _Mask:
+    """Gives a mask without one of its places."""
+    return mask & (np.arange(len(mask)) != place)
 
 
 def explore_below(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from lora_rec.cache import touch
 from lora_rec.text.collate import TokenizedTexts, tokenize
 
 FORMAT = 1
@@ -40,7 +41,7 @@ def open_tokens(
     file = root / "tokens" / f"{digest.hexdigest()[:32]}.arrow"
     if not file.exists():
         _write(tokenizer, texts, file, max_tokens=max_tokens)
-    os.utime(file)  # `lora-rec cache` removes first what was not opened for longest
+    touch(file)
     with pa.memory_map(str(file)) as source:
         column = pa.ipc.open_file(source).get_batch(0).column(0)
     return TokenizedTexts(column.values.to_numpy(), column.offsets.to_numpy())

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from lora_rec.cache import touch
 from lora_rec.errors import TowerError
 
 TEXTS_AT_ONCE = 32
@@ -53,6 +54,7 @@ def _translate(texts: list[str], name: str, *, root: Path, where: str) -> list[s
     key = hashlib.sha256(f"{name}|{MOST_TOKENS}|{N_BEAMS}".encode()).hexdigest()[:24]
     file = root / "translations" / f"{key}.json"
     known: dict[str, str] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    touch(file)
     missing = [text for text in dict.fromkeys(texts) if text.strip() and text not in known]
     missing.sort(key=len)
     for start in tqdm(

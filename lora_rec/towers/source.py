@@ -17,7 +17,7 @@ import torch
 import yaml
 from transformers import AutoModel, AutoTokenizer
 
-from lora_rec.cache import cache_folder
+from lora_rec.cache import cache_folder, touch
 from lora_rec.errors import TowerError, did_you_mean, missing_extra
 
 logger = logging.getLogger(__name__)
@@ -148,6 +148,7 @@ def _resolve_package(name: str, *, where: str) -> BackboneSource:
 def _convert_gguf(folder: Path, file: str, *, target: Path) -> Path:
     """Writes a GGUF file's weights as safetensors, once; a killed conversion leaves nothing that is read."""
     if (target / "model.safetensors").is_file():
+        touch(target)
         return target
     if importlib.util.find_spec("gguf") is None:
         raise missing_extra("gguf", extra="quickstart")

@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from lora_rec.bundle import replace_file
-from lora_rec.cache import ABOUT
+from lora_rec.cache import ABOUT, touch
 from lora_rec.errors import TrainingError
 from lora_rec.text.collate import TokenBatch, TokenizedTexts, padding_mask, plan_micro_batches
 from lora_rec.towers.two_tower import Tower
@@ -139,7 +139,7 @@ def open_prefix_cache(
     n_computed += compute(known, place=0, n_places=1)
     if n_computed:
         known = _open_segments(folder, tower)
-    os.utime(folder)  # `lora-rec cache` removes first what was not opened for longest
+    touch(folder)
     logger.info("prefix cache %s: %d texts, %d computed now", folder.name, len(tokens), n_computed)
     return CachedPrefix(tokens, [known[d] for d in digests], precision=tower.backbone_info.precision.compute)
 

@@ -416,3 +416,34 @@ def test_a_parquet_of_large_row_groups_is_read_in_batches(tmp_path):
     assert {"parting interactions", "sorting parts", "looking at items", "writing items"} < {
         w for w, _ in seen
     }
+
+
+@pytest.mark.parametrize(("kind", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_a_quote_that_takes_in_rows_is_refused_in_columns_that_are_not_stored(tmp_path, kind, mark):
+    make_tables()[1].to_parquet(tmp_path / "items.parquet")
+    lines = [mark.join(["user_id", "item_id", "review"])]
+    lines += [mark.join([str(n), "5", '"Great' if n in (3, 8) else "fine"]) for n in range(12)]
+    (tmp_path / f"log.{kind}").write_text("\n".join(lines) + "\n")
+    with pytest.raises(DataError, match=r"row 3: the quote that opens review 'Great.*' takes in the rows"):
+        store_dataset(
+            tmp_path / f"log.{kind}", tmp_path / "items.parquet", tmp_path / "out", time_column=None
+        )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("user_id", pa.array([1.0, np.inf]), "interactions.user_id: ids of type float"),
+        ("timestamp", pa.array([1, 2], pa.duration("s")), "2 rows where the cell is no time"),
+        ("timestamp", pa.array([1, 2**64 - 1], pa.uint64()), "1 row where the cell is no time"),
+    ],
+)
+def test_numbers_that_are_too_large_and_durations_are_named(tmp_path, column, values, message):
+    _, items = make_tables()
+    columns = {"user_id": [1, 2], "item_id": [5, 6], "timestamp": [1, 2]} | {column: values}
+    pq.write_table(pa.table(columns), tmp_path / "log.parquet")
+    items.to_parquet(tmp_path / "items.parquet")
+    for read in (load_dataset, lambda *tables: store_dataset(*tables, tmp_path / "out")):
+        with pytest.raises(DataError, match=message if read is not load_dataset else column):
+            read(tmp_path / "log.parquet", tmp_path / "items.parquet")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lora_rec.metrics import impression_auc
+from lora_rec.metrics import auc, impression_auc
 
 
 def test_auc_by_hand():
@@ -15,6 +15,20 @@ def test_auc_by_hand():
 
 def test_equal_scores_count_half():
     assert impression_auc(np.zeros(3), np.array([True, False, False]), np.array([0, 3])).tolist() == [0.5]
+
+
+def test_clicks_may_be_numbers_or_a_list():
+    rng = np.random.default_rng(0)
+    scores, clicks, offsets = rng.random(40), rng.integers(0, 2, 40), np.array([0, 7, 25, 40])
+    expected = impression_auc(scores, clicks.astype(bool), offsets)
+    np.testing.assert_array_equal(impression_auc(scores, clicks, offsets), expected)
+    np.testing.assert_array_equal(impression_auc(scores.tolist(), clicks.tolist(), offsets), expected)
+
+
+def test_auc_of_what_is_no_number_is_refused():
+    for scores, labels in (([np.nan, 1.0], [True, False]), ([1.0, 2.0, 3.0], [True, False])):
+        with pytest.raises(ValueError, match="give as many, and no NaN"):
+            auc(scores, labels)
 
 
 def test_wrong_input_is_refused():

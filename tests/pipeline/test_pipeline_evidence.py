@@ -14,7 +14,7 @@ from lora_rec.metrics import (
     paired_difference,
     sign_flip_test,
 )
-from lora_rec.pipeline.evidence import PairedTest, collect_evidence
+from lora_rec.pipeline.evidence import PairedTest, collect_evidence, compare_pairs
 from lora_rec.pipeline.ranking import Comparison, LinearChoice
 from lora_rec.pipeline.spaces import factor_ruler
 
@@ -50,6 +50,13 @@ def test_intervals_and_tests_are_those_of_the_lists(comparison):
     assert popular.mean > 0.1 and popular.is_sure
     same = next(test for test in tests if (test.other, test.metric) == ("ease", "ild_factors@5"))
     assert same.mean == pytest.approx(0, abs=1e-12) and not same.is_sure
+
+
+def test_tests_beside_others_count_as_one_of_more(comparison):
+    pairs = [("ranking_head", "ease")]
+    alone, beside = compare_pairs(comparison, pairs), compare_pairs(comparison, pairs, n_others=6)
+    assert any(test.p_value < 1 for test in alone)
+    assert [test.p_value for test in beside] == [min(1, 7 * test.p_value) for test in alone]
 
 
 def test_the_table_judges_variety_by_users_alone_without_texts(comparison):

@@ -5,7 +5,7 @@ import pytest
 
 from lora_rec.data import Dataset, leave_last_out
 from lora_rec.metrics import ndcg_at_k, paired_difference
-from lora_rec.pipeline.slices import CATEGORY, LENGTH, POPULARITY, Slice, head_items, slice_users
+from lora_rec.pipeline.slices import CATEGORY, LENGTH, POPULARITY, Slice, head_items, in_groups, slice_users
 from lora_rec.rank.categories import Categories
 
 N_USERS, N_ITEMS = 24, 30
@@ -74,3 +74,11 @@ def test_a_part_is_read_as_it_was_written(split):
 
 def test_rare_items_are_no_head():
     assert not head_items(np.array([2, 2, 1, 0])).any()
+
+
+def test_a_part_that_is_alone_in_its_group_is_everybody():
+    parts = [
+        Slice(group, name, 9, {}, None)
+        for group, name in ((LENGTH, "8 items"), (CATEGORY, "a"), (CATEGORY, "b"))
+    ]
+    assert [part.name for part in in_groups(parts)] == ["a", "b"]

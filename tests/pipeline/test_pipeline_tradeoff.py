@@ -6,7 +6,7 @@ from test_pipeline_head import SECTION, by_topic, make, over_a_month, texts
 
 from lora_rec.data.dataset import EvaluationSet
 from lora_rec.data.lists import Lists
-from lora_rec.pipeline.head import fit_on_texts
+from lora_rec.pipeline.head import FittedHead, fit_on_texts
 from lora_rec.pipeline.pictures import draw_front
 from lora_rec.pipeline.spaces import Rulers, factor_vectors, halve_users, make_spaces
 from lora_rec.pipeline.tradeoff import LEVELS, measure_front, measure_of, settings_of, sweep
@@ -57,6 +57,20 @@ def test_a_strategy_is_looked_at_more_closely_where_it_begins_to_cost():
         first = next((i for i, share in enumerate(kept) if share < level), None)
         if first:
             assert strengths[first] - strengths[first - 1] < 0.04
+
+
+@pytest.mark.parametrize(("n_candidates", "seen"), [(12, 50), (55, 55)])
+def test_the_front_is_measured_with_as_many_candidates_as_are_served(monkeypatch, n_candidates, seen):
+    asked = []
+    original = FittedHead.top_k
+    monkeypatch.setattr(
+        FittedHead, "top_k", lambda self, wanted, *, k: asked.append(k) or original(self, wanted, k=k)
+    )
+    split = make(by_topic, over_a_month)
+    spaces, rulers = make_spaces(texts(), split)
+    fitted = fit_on_texts(SECTION, texts(), split)
+    measure_front(fitted, split, spaces, rulers, k=5, n_candidates=n_candidates, strategies=["mmr"])
+    assert asked == [seen]
 
 
 def test_novel_is_measured_once_and_covers_more():

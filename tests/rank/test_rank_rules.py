@@ -6,6 +6,7 @@ from lora_rec.errors import DataError
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.rerank import rerank_lists
 from lora_rec.rank.rules import Quotas, gather_candidates
+from lora_rec.rank.search import best_of
 
 KINDS = Categories.from_field(["war"] * 5 + ["love"] * 4 + ["war|love"])
 CANDIDATES = np.arange(10)[None]
@@ -65,6 +66,30 @@ def test_one_item_for_two_quotas_is_found_behind_better_ones_for_one(diversity):
     quotas = {"child": (1, 1), "drawn": (1, None)}
     found = lists(quotas, k=3, categories=kinds, diversity=diversity)
     assert len({2, 3} & {*found}) == 1 and len({0, 1, 2, 3} & {*found}) == 1
+
+
+def test_what_a_quota_forbids_is_no_candidate():
+    """The best of a category are all of one that is forbidden, or of which one is allowed."""
+    kinds = Categories.from_field(["fun|gore"] * 12 + ["plain"] * 20 + ["fun"] * 8)
+    scores = -np.arange(40, dtype="f4")[None]
+
+    def best(n, mask):
+        return best_of(scores.copy(), k=n, allowed=mask)
+
+    for most in (0, 1):
+        rules = Quotas.of({"fun": (2, 4), "gore": (None, most)}, kinds, k=6)
+        found, values = gather_candidates(best, n_candidates=15, k=6, allowed=None, quotas=rules)
+        places = rerank_lists(found, values, np.eye(40, dtype="f4"), k=6, diversity=0, quotas=rules)[0][0]
+        member = kinds.weights[places] > 0
+        fun, gore = (member[:, kinds.names.index(name)].sum() for name in ("fun", "gore"))
+        assert (places >= 0).all() and 2 <= fun <= 4 and gore <= most
+
+
+def test_the_scarcest_quota_comes_first_where_others_would_fill_up():
+    """Two of `rare` are of `full`, too, and better ones of `wide` and `full` would take its two places."""
+    kinds = Categories.from_field(["wide|full"] * 4 + ["wide"] * 2 + ["rare|full"] * 2 + ["other"] * 2)
+    found = lists({"rare": (2, 4), "wide": (2, 2), "full": (None, 2)}, k=5, categories=kinds)
+    assert {6, 7} <= {*found} and len({4, 5} & {*found}) == 2
 
 
 def test_quotas_that_cannot_be_met():

@@ -7,7 +7,7 @@ import os
 from functools import cache
 from pathlib import Path
 
-from lora_rec.cache import cache_folder
+from lora_rec.cache import cache_folder, touch
 from lora_rec.data.publishers import amazon, lastfm, mind, movielens, online_retail
 from lora_rec.data.publishers.download import fetch_archive
 from lora_rec.data.publishers.published import Published, Publisher
@@ -73,7 +73,9 @@ def load_published(
     place = cache_folder() / "datasets" / name / variant
     address = url or (known.url if known else "")
     expected = digest or (known.digest if known else None)
-    return publisher.read(fetch_archive(address, place, digest=expected, by_hand=by_hand))
+    archive = fetch_archive(address, place, digest=expected, by_hand=by_hand)
+    touch(place.parent)
+    return publisher.read(archive)
 
 
 @cache
