@@ -44,6 +44,17 @@ def test_friends_are_printed_written_and_tested(recipe, tmp_path, capsys):
     assert all((min(n, x), max(n, x)) in known for n in shared for x in (4, other))
 
 
+def test_a_recipe_that_starts_from_an_adapter_reads_texts_without_it(recipe, bundle, tmp_path, capsys):
+    file, _ = recipe
+    tree = yaml.safe_load(file.read_text())
+    assert main(["recommend-friends", str(file), "--user", "u4", "-k", "3"]) == 0
+    plain = capsys.readouterr().out
+    tree["user_tower"] |= {"start_from": str(bundle / "user_tower")}
+    file.write_text(yaml.safe_dump(tree))
+    assert main(["recommend-friends", str(file), "--user", "u4", "-k", "3"]) == 0
+    assert capsys.readouterr().out == plain
+
+
 def test_mistakes_are_one_line(recipe, recipe_tree, tmp_path, capsys):
     file, _ = recipe
     plain = tmp_path / "plain.yaml"

@@ -15,7 +15,7 @@ from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.explain import MatchExplanation, explain_match
 from lora_rec.export.projections import copy_state, mix_projections, read_projection
-from lora_rec.export.towers import check_base, load_tower
+from lora_rec.export.towers import check_base, check_precision, load_tower
 from lora_rec.rank.candidates import unit_rows
 from lora_rec.schema import TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
@@ -94,6 +94,7 @@ class LoadedTowers:
             if described.adapter == "none":
                 raise BundleError(f"{tower_name}: {bundle} holds no adapter for it; there is nothing to add")
             check_adapter(folder / tower_name, described.adapter, where=tower_name)
+            check_precision(described, tower.backbone_info.precision.name, where=tower_name)
             check_addable(tower.model, folder / tower_name, name, where=tower_name)
             if described.pooling != tower.pooling:
                 raise BundleError(
@@ -235,11 +236,14 @@ class LoadedTowers:
 
     def _tower(self, name: str) -> Tower:
         """Gives a tower, or says that the bundle holds the other one alone."""
-        self.manifest.tower(name)
+        if name not in self._active:
+            held = ", ".join(self._active)
+            raise BundleError(f"{name}: this bundle does not hold it, it holds {held}; get the whole bundle")
         return getattr(self.model, name)
 
     def _manifest_of(self, name: str) -> Manifest:
-        """Gives the manifest of the adapter that a tower uses."""
+        """Gives the manifest of the adapter that a tower uses; see `_tower` where it was not loaded."""
+        self._tower(name)
         return self._manifests[self._active[name]]
 
     def _encode(

@@ -98,15 +98,24 @@ def load_tower(
         device=device,
         where=name,
     )
+    check_precision(described, loaded.precision.name, where=name)
+    return put_on(loaded, folder, manifest, name)
+
+
+def check_precision(described: TowerManifest, precision: str, *, where: str) -> None:
+    """Refuses an adapter on a backbone in a precision that it does not work in.
+
+    Raises:
+        BundleError: with the reason.
+    """
     # How a LoRA was started does not matter any more.
     given = dict(described.adapter_settings) | {"lora_start": None}
     try:
-        AdapterSettings.resolve(described.adapter, given, precision=loaded.precision.name)
+        AdapterSettings.resolve(described.adapter, given, precision=precision)
     except ValueError as error:
         raise BundleError(
-            f"{name}: its adapter {described.adapter!r} does not work in {loaded.precision.name} ({error})"
+            f"{where}: its adapter {described.adapter!r} does not work in {precision} ({error})"
         ) from error
-    return put_on(loaded, folder, manifest, name)
 
 
 def put_on(backbone: Backbone, folder: Path, manifest: Manifest, name: str) -> Tower:

@@ -90,7 +90,7 @@ def read_friend_data(recipe: Recipe) -> FriendData:
 def read_frozen(recipe: Recipe, dataset: Dataset) -> NDArray[np.float32]:
     """Gives (N, H), the item texts as the user tower's backbone reads them without any adapter."""
     section = recipe.user_tower
-    bare = {name: None for name in SETTING_NAMES} | {"adapter": "none"}
+    bare = {name: None for name in (*SETTING_NAMES, "start_from", "start_revision")} | {"adapter": "none"}
     tower = build_tower(type(section)(**(asdict(section) | bare)), width=1, where="user_tower")
     texts = render_items(recipe.text.item_template, dataset.item_fields, where="text.item_template")
     tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=section.max_tokens)

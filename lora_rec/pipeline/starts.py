@@ -32,4 +32,10 @@ def settings_of(
     if start is None:
         return section.adapter_settings(precision=precision, where=where)
     ratio = section.lora_plus_ratio
-    return read_lora_settings(start, base_model_id=base_model_id, lora_plus_ratio=ratio, where=where)
+    return read_lora_settings(
+        start,
+        base_model_id=base_model_id,
+        lora_plus_ratio=ratio,
+        precision=precision or section.precision,
+        where=where,
+    )

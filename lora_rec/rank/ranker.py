@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
-from lora_rec.errors import BundleError
+from lora_rec.errors import BundleError, DataError
 from lora_rec.rank.candidates import CandidateScorer
 from lora_rec.rank.catalogue import Catalogue
 from lora_rec.rank.chances import Chances
@@ -253,6 +253,12 @@ class Recommender(Catalogue):
             categories = self.categories_for(f"strategy: {strategy!r}")
             weights, mix = categories.weights, categories.mix(histories)
         allowed = self.allowed(exclude, exclude_categories)
+        expected = (len(histories), self.manifest.width)
+        if user_embeddings is not None and np.shape(user_embeddings) != expected:
+            raise DataError(
+                f"user_embeddings: shape {np.shape(user_embeddings)} where {expected} is needed; give one row"
+                " per user, of towers.encode_users"
+            )
 
         def best(n: int, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
             return self.head.top_k(histories, k=n, user_embeddings=user_embeddings, allowed=mask)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lora_rec.errors import DataError
+
 _BATCH_COST = 1 / 64
 """Of the token budget: what a micro-batch costs beside its tokens."""
 
@@ -105,12 +107,14 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int) -> Tokeni
         tokenizer: of transformers; special tokens are added as it does by itself.
         texts: any strings.
         max_tokens: a longer text is cut at its end.
+
+    Raises:
+        DataError: a string instead of a list of them.
     """
-    encoded = (
-        tokenizer(list(texts), truncation=True, max_length=max_tokens, padding=False)["input_ids"]
-        if texts
-        else []
-    )
+    if isinstance(texts, str):
+        raise DataError(f"texts: {texts[:20]!r} is one string, which would be read by letters; give a list")
+    given, options = list(texts), {"truncation": True, "max_length": max_tokens, "padding": False}
+    encoded = tokenizer(given, **options)["input_ids"] if given else []
     sentinels = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id, 0)
     sentinel = next(t for t in sentinels if t is not None)
     return _join([row if len(row) else [sentinel] for row in encoded])

@@ -10,7 +10,7 @@ import torch
 from tiny import rewrite
 
 import lora_rec
-from lora_rec.errors import BundleError, TowerError
+from lora_rec.errors import BundleError, DataError, TowerError
 
 TEXTS = ["war war1", "love love3 ; war9", "love4 ; war9 ; war3"]
 
@@ -60,6 +60,47 @@ def test_switching_gives_what_each_gives_alone_and_leaves_no_trace(models, bundl
     assert np.array_equal(vectors(towers), before)
     assert towers.adapters == ["default"]
     assert not [n for n, _ in towers.model.named_parameters() if ".news." in n or ".music." in n]
+
+
+def test_what_does_not_work_in_the_towers_precision_is_refused_before_it_is_added(models, bundle, other):
+    dora = rewrite(other, other.parent / "dora", make_dora)
+    towers = lora_rec.load_towers(
+        bundle, user_backbone=str(models["bert"]), item_backbone=str(models["llama"]), precision="8bit"
+    )
+    before = towers.encode_items(TEXTS)
+    with pytest.raises(
+        BundleError, match="its adapter 'lora' does not work in 8bit .dora: reads the weights"
+    ):
+        towers.add(dora, name="dora")
+    assert towers.adapters == ["default"]
+    assert np.array_equal(towers.encode_items(TEXTS), before)
+
+
+def make_dora(folder):
+    """Says that it is one, which is all that is looked at."""
+    manifest = json.loads((folder / "bundle.json").read_text())
+    for name in ("user_tower", "item_tower"):
+        manifest[name]["adapter_settings"]["dora"] = True
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+
+
+def test_a_bundle_whose_adapter_peft_does_not_have_is_refused(models, bundle, make_bundle):
+    own = make_bundle(
+        "own-format", item_tower={"adapter": "bottleneck"}, user_tower={"adapter": "bottleneck"}
+    )
+    towers = load(models, bundle)
+    with pytest.raises(TowerError, match="holds a non-PEFT adapter, which cannot stand beside a LoRA; load"):
+        towers.add(own, name="own")
+
+
+def test_texts_are_a_list_of_any_kind(models, bundle):
+    towers = load(models, bundle)
+    expected = towers.encode_items(TEXTS)
+    assert np.array_equal(towers.encode_items(np.array(TEXTS)), expected)
+    assert towers.encode_items([]).shape == (0, expected.shape[1])
+    for call in (towers.encode_items, towers.encode_users, towers.read_items):
+        with pytest.raises(DataError, match="texts: 'war' is one string, which would be read by letters"):
+            call("war")
 
 
 def test_one_tower_alone_can_switch(models, bundle, other):

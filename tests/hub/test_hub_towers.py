@@ -87,6 +87,13 @@ def test_a_bundle_with_one_tower(client, hub, learned, bases, near, name):
     assert np.array_equal(getattr(towers, CALLS[name])(TEXTS), near[name])
     with pytest.raises(BundleError, match=f"{other}: this bundle does not hold it, it holds {name}"):
         getattr(towers, CALLS[other])(TEXTS)
+    fields = {"title": ["war war1", "love love3"]}
+    with pytest.raises(BundleError, match=f"{other}: this bundle does not hold it, it holds {name}"):
+        towers.explain([0], 1, fields, n_subsets=2)
+    towers.add(learned, name="whole")
+    towers.use("whole")
+    with pytest.raises(BundleError, match=f"{other}: this bundle does not hold it, it holds {name}"):
+        getattr(towers, CALLS[other])(TEXTS)
     assert len(lora_rec.load(folder).recommend(["i3"], k=3)) == 3
     assert lora_rec.load(folder).manifest.towers.keys() == {name}
 
@@ -178,6 +185,9 @@ def test_a_plain_adapter_from_the_hub_starts_a_tower(client, hub, models, tmp_pa
     assert all(not torch.equal(before[name], p) for name, p in tower.trained_parameters().items())
     with pytest.raises(TowerError, match="was trained on tiny-llama, the tower's backbone is tiny-gpt2"):
         make_tower(models["gpt2"], start_from=folder)
+    saved_lora(models["llama"], tmp_path / "dora", use_dora=True)
+    with pytest.raises(TowerError, match=r"settings that no tower in 8bit has \(dora: reads the weights"):
+        make_tower(models["llama"], start_from=str(tmp_path / "dora"), precision="8bit")
     saved_lora(models["llama"], tmp_path / "deep", target_modules=["q_proj", "v_proj"])
     with pytest.raises(TowerError, match=r"acts on layers.0.*set item_tower.trained_layers=null"):
         make_tower(models["llama"], start_from=str(tmp_path / "deep"))

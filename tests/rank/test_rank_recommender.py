@@ -40,6 +40,15 @@ def test_every_strategy_gives_a_list(bundle, strategy):
     assert len(set(ids(found)) - set(HISTORY)) == 6
 
 
+@pytest.mark.parametrize("shape", [(3, 8), (1, 8), (2, 3)])
+def test_vectors_of_users_that_do_not_fit_are_refused(bundle, shape):
+    rec = lora_rec.load(bundle)
+    with pytest.raises(
+        DataError, match=r"user_embeddings: shape \(.*\) where \(2, 8\) is needed; give one row"
+    ):
+        rec.recommend_users({"a": ["i3"], "b": ["i5"]}, user_embeddings=np.ones(shape, "f4"))
+
+
 def test_a_user_for_whom_nothing_is_left_does_not_spoil_the_explanations(bundle):
     rec = lora_rec.load(bundle)
     table = rec.recommend_users({"ann": ["i3"], "bob": rec.item_ids}, k=2, explain=True)

@@ -182,7 +182,8 @@ def _linear_targets(
         raise TowerError(
             f"{where}.adapter: {settings.adapter!r} does not work with the Conv1D modules of"
             f" {model.config.model_type};"  # type: ignore[union-attr]
-            " use lora, or load in 8 or 4 bit, which turns them into linear ones"
+            " use lora, or load in 8 or 4 bit, which turns them into linear ones; what is trained on these"
+            " cannot be merged"
         )
     return targets, transposed
 

@@ -56,7 +56,7 @@ def check_adapter(folder: Path, adapter: str, *, where: str) -> None:
 
 
 def read_lora_settings(
-    folder: Path, *, base_model_id: str, lora_plus_ratio: float | None, where: str
+    folder: Path, *, base_model_id: str, lora_plus_ratio: float | None, precision: str, where: str
 ) -> AdapterSettings:
     """Gives the settings of a saved LoRA that a tower is to start from.
 
@@ -64,6 +64,7 @@ def read_lora_settings(
         folder: of plain peft.
         base_model_id: of the tower's backbone; another one is refused, a local path cannot be compared.
         lora_plus_ratio: of the training to come.
+        precision: of the tower.
         where: named in errors.
 
     Raises:
@@ -104,10 +105,12 @@ def read_lora_settings(
                 "target_modules": (targets,) if isinstance(targets, str) else tuple(sorted(targets)),
                 "lora_plus_ratio": lora_plus_ratio,
             },
-            precision="fp32",
+            precision=precision,
         )
     except (TypeError, ValueError) as error:
-        raise TowerError(f"{where}.start_from: {folder} has settings that no tower has ({error})") from error
+        raise TowerError(
+            f"{where}.start_from: {folder} has settings that no tower in {precision} has ({error})"
+        ) from error
 
 
 def attach_saved(

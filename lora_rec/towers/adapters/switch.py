@@ -56,10 +56,13 @@ def check_addable(model: nn.Module, folder: Path | None, name: str, *, where: st
         raise TowerError(
             f"{where}: {name!r} cannot name an adapter; use letters, digits, - and _, e.g. my_{name}"
         )
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8")) if folder else {}
-    if config.get("peft_type", "LORA") != "LORA":
+    kind = "LORA"
+    if folder is not None:
+        file = folder / "adapter_config.json"  # adapters that peft does not have lie in files of their own
+        kind = json.loads(file.read_text(encoding="utf-8"))["peft_type"] if file.is_file() else "non-PEFT"
+    if kind != "LORA":
         raise TowerError(
-            f"{where}: {folder} holds a {config['peft_type']} adapter, which cannot stand beside a LoRA;"
+            f"{where}: {folder} holds a {kind} adapter, which cannot stand beside a LoRA;"
             " load that bundle with load_towers instead"
         )
 
