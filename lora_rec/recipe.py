@@ -182,7 +182,7 @@ class RankingSection:
     space: Space = "text"
     """Vectors that say how alike items are: their texts, who took them (`factors`), or both."""
     n_candidates: int = 100
-    """Best items by relevance that re-ranking chooses from."""
+    """Best items by relevance that re-ranking chooses from; ten times the list where that is more."""
     keep: float | None = None
     """Share of the validation `ndcg` that the bundle's own lists keep: strategy, space and diversity are then
     chosen, the most diverse ones that keep it. None leaves the bundle at the relevance order; `lora-rec

@@ -53,7 +53,7 @@ def measure_front(
         spaces: what re-ranking looks at, of training interactions alone.
         rulers: what its lists are judged by.
         k: list length.
-        n_candidates: best items by relevance that re-ranking chooses from.
+        n_candidates: best items by relevance that re-ranking chooses from, see `count_candidates`.
         categories: of the items; without them the strategies that look at them are left out.
         strategies: of `schema.STRATEGIES`.
         show_progress: a bar.
