@@ -126,7 +126,7 @@ class QuotaCount:
         needed = missing.sum(axis=1)
         tight = (needed > 0) & ((needed >= places_left) | (self._urgency >= LEAST_FIRST))
         n_helped = (self._member & (missing > 0)[:, None, :]).sum(axis=2)
-        most = np.where(blocked, 0, n_helped).max(axis=1, initial=0)
+        most = np.where(blocked | self._taken, 0, n_helped).max(axis=1, initial=0)
         wanted = np.where(self._urgency == SEVERAL_FIRST, np.maximum(most, 1), 1)
         blocked |= tight[:, None] & (n_helped < wanted[:, None])
         for row in np.flatnonzero(tight & (self._urgency == SCARCE_FIRST)):

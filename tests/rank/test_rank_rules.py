@@ -5,7 +5,7 @@ from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.rerank import rerank_lists
-from lora_rec.rank.rules import Quotas, gather_candidates
+from lora_rec.rank.rules import SEVERAL_FIRST, QuotaCount, Quotas, gather_candidates
 from lora_rec.rank.search import best_of
 
 KINDS = Categories.from_field(["war"] * 5 + ["love"] * 4 + ["war|love"])
@@ -83,6 +83,15 @@ def test_what_a_quota_forbids_is_no_candidate():
         member = kinds.weights[places] > 0
         fun, gore = (member[:, kinds.names.index(name)].sum() for name in ("fun", "gore"))
         assert (places >= 0).all() and 2 <= fun <= 4 and gore <= most
+
+
+def test_an_item_that_was_taken_does_not_keep_others_out():
+    """Only the first is of three; once it is taken, what is of one is as good as there is."""
+    kinds = Categories.from_field(["a|b|c", "a", "b", *["a"] * 3, *["b"] * 3, "d"])
+    member = Quotas.of({"a": (2, None), "b": (2, None), "c": (1, None)}, kinds, k=5)
+    count = QuotaCount(member, CANDIDATES, urgency=np.array([SEVERAL_FIRST]))
+    count.take(np.array([0]), np.array([True]))
+    assert (~count.blocked(places_left=np.array([4]))[0]).nonzero()[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_the_scarcest_quota_comes_first_where_others_would_fill_up():
