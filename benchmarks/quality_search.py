@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 
 TRIALS = 12
 """Validation trials of every system; one with fewer settings than that tries them all."""
@@ -81,6 +83,34 @@ def climb_with_free(
 
     found = climb(evaluate_best, axes, start, trials=trials)
     return replace(found, settings=found.settings | best[tuple(found.settings.values())])
+
+
+def keep_scores(
+    evaluate: Callable[[Settings], float], file: Path, *, given: object
+) -> Callable[[Settings], float]:
+    """Gives what evaluates once, and reads from a file what an earlier call that was stopped found.
+
+    Args:
+        evaluate: takes long.
+        file: JSON, written after every trial.
+        given: as JSON has it, what the scores depend on beside the settings; others' are not read.
+    """
+    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if kept.get("given") != given:
+        kept = {"given": given, "scores": []}
+
+    def look(settings: Settings) -> float:
+        for known, score in kept["scores"]:
+            if known == settings:
+                return float(score)
+        score = evaluate(settings)
+        kept["scores"].append([dict(settings), score])
+        scratch = file.with_suffix(".part")
+        scratch.write_text(json.dumps(kept), encoding="utf-8")
+        scratch.replace(file)
+        return score
+
+    return look
 
 
 def _reach(step: _Place) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import quality_ours as ours
 import quality_peers as peers
 import quality_sets as sets
 from peers.sessions import cut_into_sessions
-from quality_search import climb
+from quality_search import climb, keep_scores
 
 N_ITEMS = 40
 
@@ -193,6 +193,27 @@ def test_a_climb_leaves_a_ridge_by_a_diagonal_step():
                   {"x": 0, "y": 0}, trials=20)  # fmt: skip
     assert found.settings == {"x": 3, "y": 3}
     assert climb(lambda s: 1.0, {}, {}, trials=12).trials == 1
+
+
+def test_a_choice_that_was_stopped_goes_on_behind_its_trials(tmp_path):
+    calls = []
+
+    def evaluate(settings):
+        calls.append(settings["x"])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return float(settings["x"])
+
+    def choose(given):
+        look = keep_scores(evaluate, tmp_path / "trials.json", given=given)
+        return climb(look, {"x": [0, 1, 2, 3]}, {"x": 0}, trials=12)
+
+    with pytest.raises(KeyboardInterrupt):
+        choose({"seed": 0})
+    assert choose({"seed": 0}).settings == {"x": 3}
+    assert calls == [0, 1, 2, 2, 3]
+    choose({"seed": 1})  # another's are not read
+    assert calls[5:] == [0, 1, 2, 3]
 
 
 def test_a_small_grid_is_tried_whole():

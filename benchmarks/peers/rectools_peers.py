@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from quality_search import Settings, climb
+from quality_search import Settings, climb, keep_scores
 from rectools import Columns
 from rectools.dataset import Dataset
 from sessions import cut_into_sessions
@@ -161,7 +161,9 @@ def main() -> None:
 
     about = json.loads(arguments.choice.read_text()) if arguments.choice.exists() else {}
     if about.get("given") != given:
-        found = climb(evaluate, given["axes"], given["start"], trials=arguments.trials)
+        trials = arguments.choice.with_suffix(".trials.json")
+        look = keep_scores(evaluate, trials, given=given | {"seed": seed})
+        found = climb(look, given["axes"], given["start"], trials=arguments.trials)
         about = {"settings": found.settings, "validation": found.score, "trials": found.trials}
         about["given"] = given
         arguments.choice.write_text(json.dumps(about), encoding="utf-8")
