@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from quality_friends import FRIEND_SYSTEMS, FRIENDS, FriendsSet, judged_friends, prepare_friends
-from quality_judge import Answer, System, interval_by_user, values_of
+from quality_judge import Answer, System, values_of
 from quality_ours import our_systems
 from quality_peers import PEERS
 from quality_rectools import PeerFailed, rectools_systems
@@ -40,7 +40,7 @@ from quality_sentences import sentence_systems
 from quality_sets import SETS, Prepared, RankingSet, prepare_set
 from rows import RESULTS, header_of, row, write_rows
 
-from lora_rec.metrics import mean_over_users
+from lora_rec.metrics import bootstrap_interval, mean_over_users
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "quality"
@@ -139,7 +139,7 @@ def owners_of(prepared: Prepared | FriendsSet, metric: str, seed: int) -> NDArra
 def _row_over_users(
     case: str, name: str, metric: str, values: NDArray[np.float64], users: NDArray[np.int64], n: int
 ) -> dict[str, Any]:
-    low, high = interval_by_user(values, users, n_resamples=N_RESAMPLES, seed=BOOTSTRAP_SEED)
+    low, high = bootstrap_interval(values, users=users, n_resamples=N_RESAMPLES, seed=BOOTSTRAP_SEED)
     mean = mean_over_users(values, name=metric)
     whole = row(NAME, case, name, f"{metric} over users", [mean])
     # Of values that are nearly all alike, the interval may miss the mean by a rounding error.

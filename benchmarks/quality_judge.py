@@ -119,31 +119,6 @@ def choose_and_rank(
     return Answer(dict(lists), found.settings, found.score, found.trials)
 
 
-def interval_by_user(
-    values: NDArray[np.float64], users: NDArray[np.int64], *, n_resamples: int, seed: int
-) -> tuple[float, float]:
-    """Gives a 95 % bootstrap interval of the mean, for which users are drawn with all of their values.
-
-    Several draws of what is withheld judge the same users, whose values are alike.
-
-    Args:
-        values: (V,); NaN does not count.
-        users: (V,), whose each is.
-        n_resamples: of the users.
-        seed: of these.
-    """
-    counted = ~np.isnan(values)
-    _, owners = np.unique(users[counted], return_inverse=True)
-    sums, counts = np.bincount(owners, weights=values[counted]), np.bincount(owners)
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(n_resamples):
-        drawn = generator.integers(len(sums), size=len(sums))
-        means.append(sums[drawn].sum() / counts[drawn].sum())
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def values_of(prepared: Prepared, answer: Answer) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
     """Gives the metrics of an answer: those with a value per user or impression, and those without."""
     if isinstance(prepared, ImpressionSet):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (LoraRecError, ValueError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output, `head` say, has enough; Python would complain of it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (LoraRecError, ValueError, OSError) as error:
         print(f"lora-rec: {error}", file=sys.stderr)
         return 1
     return 0
@@ -58,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         type=cli_lists.split_ids,
         help="item ids, oldest first, with commas between them",
     )
-    recommend.add_argument("-k", type=int, default=10, help="length of the list (default: %(default)s)")
+    recommend.add_argument(
+        "-k", type=int, help=f"length of the list (default: {cli_lists.LENGTH}, or all that is shown)"
+    )
     recommend.add_argument(
         "--diversity",
         type=float,
@@ -184,7 +192,7 @@ def _recommend(arguments: argparse.Namespace) -> None:
         return
     items = lora_rec.load(arguments.bundle, revision=arguments.revision).recommend(
         arguments.history,
-        k=arguments.k,
+        k=cli_lists.LENGTH if arguments.k is None else arguments.k,
         diversity=arguments.diversity,
         strategy=arguments.strategy,
         space=arguments.space,

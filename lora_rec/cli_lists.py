@@ -14,6 +14,9 @@ from lora_rec.errors import DataError
 if TYPE_CHECKING:
     from lora_rec.rank.recommendation import Recommendation
 
+LENGTH = 10
+"""Of a list, unless `-k` says otherwise."""
+
 
 def add_commands(commands: Any) -> None:
     """Adds the command to the parser's."""
@@ -28,7 +31,7 @@ def add_commands(commands: Any) -> None:
     friends.add_argument("recipe", help="YAML file whose data has friends, see recipes/configs/lastfm.yaml")
     friends.add_argument("overrides", nargs="*", help="section.field=value, e.g. data.root=FOLDER")
     friends.add_argument("--user", action="append", metavar="ID", help="print this user's; may be repeated")
-    friends.add_argument("-k", type=int, default=10, help="length of a list (default: %(default)s)")
+    friends.add_argument("-k", type=int, default=LENGTH, help="length of a list (default: %(default)s)")
     friends.add_argument("--output", metavar="FILE.csv", help="write everybody's lists")
     friends.add_argument(
         "--test",
@@ -80,17 +83,20 @@ def split_ids(text: str) -> list[str]:
 
 
 def print_shown(arguments: argparse.Namespace) -> None:
-    """Prints the shown items, best first.
+    """Prints the shown items, best first; all of them, or the foremost `-k`.
 
     Raises:
-        DataError: flags that only choose a list from a catalogue.
+        DataError: flags that only choose a list from a catalogue, or a length below 1.
     """
     flags = ("diversity", "strategy", "space", "exclude", "exclude_categories", "quota", "explore", "explain")
     given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(arguments, flag)]
     if given:
         raise DataError(f"recommend: no effect with --shown: {', '.join(given)}; leave it out")
+    if arguments.k is not None and arguments.k < 1:
+        raise DataError(f"recommend: -k {arguments.k} is below 1; give the length of the list")
     rec = lora_rec.load(arguments.bundle, revision=arguments.revision)
-    print_items(rec.rank_shown(arguments.history, shown=arguments.shown), as_json=arguments.json)
+    ordered = rec.rank_shown(arguments.history, shown=arguments.shown)
+    print_items(ordered[: arguments.k], as_json=arguments.json)
 
 
 def print_items(items: Sequence[Recommendation], *, as_json: bool) -> None:

@@ -50,9 +50,16 @@ def add_commands(commands: Any) -> None:
 
 def _tune(arguments: argparse.Namespace) -> None:
     from lora_rec.bundle import read_manifest, rewrite_manifest
+    from lora_rec.errors import BundleError
+    from lora_rec.rank.stored import is_shown_lists
     from lora_rec.rank.tradeoff import read_front, store_setting
 
     manifest = read_manifest(arguments.bundle)
+    if is_shown_lists(manifest):
+        raise BundleError(
+            f"{arguments.bundle}: it orders lists that were shown, all of whose items stay, so there is no"
+            " trade-off to choose; tune a bundle that ranks a catalogue"
+        )
     front = read_front(arguments.bundle)
     measure = arguments.measure
     if arguments.least_diversity is None:

@@ -241,19 +241,6 @@ def test_few_users_of_a_cold_set_are_asked_in_several_parts(monkeypatch):
     assert len(sets.withhold_items(prepare(), share=0.1).validations) == 1
 
 
-def test_a_user_who_is_judged_in_several_draws_counts_once():
-    generator = np.random.default_rng(0)
-    users = np.tile(np.arange(200), 4)
-    values = np.tile(generator.random(200), 4)
-    low, high = judge.interval_by_user(values, users, n_resamples=1000, seed=0)
-    alone = judge.interval_by_user(values[:200], users[:200], n_resamples=1000, seed=0)
-    assert (low, high) == pytest.approx(alone)
-    expected = 2 * 1.96 * values[:200].std() / np.sqrt(200)
-    assert high - low == pytest.approx(expected, rel=0.1)
-    gaps = np.append(values, np.nan)
-    assert judge.interval_by_user(gaps, np.append(users, 7), n_resamples=1000, seed=0) == (low, high)
-
-
 def test_sessions_hold_every_item_but_the_first_as_a_target_once():
     counts = np.array([0, 1, 7, 12, 3])
     users = np.repeat(np.arange(5), counts)

@@ -1,5 +1,8 @@
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -44,6 +47,23 @@ def test_recommend_says_why(bundle, capsys):
     for row in rows:
         assert sum(row["explanation"]["parts"].values()) == pytest.approx(row["score"], abs=1e-4)
         assert {item["item_id"] for item in row["explanation"]["history"]} <= {"i3", "i5"}
+
+
+def test_a_file_that_cannot_be_written_is_one_line(bundle, models, tmp_path, capsys):
+    (tmp_path / "taken").write_text("a file, so that no folder can be made below it")
+    bases = ["--user-backbone", str(models["bert"]), "--item-backbone", str(models["llama"])]
+    assert main(["merge", str(bundle), str(tmp_path / "taken" / "merged"), *bases]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("lora-rec: [Errno") and "taken" in last
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly(bundle):
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "lora_rec.cli", "info", str(bundle)]
+    ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (ended.returncode, ended.stderr) == (1, "")
 
 
 def test_info_names_the_towers(bundle, capsys):

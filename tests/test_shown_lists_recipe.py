@@ -50,7 +50,14 @@ def test_what_is_of_the_history_comes_first(shown_bundle, models, capsys):
     assert len(rec.rank_shown([], shown=["N25", "N7"])) == 2
     capsys.readouterr()
     assert main(["recommend", str(shown_bundle), "--history", "N1,N2", "--shown", "N25,N7"]) == 0
-    assert capsys.readouterr().out.splitlines()[0].split()[:2] == ["1", "N7"]
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["N7", "N25"]
+    shown = ["recommend", str(shown_bundle), "--history", "N1,N2", "--shown", "N25,N7", "-k"]
+    assert main([*shown, "1"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["N7"]
+    assert main([*shown, "0"]) == 1
+    assert "-k 0 is below 1" in capsys.readouterr().err
+    assert main(["tune-diversity", str(shown_bundle)]) == 1
+    assert "it orders lists that were shown, all of whose items stay" in capsys.readouterr().err
     assert main(["info", str(shown_bundle)]) == 0
     assert "auc" in capsys.readouterr().out
 

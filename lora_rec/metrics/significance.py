@@ -37,31 +37,56 @@ def mean_over_users(values: ArrayLike, *, name: str) -> float:
 
 
 def bootstrap_interval(
-    values: ArrayLike, *, level: float = 0.95, n_resamples: int = 1000, seed: int = 0
+    values: ArrayLike,
+    *,
+    users: ArrayLike | None = None,
+    level: float = 0.95,
+    n_resamples: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, float]:
-    """Gives the percentile bootstrap interval of the mean over users.
+    """Gives the percentile bootstrap interval of the mean of values that users have.
+
+    A user with several values, from several splits for example, is drawn with all of them: as single values
+    they would seem to be more users than there are, and the interval would be too narrow.
 
     Args:
-        values: (U,), one value per user; NaN is left out.
+        values: (V,); NaN is left out.
+        users: (V,), whose each value is; left out, every value is a user's own.
         level: share of the resampled means inside the interval, within (0, 1).
-        n_resamples: how often U users are drawn with replacement.
+        n_resamples: how often as many users as there are are drawn with replacement.
         seed: the same seed gives the same interval.
 
     Raises:
-        ValueError: no value that is not NaN, `level` outside (0, 1), or `n_resamples` below 1.
+        ValueError: no value that is not NaN, `users` of another length, `level` outside (0, 1), or
+            `n_resamples` below 1.
 
-    Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 13.3.
+    Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, section 13.3; of users with
+    several values Davison and Hinkley, "Bootstrap methods and their application", 1997, section 3.8.
 
     >>> bootstrap_interval([0.25, 0.25, 0.25])
     (0.25, 0.25)
+    >>> bootstrap_interval([0.0, 1.0, 0.0, 1.0], users=["ann", "ann", "bob", "bob"])
+    (0.5, 0.5)
     """
     if not 0 < level < 1:
         raise ValueError(f"level: {level} is not within (0, 1); 0.95 is usual")
     if n_resamples < 1:
         raise ValueError(f"n_resamples: {n_resamples} is below 1; 1000 is usual")
     kept = _without_nan(values, name="values")
+    if users is None:
+        owners = np.arange(len(kept))
+    else:
+        given = np.asarray(values, dtype=np.float64)
+        whose = np.asarray(users)
+        if whose.shape != given.shape:
+            raise ValueError(f"users: shape {whose.shape}, values {given.shape}; give one user per value")
+        owners = np.unique(whose[~np.isnan(given)], return_inverse=True)[1]
+    sums, counts = np.bincount(owners, weights=kept), np.bincount(owners)
     rng = np.random.default_rng(seed)
-    means = [kept[rng.integers(len(kept), size=len(kept))].mean() for _ in range(n_resamples)]
+    means = []
+    for _ in range(n_resamples):
+        drawn = rng.integers(len(sums), size=len(sums))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

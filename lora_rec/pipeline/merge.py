@@ -72,7 +72,8 @@ def merge_bundle(
         force: write although lists change.
 
     Raises:
-        BundleError: the bundle is damaged, the output exists, or less than .99 of the lists stay.
+        BundleError: the bundle is damaged or without the items' texts, the output exists, or less than .99
+            of the lists stay.
         TowerError: an adapter cannot be merged.
     """
     folder, target = Path(bundle), Path(output)
@@ -81,11 +82,17 @@ def merge_bundle(
     manifest = read_manifest(folder)
     for name in TOWERS:
         check_mergeable(manifest.tower(name).adapter, where=name)
+    recommender = Recommender.load(folder)
+    if not recommender.item_fields:
+        raise BundleError(
+            f"merge: {bundle} was pushed without the items' texts, which lists before and after are made"
+            " from; merge the bundle that it was pushed from"
+        )
     overrides = dict(zip(TOWERS, (user_backbone, item_backbone), strict=True))
     served = load_towers(
         folder, user_backbone=user_backbone, item_backbone=item_backbone, precision=None, device="cpu"
     )
-    texts = _texts(Recommender.load(folder), served)
+    texts = _texts(recommender, served)
     as_served = {name: _encode(served, name, texts[name]) for name in TOWERS}
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))

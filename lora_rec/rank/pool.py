@@ -73,7 +73,8 @@ class Pool:
         """Gives (U,), the highest of values (U, N) beyond the pool; a huge negative one where none is."""
         n = self.vectors.shape[1]
         there = self.every_present[:, n:]
-        return values[:, n:].max(axis=1, initial=np.finfo(np.float32).min, where=there)
+        # Ceilings are up to twice this, which must not overflow; at diversity 1 they are 0 times it.
+        return values[:, n:].max(axis=1, initial=np.finfo(np.float32).min / 4, where=there)
 
 
 class Objective(Protocol):

@@ -65,6 +65,11 @@ def read_stored(folder: str | Path) -> Stored:
         raise BundleError(f"{folder}: a file does not read ({error}); get the bundle again") from error
 
 
+def is_shown_lists(manifest: Manifest) -> bool:
+    """Says whether a bundle orders lists that were shown and ranks no catalogue."""
+    return "head.safetensors" not in manifest.files and "shown.safetensors" in manifest.files
+
+
 def _read(root: Path, manifest: Manifest, heads: set[str]) -> Stored:
     arrays = {name: load_file(root / f"{name}.safetensors") for name in heads}
     items = json.loads((root / "items.json").read_text(encoding="utf-8"))

@@ -140,7 +140,7 @@ def read_front(folder: str | Path) -> Front:
     """Reads what the run of a bundle measured.
 
     Raises:
-        BundleError: the bundle is of an older version, or orders shown lists.
+        BundleError: the bundle is of an older version.
     """
     file = Path(folder) / MEASUREMENTS
     if not file.is_file():

@@ -14,6 +14,7 @@ import lora_rec
 from lora_rec.bundle import list_files
 from lora_rec.errors import BundleError, DataError
 from lora_rec.hub.contents import gather
+from lora_rec.pipeline.merge import merge_bundle
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_a_planted_path_is_refused(copy, tmp_path):
         gather(rewrite(copy, tmp_path / "path", plant))
 
 
-def test_without_item_texts(client, hub, bundle, caplog):
+def test_without_item_texts(client, hub, bundle, caplog, tmp_path):
     near = lora_rec.load(bundle)
     push(client, bundle, "ann/bare", item_texts=False)
     folder = client.value(LOAD + "value = str(rec.folder)", name="ann/bare", options={})
@@ -103,6 +104,8 @@ def test_without_item_texts(client, hub, bundle, caplog):
     assert rec.with_item_fields({"title": titles}).recommend(["i3"], k=3) == near.recommend(["i3"], k=3)
     with pytest.raises(DataError, match="title: 39 items have no text, e.g. 'i1'; give all"):
         rec.with_item_fields({"title": {"i0": "x"}})
+    with pytest.raises(BundleError, match="was pushed without the items' texts, .* merge the bundle that it"):
+        merge_bundle(folder, tmp_path / "merged")
 
 
 def test_without_item_vectors(client, hub, bundle, models):

@@ -34,7 +34,21 @@ def test_bootstrap_interval_is_repeatable_leaves_out_nan_and_widens_with_the_lev
     assert low99 < low90 < values.mean() < high90 < high99
 
 
+def test_a_user_with_several_values_is_drawn_with_all_of_them():
+    generator = np.random.default_rng(0)
+    users, values = np.tile(np.arange(200), 4), np.tile(generator.random(200), 4)
+    low, high = bootstrap_interval(values, users=users)
+    assert (low, high) == pytest.approx(bootstrap_interval(values[:200]))
+    assert high - low == pytest.approx(2 * 1.96 * values[:200].std() / np.sqrt(200), rel=0.1)
+    named = [f"user {user}" for user in users]
+    assert bootstrap_interval([*values, np.nan], users=[*named, "who has none"]) == pytest.approx(
+        bootstrap_interval(values, users=named)
+    )
+
+
 def test_bootstrap_interval_refuses():
+    with pytest.raises(ValueError, match=r"users: shape \(1,\), values \(2,\); give one user per value"):
+        bootstrap_interval([1.0, 2.0], users=["ann"])
     with pytest.raises(ValueError, match=r"level: 95 is not within \(0, 1\)"):
         bootstrap_interval([1.0], level=95)
     with pytest.raises(ValueError, match="n_resamples: 0 is below 1"):

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 from pyversity import diversify
@@ -233,3 +235,16 @@ def test_bad_values_are_refused():
     vectors[3] = np.nan
     with pytest.raises(ValueError, match="item_vectors: a candidate's vector is not finite"):
         rerank_lists(candidates, scores, vectors, k=2, diversity=0.5)
+
+
+@pytest.mark.parametrize("strategy", ["mmr", "dpp"])
+@pytest.mark.parametrize("diversity", [0.3, 1.0])
+def test_a_user_with_few_candidates_beside_one_with_many(strategy, diversity):
+    candidates, scores, vectors, *_ = many(n_users=2, n=200)
+    candidates[1, 5:] = -1
+    settings = {"k": 3, "diversity": diversity, "strategy": strategy}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        items, _ = rerank_lists(candidates, scores, vectors, **settings)
+    alone, _ = rerank_lists(candidates[1:, :5], scores[1:, :5], vectors, **settings)
+    np.testing.assert_array_equal(items[1], alone[0])
