@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,9 +29,15 @@ def check_output(output: str | Path, *, marker: str = MANIFEST, what: str = "bun
         what: the result is called.
 
     Raises:
-        BundleError: the place holds something that is not such a result, or cannot be written.
+        BundleError: the place holds something that is not such a result, or cannot be written or replaced.
     """
     folder = Path(output)
+    if folder.is_symlink():
+        folder = folder.resolve()  # what is replaced is the folder, not the link
+    if folder.is_mount():
+        raise BundleError(
+            f"output: {output} is where a disk is mounted, and no folder can be moved there; name one in it"
+        )
     if folder.exists() and not (folder / marker).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise BundleError(f"output: {output} exists and is no {what}; name another folder or move that away")
     try:
@@ -62,35 +69,64 @@ def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], 
 
 
 def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
-    """Writes a folder beside its place and moves it there when it is whole; an older one is replaced."""
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
-    scratch.chmod(0o755)
+    """Writes a folder beside its place and moves it there when it is whole; an older one is replaced.
+
+    Raises:
+        BundleError: it is whole and cannot be moved; it stays where it was written.
+    """
+    # Made by name, not by tempfile, whose folders and files are for the owner alone whatever the umask says.
+    scratch = target.with_name(f".{target.name}.tmp-{secrets.token_hex(4)}")
+    scratch.mkdir()
     try:
         fill(scratch)
         for name in list_files(scratch):
             with open(scratch / name, "rb") as file:
                 os.fsync(file.fileno())
-        move_folder(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+    try:
+        move_folder(scratch, target)
+    except OSError as error:
+        raise BundleError(
+            f"{target}: cannot be replaced ({error.strerror}); the result is whole and lies in {scratch};"
+            " move it"
+        ) from error
     return target
 
 
 def move_folder(scratch: Path, target: Path) -> None:
-    """Moves a whole folder to its place beside it; an older one is replaced, or stays where that fails."""
+    """Moves a whole folder to its place beside it; an older one is replaced, or stays where that fails.
+
+    On Linux a kill at any moment leaves the old one or the new one there, on nearly all file systems.
+    """
     if not target.exists():
         os.rename(scratch, target)
         return
-    old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
-    os.rename(target, old / target.name)
+    if _exchange(scratch, target):
+        shutil.rmtree(scratch, ignore_errors=True)
+        return
+    old = target.with_name(f".{target.name}.old-{secrets.token_hex(4)}")
+    os.rename(target, old)
     try:
         os.rename(scratch, target)
     except BaseException:
-        os.rename(old / target.name, target)
-        os.rmdir(old)
+        os.rename(old, target)
         raise
-    shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swaps two folders in one step; false, and nothing done, where the system or the disk has no such step.
+
+    Source: renameat2(2) of Linux, with RENAME_EXCHANGE, which Python's os module does not have.
+    """
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    return int(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange)) == 0
 
 
 def rewrite_manifest(folder: str | Path, manifest: Manifest) -> None:
@@ -115,14 +151,12 @@ def replace_file(path: Path, content: bytes, *, advice: str = "copy the bundle e
         BundleError: it cannot be written.
     """
     try:
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.tmp-")
-        scratch = Path(name)
+        scratch = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
         try:
-            with os.fdopen(number, "wb") as file:
+            with scratch.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            scratch.chmod(0o644)
             os.replace(scratch, path)
         except BaseException:
             scratch.unlink(missing_ok=True)

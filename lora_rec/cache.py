@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lora_rec.errors import DataError
+from lora_rec.lock import is_locked
 
 ABOUT = "about.json"
 """Says, in the folder of a prefix cache, what it is of."""
+UNFINISHED = "tmp-"
+"""So the names begin, there, of folders in which a run writes; it holds their locks."""
 KINDS = {
     "prefix": "what frozen layers give for texts",
     "tokens": "token ids of texts",
@@ -46,11 +49,11 @@ class Entry:
 def list_cache(root: Path | None = None) -> list[Entry]:
     """Gives what lies in the cache, the last opened first."""
     root = root or cache_folder()
-    entries = [
-        Entry(kind, path, _about(path), *_size_and_time(path))
-        for kind in KINDS
-        for path in sorted((root / kind).glob("*"))
-    ]
+    entries = []
+    for kind in KINDS:
+        for path in sorted((root / kind).glob("*")):
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile, or a link to nothing
+                entries.append(Entry(kind, path, _about(path), *_size_and_time(path)))
     return sorted(entries, key=lambda entry: -entry.last_opened)
 
 
@@ -62,6 +65,8 @@ def prune_cache(
     kinds: tuple[str, ...] = ("prefix", "tokens"),
 ) -> list[Entry]:
     """Removes what was not opened for longest; a run that has it open goes on undisturbed.
+
+    What a run is computing stays, and of a link to another place only the link goes.
 
     Args:
         root: the cache; `cache_folder()` when left out.
@@ -83,10 +88,11 @@ def prune_cache(
         too_old = older_than is not None and now - entry.last_opened > older_than
         # What does not fit does not make room for what was opened before it.
         is_full |= keep_bytes is not None and kept_bytes > keep_bytes
-        if not too_old and not is_full:
+        if not (too_old or is_full) or any(map(is_locked, entry.path.glob(f"{UNFINISHED}*"))):
             continue
+        is_folder = entry.path.is_dir() and not entry.path.is_symlink()
         try:
-            shutil.rmtree(entry.path) if entry.path.is_dir() else entry.path.unlink()
+            shutil.rmtree(entry.path) if is_folder else entry.path.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"{entry.path}: cannot be removed ({error.strerror}); see who owns it") from error
         gone.append(entry)
@@ -94,9 +100,15 @@ def prune_cache(
 
 
 def _size_and_time(path: Path) -> tuple[int, float]:
-    parts = [path, *path.rglob("*")] if path.is_dir() else [path]
-    sizes = [part.stat().st_size for part in parts if part.is_file()]
-    return sum(sizes), path.stat().st_mtime
+    opened = path.stat()
+    if not path.is_dir():
+        return opened.st_size, opened.st_mtime
+    n_bytes = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                n_bytes += os.lstat(os.path.join(folder, name)).st_size
+    return n_bytes, opened.st_mtime
 
 
 def _about(path: Path) -> str:

@@ -73,6 +73,21 @@ class FolderLock:
         self._lock.release(force=True)
 
 
+def is_locked(folder: Path) -> bool:
+    """Says whether somebody holds the lock of a folder, this process included."""
+    if not (folder / LOCK).exists():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False  # it went meanwhile, or there are no locks here
+    lock.release()
+    return False
+
+
 def clear(folder: Path) -> None:
     """Removes what is in a folder that is locked, but for the lock."""
     for path in folder.iterdir():

@@ -4,12 +4,21 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 import lora_rec
-from lora_rec.bundle import check_output, list_files, rewrite_manifest, write_bundle
+from lora_rec.bundle import (
+    check_output,
+    list_files,
+    move_folder,
+    replace_file,
+    rewrite_manifest,
+    write_bundle,
+    write_folder,
+)
 from lora_rec.errors import BundleError, DataError
 
 SYSTEMS = {
@@ -178,10 +187,47 @@ def test_a_failed_replacement_puts_the_old_bundle_back(copy, monkeypatch):
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", fail_on_the_new_one)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr("lora_rec.bundle._exchange", lambda one, other: False)  # as elsewhere than on Linux
+    with pytest.raises(BundleError, match=r"cannot be replaced .*; the result is whole and lies in"):
         write_bundle(copy, manifest, lambda folder: (folder / "items.json").write_text("{}"))
-    assert os.listdir(copy.parent) == [copy.name]
+    (whole,) = (name for name in os.listdir(copy.parent) if name != copy.name)
+    assert sorted(os.listdir(copy.parent / whole)) == ["bundle.json", "items.json"]
     assert lora_rec.load(copy).item_ids
+
+
+@pytest.mark.parametrize("in_one_step", [True, False])
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path, monkeypatch, in_one_step):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    if in_one_step:  # then there is no moment without either
+        monkeypatch.setattr(os, "rename", None)
+    else:
+        monkeypatch.setattr("lora_rec.bundle._exchange", lambda one, other: False)
+    move_folder(tmp_path / "new", tmp_path / "old")
+    assert [path.name for path in tmp_path.rglob("*")] == ["old", "new"]
+
+
+def test_the_umask_decides_who_may_read(tmp_path):
+    before = os.umask(0o077)
+    try:
+        write_folder(tmp_path / "mine", lambda folder: replace_file(folder / "a.html", b"histories"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "mine" / "a.html").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_place_where_a_disk_is_mounted_is_refused_before_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "out")
+    with pytest.raises(BundleError, match="out is where a disk is mounted, and .* name one in it"):
+        check_output(tmp_path / "out")
+
+
+def test_a_link_is_followed_to_the_folder_that_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "disk")
+    assert check_output(tmp_path / "out") == tmp_path / "disk"
 
 
 def test_a_file_that_cannot_be_replaced_stays_and_the_error_says_what_to_do(copy, monkeypatch):

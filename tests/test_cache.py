@@ -7,6 +7,7 @@ import pytest
 from lora_rec.cache import cache_folder as find_cache_folder
 from lora_rec.cache import list_cache, prune_cache
 from lora_rec.cli import main
+from lora_rec.lock import FolderLock
 from lora_rec.towers.source import _convert_gguf
 
 
@@ -60,6 +61,24 @@ def test_what_does_not_fit_makes_no_room_for_what_is_older(cache_folder):
         entry(cache_folder, f"prefix/{name}/segment-1/states.bin", n_bytes=n_bytes, age=age)
     assert names(prune_cache(keep_bytes=2000)) == ["middle", "old"]
     assert names(list_cache()) == ["new"]
+
+
+def test_what_a_run_is_computing_stays(filled):
+    held = FolderLock(filled / "prefix" / "aa" / "tmp-x", error=ValueError)
+    assert names(prune_cache(keep_bytes=0)) == ["bb", "cc.arrow"]
+    held.release()
+    assert names(prune_cache(keep_bytes=0)) == ["aa"]
+
+
+def test_links_and_what_goes_meanwhile_are_no_errors(filled, tmp_path, monkeypatch):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "states.bin").write_bytes(b"0" * 7)
+    (filled / "prefix" / "linked").symlink_to(tmp_path / "disk")
+    (filled / "prefix" / "to_nothing").symlink_to(tmp_path / "nothing")
+    (filled / "prefix" / "aa" / "gone").symlink_to(tmp_path / "nothing")
+    assert {entry.path.name for entry in list_cache()} == {"linked", "bb", "cc.arrow", "aa", "movielens"}
+    assert set(names(prune_cache(keep_bytes=0))) == {"linked", "bb", "cc.arrow", "aa"}
+    assert (tmp_path / "disk" / "states.bin").exists()
 
 
 def test_translations_are_listed_and_a_damaged_note_does_no_harm(cache_folder):

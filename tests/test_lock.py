@@ -117,3 +117,19 @@ def test_finished_blocks_keep_no_lock(tmp_path):
     blocks = Blocks(tmp_path / "out", {"a": 1})
     blocks.finish(tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_after_an_error_others_may_write(held_by_another, tmp_path):
+    with pytest.raises(KeyError) as kept, Blocks(tmp_path / "out", {"a": 1}) as blocks:
+        raise KeyError("an item")
+    assert blocks.folder.exists()
+    assert kept.traceback  # as a notebook keeps it, with all that it refers to
+    held_by_another("blocks").communicate("\n")
+
+
+def test_whether_a_folder_is_locked(tmp_path):
+    assert not lock.is_locked(tmp_path / "nothing")
+    held = lock.FolderLock(tmp_path / "here", error=ValueError)
+    assert lock.is_locked(tmp_path / "here")
+    held.release()
+    assert not lock.is_locked(tmp_path / "here")

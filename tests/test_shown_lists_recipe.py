@@ -98,6 +98,8 @@ def test_mistakes_are_told(shown_bundle, bundle, tree, tmp_path):
         rec.rank_shown(["N1"], shown=["N77"])
     with pytest.raises(DataError, match="'N1' is there twice"):
         rec.rank_shown([], shown=["N1", "N1"])
+    with pytest.raises(DataError, match="history: '31' is one string; give a list of item ids"):
+        rec.rank_shown("31", shown=["N1"])
     with pytest.raises(DataError, match="'x' has a vector of shape"):
         rec.rank_shown([], shown=["x"], new_items={"x": np.ones(3, "f4")})
     with pytest.raises(BundleError, match="call rank_shown"):

@@ -214,20 +214,22 @@ def recommend_all(
     target = check_output(output, marker=ABOUT, what="folder of lists")
     blocks_of, identity = _open_users(recommender, users, users_at_once=users_at_once)
     about = dict(made_of) | identity | {"k": k, "users_at_once": users_at_once} | settings
-    blocks = Blocks(target, json.loads(json.dumps(about, default=_plain)))
-    n_users = n_rows = n_blocks = n_kept = 0
-    for block, (ids, histories) in enumerate(progress(blocks_of, "users")):
-        file = blocks.folder / f"lists-{block:06d}.parquet"
-        if file.exists() and blocks.digest(block) == file_digest(file):
-            n_kept += 1
-        else:
-            _write_parquet(rank_block(recommender, ids, histories, k=k, **settings), file)
-            blocks.note(block, file_digest(file))
-        n_rows += _count_rows(file)
-        n_users, n_blocks = n_users + len(ids), n_blocks + 1
-    counts = {"n_users": n_users, "n_rows": n_rows, "n_blocks": n_blocks}
-    (blocks.folder / ABOUT).write_text(json.dumps(about | counts, indent=1, default=_plain), encoding="utf-8")
-    blocks.finish(target)
+    with Blocks(target, json.loads(json.dumps(about, default=_plain))) as blocks:
+        n_users = n_rows = n_blocks = n_kept = 0
+        for block, (ids, histories) in enumerate(progress(blocks_of, "users")):
+            file = blocks.folder / f"lists-{block:06d}.parquet"
+            if file.exists() and blocks.digest(block) == file_digest(file):
+                n_kept += 1
+            else:
+                _write_parquet(rank_block(recommender, ids, histories, k=k, **settings), file)
+                blocks.note(block, file_digest(file))
+            n_rows += _count_rows(file)
+            n_users, n_blocks = n_users + len(ids), n_blocks + 1
+        counts = {"n_users": n_users, "n_rows": n_rows, "n_blocks": n_blocks}
+        (blocks.folder / ABOUT).write_text(
+            json.dumps(about | counts, indent=1, default=_plain), encoding="utf-8"
+        )
+        blocks.finish(target)
     return AllLists(target, n_users, n_rows, n_blocks, n_kept)
 
 

@@ -8,10 +8,14 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lora_rec.bundle import move_folder, replace_file
 from lora_rec.errors import DataError
 from lora_rec.lock import LOCK, FolderLock, clear
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +26,8 @@ class Blocks:
     """The folder beside a result in which it is written, and which of its blocks are finished.
 
     A block is noted with a hash of what was written, after that is on disk. What is found to differ from its
-    hash later is not counted as finished.
+    hash later is not counted as finished. Use it in a `with`: others may write it afterwards, whatever ended
+    it. A notebook keeps the last error, and with it everything that was open there.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, object]) -> None:
@@ -53,6 +58,12 @@ class Blocks:
             block, _, digest = line.partition(" ")
             if len(digest) == hashlib.sha256().digest_size * 2:  # the last line may have been cut by the kill
                 self._digests[int(block)] = digest
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
 
     def __len__(self) -> int:
         return len(self._digests)

@@ -142,6 +142,7 @@ def portable_recipe(recipe: Recipe) -> str:
         recipe.to_yaml(),
         ("data.root", "data.interactions", "data.items", "data.friends"),
         (f"{tower}.{name}" for name in ("backbone", "start_from") for tower in TOWERS),
+        ("regularisation.translate_there", "regularisation.translate_back"),
     )
 
 

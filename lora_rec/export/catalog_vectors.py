@@ -122,33 +122,33 @@ def write_vectors(
     if target.is_dir() or target.suffix != ".npy":
         raise DataError(f"{output}: is no .npy file; name one")
     settings = dict(made_of) | {"n_items": n_items, "width": width, "items_at_once": items_at_once}
-    blocks = Blocks(target, settings)
-    scratch = blocks.folder / VECTORS
-    start_of_data = _make_file(scratch, n_items, width)
-    starts: Iterable[int] = range(0, n_items, items_at_once)
-    try:
-        with scratch.open("r+b") as file:
-            for start in progress(starts, "encoding items"):
-                stop = min(start + items_at_once, n_items)
-                block, place = start // items_at_once, start_of_data + 4 * start * width
-                finished = blocks.digest(block)
-                if finished and finished == _digest_at(file, place, 4 * (stop - start) * width):
-                    continue
-                content = np.ascontiguousarray(encode_block(start, stop), dtype="<f4")
-                if content.shape != (stop - start, width):
-                    raise ValueError(f"encode_block: shape {content.shape} for {stop - start} by {width}")
-                file.seek(place)
-                file.write(content.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-                blocks.note(block, hashlib.sha256(content.tobytes()).hexdigest())
-        os.replace(scratch, target)
-    except OSError as error:
-        raise DataError(
-            f"{target}: cannot be written ({error.strerror}); free space: a later call goes on behind the"
-            f" {len(blocks)} blocks that are finished"
-        ) from error
-    blocks.remove()
+    with Blocks(target, settings) as blocks:
+        scratch = blocks.folder / VECTORS
+        start_of_data = _make_file(scratch, n_items, width)
+        starts: Iterable[int] = range(0, n_items, items_at_once)
+        try:
+            with scratch.open("r+b") as file:
+                for start in progress(starts, "encoding items"):
+                    stop = min(start + items_at_once, n_items)
+                    block, place = start // items_at_once, start_of_data + 4 * start * width
+                    finished = blocks.digest(block)
+                    if finished and finished == _digest_at(file, place, 4 * (stop - start) * width):
+                        continue
+                    content = np.ascontiguousarray(encode_block(start, stop), dtype="<f4")
+                    if content.shape != (stop - start, width):
+                        raise ValueError(f"encode_block: shape {content.shape} for {stop - start} by {width}")
+                    file.seek(place)
+                    file.write(content.tobytes())
+                    file.flush()
+                    os.fsync(file.fileno())
+                    blocks.note(block, hashlib.sha256(content.tobytes()).hexdigest())
+            os.replace(scratch, target)
+        except OSError as error:
+            raise DataError(
+                f"{target}: cannot be written ({error.strerror}); free space: a later call goes on behind the"
+                f" {len(blocks)} blocks that are finished"
+            ) from error
+        blocks.remove()
     return np.load(target, mmap_mode="r", allow_pickle=False)
 
 

@@ -33,6 +33,8 @@ _VECTOR_FILES = (
     "shown.safetensors",
 )
 _TEXT_SUFFIXES = (".json", ".yaml")
+_DATA_FILES = ("items.json", "metrics.json", "diversity.json")
+"""Their texts are items' fields and names of categories, such as /books/crime, and no settings."""
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
 _LOCAL_PATH = re.compile(r"~?/[^/\s]+/|[A-Za-z]:[\\/]")
 
@@ -166,7 +168,7 @@ def _refuse_secrets(contents: Contents, bundle: str | Path, token: str | None) -
                 f"{bundle}: {name} holds a token of the Hub; nothing was sent; take it out, and revoke it if"
                 " others can read that file"
             )
-        if name == "items.json" or not name.endswith(_TEXT_SUFFIXES):
+        if name in _DATA_FILES or not name.endswith(_TEXT_SUFFIXES):
             continue
         tree = json.loads(raw) if name.endswith(".json") else yaml.safe_load(raw)
         for key, value in _texts(tree):

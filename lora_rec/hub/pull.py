@@ -2,7 +2,7 @@
 
 A copy in the cache counts from the moment that its bundle.json lies there, and that is written last, after
 every other file was compared with it. A branch or tag is remembered after that; so whatever breaks off on the
-way leaves what was there before.
+way leaves what was there before. A file that was damaged since is fetched again.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def pull_bundle(name: str, *, revision: str, token: str | None) -> Path:
         logger.warning("%s: the Hub does not answer; using the copy of %s in the cache", name, cached.name)
         return cached
     commit = str(info.sha)
-    folder = _cached(name, commit) or _fetch(api, name, commit)
+    is_there = cached is not None and cached.name == commit
+    folder = cached if cached is not None and is_there else _cached(name, commit) or _fetch(api, name, commit)
     if commit != revision:
         reference = folder.parents[1] / "refs" / revision
         reference.parent.mkdir(parents=True, exist_ok=True)
@@ -91,10 +92,16 @@ def _cached(name: str, revision: str) -> Path | None:
     folder = Path(found).parent
     # Another client may have stopped halfway, or have been asked for this file alone.
     try:
-        names = json.loads((folder / MANIFEST).read_bytes())["files"]
+        digests = dict(json.loads((folder / MANIFEST).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return folder if all((folder / name).is_file() for name in names) else None
+    if not all((folder / file).is_file() for file in digests):
+        return None
+    damaged = [file for file, digest in digests.items() if file_digest(folder / file) != digest]
+    for file in damaged:
+        logger.warning("%s: %s in the cache is damaged; fetching it again", name, file)
+        _forget(folder / file)
+    return None if damaged else folder
 
 
 def _fetch(api: HfApi, name: str, commit: str) -> Path:

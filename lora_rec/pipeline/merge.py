@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from lora_rec.bundle import read_manifest
+from lora_rec.bundle import check_output, read_manifest, write_folder
 from lora_rec.errors import BundleError
 from lora_rec.export.loaded import LoadedTowers, load_towers
 from lora_rec.export.merge import check_mergeable, load_in_full, merge
@@ -79,6 +76,7 @@ def merge_bundle(
     folder, target = Path(bundle), Path(output)
     if target.exists():
         raise BundleError(f"merge: {output} exists; name a folder that is not there yet")
+    check_output(target)
     manifest = read_manifest(folder)
     for name in TOWERS:
         check_mergeable(manifest.tower(name).adapter, where=name)
@@ -94,9 +92,9 @@ def merge_bundle(
     )
     texts = _texts(recommender, served)
     as_served = {name: _encode(served, name, texts[name]) for name in TOWERS}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.tmp-"))
-    try:
+    reports: list[MergeReport] = []
+
+    def fill(scratch: Path) -> None:
         before, after = {}, {}
         for name in TOWERS:
             logger.info("%s: merging", name)
@@ -113,15 +111,12 @@ def merge_bundle(
                 write_sentence_transformer(merged, scratch / name, max_tokens=max_tokens)
             else:
                 _write_model(merged, scratch / name)
-        reports = [_compare(name, as_served, before, after) for name in TOWERS]
+        reports.extend(_compare(name, as_served, before, after) for name in TOWERS)
         _refuse_changes(reports, force=force)
         for name, report in zip(TOWERS, reports, strict=True):
             _write_facts(scratch / name, manifest, name, report)
-        scratch.chmod(0o755)
-        os.rename(scratch, target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+
+    write_folder(target, fill)
     return reports
 
 

@@ -34,13 +34,16 @@ def order_shown(
 
     Raises:
         BundleError: there is no scorer.
-        DataError: nothing is shown, an id is unknown or there twice, or a vector does not fit.
+        DataError: nothing is shown, the history is one string, an id is unknown or there twice, or a vector
+            does not fit.
     """
     if scorer is None:
         raise BundleError(
             "bundle: it ranks a catalogue and has learned from no shown lists; call recommend, or train with"
             " recipes/shown_lists.py"
         )
+    if isinstance(history, str):
+        raise DataError(f"history: {history!r} is one string; give a list of item ids")
     if isinstance(shown, str) or len(shown) == 0:
         raise DataError(f"shown: {shown!r}; give a list of item ids")
     if len(set(shown)) < len(shown):

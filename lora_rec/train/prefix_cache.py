@@ -24,8 +24,9 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from lora_rec.bundle import replace_file
-from lora_rec.cache import ABOUT, touch
+from lora_rec.cache import ABOUT, UNFINISHED, touch
 from lora_rec.errors import TrainingError
+from lora_rec.lock import LOCK, FolderLock
 from lora_rec.text.collate import TokenBatch, TokenizedTexts, padding_mask, plan_micro_batches
 from lora_rec.towers.two_tower import Tower
 from lora_rec.train.sharding import most_passes
@@ -179,7 +180,8 @@ def _write_segment(
         }
         about |= {"layers": tower.first_trained_layer, "width": info.hidden_size}
         replace_file(folder / ABOUT, json.dumps(about).encode(), advice="free space, or set LORA_REC_CACHE")
-    scratch = Path(tempfile.mkdtemp(dir=folder, prefix="tmp-"))
+    scratch = Path(tempfile.mkdtemp(dir=folder, prefix=UNFINISHED))
+    lock = FolderLock(scratch, error=TrainingError)  # so that `lora-rec cache` leaves it alone
     try:
         shape = (int(offsets[-1]), info.hidden_size)
         states = np.memmap(
@@ -195,10 +197,13 @@ def _write_segment(
         states.flush()
         np.save(scratch / "offsets.npy", offsets)
         (scratch / "digests.bin").write_bytes(written)
+        (scratch / LOCK).unlink(missing_ok=True)
         os.rename(scratch, folder / f"segment-{hashlib.sha256(written).hexdigest()[:16]}-{os.getpid()}")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+    finally:
+        lock.release()
 
 
 def _to_stored(states: torch.Tensor, precision: str) -> NDArray[np.generic]:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from hub_server import WRITE_TOKEN
@@ -13,8 +14,11 @@ from tiny import rewrite
 import lora_rec
 from lora_rec.bundle import list_files
 from lora_rec.errors import BundleError, DataError
+from lora_rec.export.bundle_writer import portable_recipe
 from lora_rec.hub.contents import gather
 from lora_rec.pipeline.merge import merge_bundle
+from lora_rec.recipe import Recipe
+from lora_rec.schema import TOWERS
 
 
 @pytest.fixture
@@ -85,6 +89,26 @@ def test_a_planted_path_is_refused(copy, tmp_path):
 
     with pytest.raises(BundleError, match=r"holds a path of this machine \(base_model_name_or_path"):
         gather(rewrite(copy, tmp_path / "path", plant))
+
+
+def test_names_of_categories_are_no_paths(copy, tmp_path):
+    def name_slices(place):
+        metrics = json.loads((place / "metrics.json").read_text())
+        (place / "metrics.json").write_text(
+            json.dumps(metrics | {"slices": ["/books/crime/", "/books/art/"]})
+        )
+
+    assert "metrics.json" in gather(rewrite(copy, tmp_path / "named", name_slices)).files
+
+
+def test_the_recipe_of_a_bundle_names_no_folder_of_this_machine(tmp_path):
+    names = [f"{tower}.backbone" for tower in TOWERS]
+    names += ["data.root", "regularisation.translate_there", "regularisation.translate_back", "output"]
+    config = Path(__file__).parents[2] / "recipes" / "configs" / "lastfm.yaml"
+    recipe = Recipe.load(config, overrides=[f"{name}=/home/ann/{name}" for name in names])
+    text = portable_recipe(recipe)
+    assert "/home/ann" not in text
+    assert text.count("translate_there") == 3  # the note, the setting and what stands there now
 
 
 def test_without_item_texts(client, hub, bundle, caplog, tmp_path):

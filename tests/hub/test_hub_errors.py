@@ -249,6 +249,21 @@ def test_a_copy_in_the_cache_does_without_the_hub(client, films, hub, new_client
     assert hub.requests == []
 
 
+def test_a_file_that_was_damaged_in_the_cache_is_fetched_again(client, films, bundle):
+    damage = """
+from lora_rec.hub import find_bundle
+blob = (find_bundle(name) / "item_vectors.npy").resolve()
+blob.chmod(0o644)
+blob.write_bytes(blob.read_bytes()[:-1])
+value = None
+"""
+    near = client.value(LOAD + LISTS, name=str(bundle), options={})
+    client.value(damage, name=films)
+    answer = client.run(LOAD + LISTS, name=films, options={})
+    assert answer.value == near
+    assert "item_vectors.npy in the cache is damaged; fetching it again" in answer.log
+
+
 def test_a_copy_that_another_client_left_halfway_is_made_whole(client, films, bundle):
     part = "from huggingface_hub import hf_hub_download\nvalue = hf_hub_download(name, 'bundle.json')"
     client.value(part, name=films)

@@ -152,6 +152,11 @@ def test_an_index_of_other_vectors_is_refused(folder, vectors):
         open_index(folder, vectors + 0.1)
     with pytest.raises(DataError, match="of other vectors"):
         open_index(folder, vectors[:-1])
+    for row in (0, 4321, len(vectors) - 1):
+        changed = vectors.copy()
+        changed[row, 0] += 0.1
+        with pytest.raises(DataError, match="of other vectors"):
+            open_index(folder, changed)
 
 
 def test_what_does_not_read_is_one_error(vectors, tmp_path):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.errors import DataError
+from lora_rec.errors import DataError, LoraRecError
 from lora_rec.export.milvus.client import (
     ITEM_ID,
     VECTOR,
@@ -18,6 +19,7 @@ from lora_rec.export.milvus.client import (
     errors_of,
     find_target,
     open_client,
+    own_collections,
     source_prefix,
 )
 from lora_rec.rank.inner_product import HeadVectors
@@ -32,12 +34,19 @@ MOST = 16_384
 
 @dataclass(frozen=True, eq=False)
 class MilvusItems:
-    """A bundle's items in Milvus, open for search. Close it, or use it in a `with`."""
+    """A bundle's items in Milvus, open for search. Close it, or use it in a `with`.
+
+    It goes on with the items that it was opened with when others are exported under the name, until the
+    export after that one drops them.
+    """
 
     rec: Recommender
     parts: HeadVectors | None
     """None where the vectors are the item tower's."""
     collection: str
+    """The name, an alias."""
+    written: str
+    """The collection that it stood for when this was opened."""
     uri: str
     _client: Any
 
@@ -54,7 +63,7 @@ class MilvusItems:
             filter: which items are given, as Milvus writes it: `array_contains(genres, "War")`.
 
         Raises:
-            DataError: an id is unknown, or the vectors are the towers'.
+            DataError: an id is unknown, the vectors are the towers', or the items were dropped meanwhile.
             LoraRecError: Milvus fails, e.g. by a filter that it cannot read.
         """
         if self.parts is None:
@@ -88,9 +97,9 @@ class MilvusItems:
         items = np.full((len(user_vectors), k), -1, dtype=np.int64)
         scores = np.full((len(user_vectors), k), -np.inf, dtype=np.float32)
         queries = list(np.asarray(user_vectors, dtype=np.float32))
-        with errors_of(self.uri):
+        with self._errors():
             found = (
-                self._client.search(self.collection, queries, filter, limit=k, anns_field=VECTOR)
+                self._client.search(self.written, queries, filter, limit=k, anns_field=VECTOR)
                 if queries
                 else []
             )
@@ -103,9 +112,24 @@ class MilvusItems:
         """Gives which items a filter lets through."""
         ids = [self.rec.item_ids[item] for item in items]
         asked = f"({filter}) and {ITEM_ID} in {json.dumps(ids, ensure_ascii=False)}"
-        with errors_of(self.uri):
-            rows = self._client.query(self.collection, filter=asked, output_fields=[ITEM_ID])
+        with self._errors():
+            rows = self._client.query(self.written, filter=asked, output_fields=[ITEM_ID])
         return np.isin(items, [self.rec.positions[row[ITEM_ID]] for row in rows])
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            with errors_of(self.uri):
+                yield
+        except LoraRecError as error:
+            with errors_of(self.uri):
+                there = own_collections(self._client, self.collection)
+            if self.written in there:
+                raise
+            raise DataError(
+                f"milvus: the items of {self.collection!r} that were opened here are replaced and dropped;"
+                " open it again with the bundle that was exported"
+            ) from error
 
     def close(self) -> None:
         """Lets go of the file or the connection."""
@@ -161,4 +185,4 @@ def open_milvus(
     except BaseException:
         client.close()
         raise
-    return MilvusItems(rec, parts, collection, uri, client)
+    return MilvusItems(rec, parts, collection, target, uri, client)

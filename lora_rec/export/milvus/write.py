@@ -67,8 +67,9 @@ def export_to_milvus(
 ) -> MilvusExport:
     """Writes the items of a bundle, whole or not at all: a search sees the old ones or the new, never a part.
 
-    What an export that was killed left of the same name is dropped by the next one, so two at once of one
-    name disturb each other.
+    The items before stay beside the new ones, for those who have them open, until the next export. It drops
+    them, and what an export that was killed left of the same name, so two at once of one name disturb each
+    other.
 
     Args:
         rec: what `lora_rec.load` gives.
@@ -119,8 +120,6 @@ def export_to_milvus(
         except BaseException:
             _drop_unused(client, name, collection)
             raise
-        if before is not None:
-            client.drop_collection(before)
     return MilvusExport(collection, name, n_items, width, tuple(columns))
 
 
