@@ -51,7 +51,7 @@ class PretrainSection:
     held_out: float = 0.1
     """Share of texts and histories, 2,000 at most, that is not learned from: each task is measured there."""
     token_budget: int = 4096
-    """Padded tokens in one micro-batch: sets the memory, not the result."""
+    """Padded tokens in one micro-batch: sets the memory, not the result, but for the draws of dropout."""
     patience: int = 2
     """Epochs without a better held-out loss before training stops."""
     prefix_cache: bool = True

@@ -82,8 +82,8 @@ class TrainSection:
     extra_items: int = 256
     """Random items of the catalogue in each step, so that rare ones keep their scale."""
     token_budget: int = 4096
-    """Padded tokens in one micro-batch: sets the memory, not the result. Where all texts of a step fit
-    into it, they go through their tower once instead of twice."""
+    """Padded tokens in one micro-batch: sets the memory, not the result, but for the draws of an adapter's
+    dropout. Where all texts of a step fit into it, they go through their tower once instead of twice."""
     patience: int = 2
     """Epochs without a better validation score before training stops."""
     prefix_cache: bool = True

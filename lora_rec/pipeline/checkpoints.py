@@ -76,13 +76,19 @@ def open_run(
         section: of the recipe.
         settings: that decide how the towers train, nested.
         digest: of the data.
-        towers: their bases are known by their fingerprints.
+        towers: known by the fingerprints of their bases, by what `auto` precision became, and by what they
+            start from.
         accelerator: the main process writes.
 
     Raises:
         TrainingError: the folder cannot be written.
     """
-    bases = {f"{name} base": tower.backbone_info.fingerprint for name, tower in towers.items()}
+    bases = {}
+    for name, tower in towers.items():
+        bases[f"{name} base"] = tower.backbone_info.fingerprint
+        bases[f"{name} precision"] = tower.backbone_info.precision.key
+        if tower.adapter.is_continued:
+            bases[f"{name} start"] = _digest_of_start(tower)
     place = Path(output)
     return Checkpoints(
         place.parent / f"{place.name}.checkpoints",
@@ -93,6 +99,14 @@ def open_run(
         resume=section.resume,
         writes=accelerator.is_main_process,
     )
+
+
+def _digest_of_start(tower: Tower) -> str:
+    """Gives the hash of an adapter that was learned before."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tower.adapter.trained_parameters().items()):
+        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _digest(texts: Texts, material: Material, judged: Sequence[NDArray[Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,8 @@ from lora_rec.errors import DataError, did_you_mean
 from lora_rec.pipeline.data import load_data, split_data
 from lora_rec.pretrain_recipe import CorpusSection, PretrainRecipe
 from lora_rec.text.templates import render_histories, render_items
+
+logger = logging.getLogger(__name__)
 
 MOST_HELD_OUT = 2000
 BLOCK = 16
@@ -163,7 +166,16 @@ def _read_corpus(section: CorpusSection) -> tuple[dict[str, Sequence[str]], list
     fields: dict[str, Sequence[str]] = {name: [all_[i] for i in kept] for name, all_ in columns.items()}
     if section.group_column is None:
         return fields, []
-    codes = np.unique(np.array(fields[section.group_column], dtype=object), return_inverse=True)[1]
+    names = np.array(fields[section.group_column], dtype=object)
+    codes = np.unique(names, return_inverse=True)[1]
+    alone = names == ""
+    if alone.any():
+        logger.warning(
+            "corpus.group_column: %d of %d rows name no group; each is one of its own",
+            alone.sum(),
+            len(names),
+        )
+        codes[alone] = len(names) + np.arange(alone.sum())
     order = np.argsort(codes, kind="stable")
     groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
     return fields, sorted(groups, key=lambda rows: int(rows[0]))

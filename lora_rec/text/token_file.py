@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ def open_tokens(
         root: folder of all caches.
     """
     digest = hashlib.sha256(f"{FORMAT};{fingerprint};{max_tokens};{len(texts)}".encode())
+    digest.update(_settings_of(tokenizer).encode())
     for text in texts:
         part = text.encode("utf-8", "surrogatepass")
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -45,6 +47,21 @@ def open_tokens(
     with pa.memory_map(str(file)) as source:
         column = pa.ipc.open_file(source).get_batch(0).column(0)
     return TokenizedTexts(column.values.to_numpy(), column.offsets.to_numpy())
+
+
+def _settings_of(tokenizer: Any) -> str:
+    """Gives what decides a tokenizer's ids, wherever its files say so: settings, rules, added tokens."""
+    settings = {
+        "side": tokenizer.truncation_side,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "added": {str(token): number for token, number in tokenizer.get_added_vocab().items()},
+    }
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str())
+        # These two are of the last call, not of the tokenizer.
+        settings["rules"] = {n: v for n, v in rules.items() if n not in ("truncation", "padding")}
+    return json.dumps(settings, sort_keys=True)
 
 
 def _write(tokenizer: Any, texts: Sequence[str], file: Path, *, max_tokens: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -131,7 +132,7 @@ def run_epochs(
         state.mined = mine()
     check = LearningCheck(adapters)
     logger.info("validation before training: %.4f", start_validation)
-    with note_sigterm() as stop, lost_process(accelerator, progress):
+    with ends_in_evaluation(model.towers), note_sigterm() as stop, lost_process(accelerator, progress):
         while progress.epoch <= epochs and not progress.is_done:
             if progress.epoch - 1 - best.last_gain >= patience:
                 logger.info("no better validation for %d epochs; stopping", patience)
@@ -197,6 +198,16 @@ def run_epochs(
     return TrainingResult(
         start_validation, best.score, best.epoch, tuple(progress.logs), allocations.ranks_over_time()
     )
+
+
+@contextmanager
+def ends_in_evaluation(towers: Mapping[str, Tower]) -> Iterator[None]:
+    """Switches the adapters' dropout off at the end, whatever that is."""
+    try:
+        yield
+    finally:
+        for tower in towers.values():
+            tower.eval()
 
 
 def _load_alike(checkpoints: Checkpoints, accelerator: Accelerator) -> Checkpoint | None:

@@ -39,15 +39,20 @@ WARMUP_SHARE = 0.1
 class YesNo(nn.Module):
     """A tower with the two answers."""
 
-    def __init__(self, tower: Tower, direction: torch.Tensor) -> None:
-        """Starts without a leaning.
+    def __init__(
+        self, tower: Tower, rows: torch.Tensor, biases: torch.Tensor, *, soft_cap: float | None = None
+    ) -> None:
+        """Starts with the language model's own leaning.
 
         Args:
             tower: of a GPT-type backbone.
-            direction: (H,), row of the language model's head for yes, less that for no.
+            rows: (2, H), of the language model's head for yes and no.
+            biases: (2,), of the same.
+            soft_cap: what the model keeps its logits within, where it does (Gemma 2).
         """
         super().__init__()
-        self.tower, self.direction = tower, direction
+        self.tower, self.rows, self.soft_cap = tower, rows, soft_cap
+        self.biases = biases
         self.lean = nn.Parameter(torch.zeros(1, device=tower.device))
         """(1,), added to the log-odds of yes."""
 
@@ -74,13 +79,16 @@ class YesNo(nn.Module):
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Gives the log-odds of yes (B,) from the states of prompts (B, H)."""
-        return states @ self.direction + self.lean
+        logits = states @ self.rows.T + self.biases
+        if self.soft_cap is not None:
+            logits = self.soft_cap * torch.tanh(logits / self.soft_cap)
+        return logits[:, 0] - logits[:, 1] + self.lean
 
     def log_odds(self, source: BatchSource, indices: _Ints, *, token_budget: int) -> _Floats:
         """Gives (n,), the log-odds of yes for the chosen prompts, without gradients."""
         states = encode_states(self.tower, source, indices, token_budget=token_budget)
         with torch.no_grad():
-            return self(torch.from_numpy(states).to(self.direction)).cpu().numpy()
+            return self(torch.from_numpy(states).to(self.rows)).cpu().numpy()
 
     def train_on(
         self,
@@ -115,7 +123,7 @@ class YesNo(nn.Module):
             seed: of their order and of dropout.
         """
         n_batches = -(-len(indices) // batch_size)
-        wanted = torch.from_numpy(labels).to(self.direction)
+        wanted = torch.from_numpy(labels).to(self.rows)
 
         def batches(epoch: int) -> list[_Ints]:
             return np.array_split(np.random.default_rng([seed, epoch]).permutation(len(indices)), n_batches)
@@ -174,18 +182,21 @@ def answer_by_yes_or_no(tower: Tower, *, where: str = "item_tower") -> YesNo:
     tokens = [info.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (YES, NO)]
     if tokens[0] == tokens[1]:
         raise TowerError(f"{where}: the tokenizer has one token for {YES!r} and {NO!r}; use another backbone")
-    if info.model.config.tie_word_embeddings:  # type: ignore[union-attr]
+    config: Any = info.model.config
+    bias = None
+    if config.tie_word_embeddings:
         head: Any = info.embeddings.weight
     else:
         whole = AutoModelForCausalLM.from_pretrained(info.source.folder, dtype=torch.float32)
-        head = whole.get_output_embeddings().weight
+        head, bias = whole.get_output_embeddings().weight, whole.get_output_embeddings().bias
     if head.shape[1] != info.output_size:
         raise TowerError(
             f"{where}: the head is {head.shape[1]} wide and the states {info.output_size};"
             " use another backbone"
         )
     rows = head[tokens].detach().float().to(tower.device)
-    return YesNo(tower, rows[0] - rows[1])
+    biases = rows.new_zeros(2) if bias is None else bias[tokens].detach().float().to(tower.device)
+    return YesNo(tower, rows, biases, soft_cap=getattr(config, "final_logit_softcapping", None))
 
 
 def confident(log_odds: _Floats, *, threshold: float) -> tuple[_Ints, _Bools]:

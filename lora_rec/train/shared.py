@@ -225,5 +225,5 @@ def _micro_batches(
     """Yields positions and batches; both passes of a step draw the same dropout."""
     plan = plan_micro_batches(source.lengths[indices], token_budget=token_budget)
     for number, rows in enumerate(in_company(accelerator, tower.is_sharded, plan)):
-        torch.manual_seed(seed + 7919 * number)
+        torch.manual_seed(seed + 7919 * number + 104_729 * accelerator.process_index)
         yield rows, batch_or_first(source, indices[rows])

@@ -365,3 +365,11 @@ def test_another_list_of_names_is_another_run(shop, tmp_path, models):
         kept = open_pretrain_checkpoints(recipe, read_domain(recipe), model, objective.accelerator)
         found.append(kept.run)
     assert found[0] == found[1] != found[2]
+
+
+def test_rows_without_a_group_follow_nobody(shop, tmp_path, caplog):
+    path = tmp_path / "c.csv"
+    path.write_text("text,who\n" + "".join(f"row {n},{'ann' if n < 3 else ''}\n" for n in range(9)))
+    domain = read_domain(corpus_of(shop, path, text_column="text", group_column="who"))
+    assert [sequence.tolist() for sequence in domain.sequences] == [[0, 1, 2]]
+    assert "6 of 9 rows name no group; each is one of its own" in caplog.text

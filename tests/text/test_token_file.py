@@ -59,3 +59,17 @@ def test_a_failed_write_leaves_nothing(tokenizer, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         open_tokens(tokenizer, TEXTS[:2], max_tokens=4, fingerprint="a", root=tmp_path)
     assert not list((tmp_path / "tokens").iterdir())
+
+
+def test_ids_of_another_tokenizer_are_not_read(tokenizer, tmp_path):
+    def first():
+        opened = open_tokens(tokenizer, [" ".join(TEXTS)], max_tokens=3, fingerprint="a", root=tmp_path)
+        return opened[0].tolist()
+
+    before = first()
+    tokenizer.truncation_side = "left"
+    assert first() == tokenizer(" ".join(TEXTS), truncation=True, max_length=3)["input_ids"] != before
+    tokenizer.truncation_side = "right"
+    assert first() == before
+    tokenizer.add_tokens(["war war1"])
+    assert first() != before

@@ -1,16 +1,19 @@
 """Every adapter: identity at its start, learns, survives the disk, and refuses what it cannot do."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 from tiny import batch_of, make_tower, reload, states_of, train
 from transformers import AutoModel
 
 from lora_rec.adapter_settings import ADAPTER_SETTINGS
-from lora_rec.errors import RecipeError, TowerError
+from lora_rec.errors import BundleError, RecipeError, TowerError
 from lora_rec.recipe import TowerSection
-from lora_rec.towers.adapters import save_adapter, start_from_inputs
+from lora_rec.towers.adapters import check_adapter, read_lora_settings, save_adapter, start_from_inputs
 from lora_rec.towers.adapters.storage import OWN_FORMAT
 from lora_rec.towers.pooling import pool
 
@@ -225,3 +228,33 @@ def test_half_precision_weights_are_not_trained(models):
 
         model = load_backbone(str(models["llama"]), precision="bf16").model
         attach(model, AdapterSettings("layernorm", {}), trained_layers=1, where="item_tower")
+
+
+def saved_lora(folder, **config):
+    folder.mkdir()
+    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query"]} | config
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def settings_of_saved(folder, base_model_id="bert"):
+    settings = {"lora_plus_ratio": None, "precision": "fp32", "where": "user_tower"}
+    return read_lora_settings(folder, base_model_id=base_model_id, **settings)
+
+
+@pytest.mark.parametrize("start", ["pissa_niter_4", "olora", "loftq"])
+def test_a_start_that_changed_its_base_is_refused(tmp_path, start):
+    folder = saved_lora(tmp_path / "saved", init_lora_weights=start)
+    with pytest.raises(TowerError, match=f"was started by '{start}' and fits a base without .* a plain LoRA"):
+        settings_of_saved(folder)
+    save_file({"a": torch.zeros(1)}, str(folder / "adapter_model.safetensors"))
+    with pytest.raises(BundleError, match=f"says '{start}', a start that changes the base"):
+        check_adapter(folder, "lora", where="user_tower")
+
+
+def test_a_base_that_was_a_folder_is_known_by_its_last_part(tmp_path):
+    folder = saved_lora(tmp_path / "saved", base_model_name_or_path="models/bert")
+    assert settings_of_saved(folder)["lora_rank"] == 4
+    for other in ("roberta", "models/roberta"):
+        with pytest.raises(TowerError, match="was trained on models/bert, the tower's backbone is"):
+            settings_of_saved(folder, base_model_id=other)

@@ -4,12 +4,15 @@ import errno
 import json
 import logging
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import lora_rec.train.checkpoint as module
 from lora_rec.errors import TrainingError
+from lora_rec.pipeline.checkpoints import open_run
+from lora_rec.recipe import CheckpointSection
 from lora_rec.train.checkpoint import MANIFEST, STATE, TENSORS, Checkpoint, Checkpoints
 
 RUN = {"train.seed": 0, "train.epochs": 3, "data": "abc"}
@@ -137,3 +140,19 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"cannot be written \(Not a directory\); free the disk or give"):
         opened(tmp_path / "file" / "kept")
+
+
+def test_another_precision_or_another_start_is_another_run(tmp_path):
+    def run(precision="fp32", start=None):
+        learned = {"a": torch.nn.Parameter(torch.full((2,), start or 0.0))}
+        adapter = SimpleNamespace(is_continued=start is not None, trained_parameters=lambda: learned)
+        info = SimpleNamespace(fingerprint="f", precision=SimpleNamespace(key=precision))
+        towers = {"user_tower": SimpleNamespace(adapter=adapter, backbone_info=info)}
+        section, main = CheckpointSection(), SimpleNamespace(is_main_process=True)
+        opened = open_run(str(tmp_path / "out"), section, {}, digest="d", towers=towers, accelerator=main)
+        opened.remove()
+        return opened.run
+
+    assert run() == run()
+    runs = [run(), run(precision="bf16"), run(start=1.0), run(start=2.0)]
+    assert len({json.dumps(each) for each in runs}) == 4

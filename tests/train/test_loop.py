@@ -183,3 +183,11 @@ def test_two_processes_equal_one(recipe_tree, tmp_path, name):
     assert any(moved) if name == "adalora" else all(moved)  # AdaLoRA may leave a module no rank at all
     assert len(moved) >= 4
     assert_same(one, two, atol=1e-5)
+
+
+def test_after_training_nothing_is_dropped(recipe_tree):
+    towers = {name: recipe_tree[name] | {"lora_dropout": 0.5} for name in ("user_tower", "item_tower")}
+    model, _, _ = train(recipe_tree | towers)
+    for tower in model.towers.values():
+        assert tower.adapter.dropouts()
+        assert not any(module.training for module in tower.adapter.dropouts())

@@ -2,6 +2,7 @@
 
 import json
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tiny_names import TITLES
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+import lora_rec.train.prompts as prompts_module
 from lora_rec.errors import TowerError
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.recipe import TowerSection
@@ -173,3 +175,24 @@ def test_labels_for_self_training_and_active_learning():
     chosen, labels = confident(log_odds, threshold=0.95)
     assert (chosen.tolist(), labels.tolist()) == ([1, 2], [True, False])
     assert most_uncertain(log_odds, n=3).tolist() == [0, 4, 3]
+
+
+@pytest.mark.parametrize("name", ["phi", "gemma2"])
+def test_the_heads_bias_and_soft_cap_are_part_of_the_answer(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(prompts_module, "YES", "war1")
+    monkeypatch.setattr(prompts_module, "NO", "love1")
+    size = conftest._tokenizer(tmp_path, encoder=False)
+    torch.manual_seed(0)
+    whole = AutoModelForCausalLM.from_config(conftest.tiny_config(name, vocab_size=size)).eval()
+    for parameter in whole.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    whole.save_pretrained(tmp_path)
+    asked = answer_by_yes_or_no(make_tower(tmp_path, pooling="last"))
+    tokenizer = asked.tower.backbone_info.tokenizer
+    source = tokenize(tokenizer, ["war war2 love3", "love love5 war7"], max_tokens=32)
+    found = asked.log_odds(source, np.arange(2), token_budget=500)
+    yes, no = tokenizer.convert_tokens_to_ids(["war1", "love1"])
+    for row in range(2):
+        with torch.no_grad():
+            logits = whole(torch.from_numpy(source[row].astype(np.int64))[None]).logits[0, -1]
+        assert found[row] == pytest.approx((logits[yes] - logits[no]).item(), abs=1e-3)

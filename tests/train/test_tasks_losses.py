@@ -12,7 +12,7 @@ from lora_rec.data.lists import Lists
 from lora_rec.text.collate import TokenizedTexts
 from lora_rec.text.entities import read_tags
 from lora_rec.towers.lm_head import TiedHead
-from lora_rec.train.tasks.entities import f1
+from lora_rec.train.tasks.entities import EntityRecognition, f1
 from lora_rec.train.tasks.losses import IGNORED, contrastive_loss, shared_label_loss
 from lora_rec.train.tasks.mlm import Vocabulary, mask_tokens
 from lora_rec.train.tasks.nsp import draw_pairs
@@ -279,3 +279,17 @@ def test_a_loss_that_is_no_number_names_its_task(shop, models):
 def test_the_tiny_checkpoints_have_no_head_of_their_own(shop, models):
     _, (task,), _ = learner_of(recipe_of(shop, ["mlm"], models=models))
     assert isinstance(task.head, TiedHead)
+
+
+def test_where_no_token_is_asked_the_gradients_are_zero():
+    states = torch.ones(2, 3, 4, requires_grad=True)
+    loss = token_tasks.summed_loss(torch.nn.Linear(4, 5), states, torch.full((2, 3), IGNORED))
+    loss.backward()
+    assert loss == 0 and not states.grad.any()
+
+
+def test_a_text_without_tokens_names_nobody():
+    texts = {"train": np.arange(2), "held_out": np.array([2, 3])}
+    tags = [[IGNORED, 1, IGNORED], [IGNORED, IGNORED], [], [IGNORED, 0]]
+    task = EntityRecognition(None, tags, n_kinds=1, hidden_size=4, **texts)
+    assert (task.n_examples, task.n_held_out) == (1, 1)

@@ -20,6 +20,8 @@ from lora_rec.towers.layout import find_layout
 MAX_RANK = 4096
 EXECUTED = ("megatron_config",)
 """Settings of peft for which it imports what a file names."""
+_CHANGED_BASES = ("pissa", "olora", "corda", "loftq")
+"""Starts of a LoRA that take something out of its base. Saved as they are, they fit that other base alone."""
 
 
 def check_adapter(folder: Path, adapter: str, *, where: str) -> None:
@@ -38,6 +40,11 @@ def check_adapter(folder: Path, adapter: str, *, where: str) -> None:
             raise BundleError(
                 f"{where}: adapter_config.json names modules to import ({named[0]}), which no adapter of ours"
                 " does; it was not loaded"
+            )
+        if start := _start_that_changes_the_base(config):
+            raise BundleError(
+                f"{where}: adapter_config.json says {start!r}, a start that changes the base, and no adapter"
+                " of ours is saved so; it was not loaded"
             )
         sizes = {key: config.get(key) for key in ("r", "num_virtual_tokens")} | (
             config.get("rank_pattern") or {}
@@ -85,8 +92,14 @@ def read_lora_settings(
             f"{where}.start_from: {folder} also has {parts[0] if parts else 'biases'}, which no tower has;"
             " give a LoRA of linear modules alone"
         )
+    if start := _start_that_changes_the_base(config):
+        raise TowerError(
+            f"{where}.start_from: {folder} was started by {start!r} and fits a base without what that took"
+            " out; save it again with peft's path_initial_model_for_weight_conversion, as a plain LoRA"
+        )
     base = str(config.get("base_model_name_or_path") or "")
-    is_path = Path(base).is_absolute() or not base
+    # A folder was named by whoever trained it; of a tower's own only the last part is kept.
+    is_path = Path(base).is_absolute() or not base or Path(base).name == base_model_id
     if not is_path and base != base_model_id:
         raise TowerError(
             f"{where}.start_from: {folder} was trained on {base}, the tower's backbone is {base_model_id};"
@@ -142,6 +155,11 @@ def attach_saved(
             )
     keep_compute_type(under)
     return Attached(settings, under, first, is_continued=True)
+
+
+def _start_that_changes_the_base(config: dict[str, Any]) -> str | None:
+    start = config.get("init_lora_weights")
+    return start if isinstance(start, str) and start.lower().startswith(_CHANGED_BASES) else None
 
 
 def _read_config(folder: Path, *, where: str) -> dict[str, Any]:

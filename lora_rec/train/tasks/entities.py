@@ -46,8 +46,10 @@ class EntityRecognition:
         offsets = np.cumsum([0, *map(len, tags)], dtype=np.int64)
         labels = np.array([tag for row in tags for tag in row], dtype=np.int64)
         self._texts = Labelled(source, labels, offsets)
-        self._train, self._held_out = train, held_out
-        self.n_examples, self.n_held_out = len(train), len(held_out)
+        # A text may be all characters that the tokenizer drops.
+        asked = np.array([any(tag != IGNORED for tag in row) for row in tags], dtype=bool)
+        self._train, self._held_out = train[asked[train]], held_out[asked[held_out]]
+        self.n_examples, self.n_held_out = len(self._train), len(self._held_out)
 
     def learn(
         self,

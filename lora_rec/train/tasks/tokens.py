@@ -108,7 +108,7 @@ def summed_loss(head: nn.Module, states: torch.Tensor, labels: torch.Tensor) -> 
     """
     asked = labels != IGNORED
     chosen, wanted = states[asked], labels[asked]
-    total = torch.zeros((), device=states.device)
+    total = 0.0 * states.float().sum()  # where nothing is asked there are gradients all the same: zeros
 
     def part(some: torch.Tensor, labels_of_some: torch.Tensor) -> torch.Tensor:
         return cross_entropy(head(some), labels_of_some, reduction="sum")
