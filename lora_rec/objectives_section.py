@@ -25,11 +25,12 @@ class ObjectivesSection:
     """Weights of the objectives, 0 for those that take no part, and their settings."""
 
     softmax: float = 0.1
-    """The next items against the others of the batch."""
+    """The next items against those of the batch that others took, and `train.extra_items` random ones; each
+    counts for as many as it stands for, so it is a softmax over all that anybody took."""
     alignment: float = 0.9
     """Vectors near those of a linear item-item model. On small data that model is the far stronger signal."""
     sampled_softmax: float = 0.0
-    """The next items against the catalogue, estimated from `train.extra_items` random items."""
+    """The same softmax, from `train.extra_items` random items alone."""
     bpr: float = 0.0
     """The next items above random ones, pair by pair."""
     listwise: float = 0.0

@@ -77,10 +77,10 @@ class TrainSection:
     max_gradient_norm: float = 1.0
     temperature: float = 0.07
     popularity_correction: float = 1.0
-    """Weight of the log-probability correction of in-batch negatives: 1 estimates the softmax over
-    the catalogue, 0 leaves popular items pushed down."""
+    """Weight of the log-probability correction of a batch's negatives: 1 estimates the softmax over all items
+    that anybody took, 0 leaves popular items pushed down."""
     extra_items: int = 256
-    """Random items of the catalogue in each step, so that rare ones keep their scale."""
+    """Random items in each step, of those that anybody took, so that rare ones keep their scale."""
     token_budget: int = 4096
     """Padded tokens in one micro-batch: sets the memory, not the result, but for the draws of an adapter's
     dropout. Where all texts of a step fit into it, they go through their tower once instead of twice."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,7 +121,8 @@ def solve_and_encode(
     """Sets both projections to the best map of the towers' present states onto the teacher; applies it."""
     budget = recipe.train.token_budget
     items = shared_states(accelerator, model.item_tower, sources.items, token_budget=budget)
-    solve_projection(model.item_tower.projection, items, teacher.items, where="item_tower")
+    knows = teacher.knows
+    solve_projection(model.item_tower.projection, items[knows], teacher.items[knows], where="item_tower")
     users = shared_states(accelerator, model.user_tower, sources.users, token_budget=budget)
     solve_projection(
         model.user_tower.projection, users[texts.example_texts], teacher.users, where="user_tower"
@@ -245,9 +246,11 @@ def train_adapters(
         return validate(latest)
 
     def mine() -> NDArray[np.int32]:
-        known = material.known.take(material.examples.users)
+        taken, known = material.taken_items, material.known.take(material.examples.users)
+        known = replace(known, values=np.searchsorted(taken, known.values))
         users = latest.users[material.user_texts]
-        return top_k(users, latest.items, k=tasks.mined_pool, exclude=known)[0].astype(np.int32)
+        found = top_k(users, latest.items[taken], k=tasks.mined_pool, exclude=known)[0]
+        return np.where(found >= 0, taken[found], -1).astype(np.int32)
 
     return train_two_tower(
         model,

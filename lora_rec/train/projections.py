@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from lora_rec.errors import TrainingError
 from lora_rec.towers.two_tower import Projection
 
+_NOTHING = 1e-6
+"""Of the longest vector's length: what rounding leaves of zeros."""
+
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
@@ -27,6 +30,9 @@ class Teacher:
     """(N, D)"""
     users: NDArray[np.float32]
     """(M, D), one per training example."""
+    knows: NDArray[np.bool_]
+    """(N,), items that anybody took. A linear model gives the others a vector of zeros, as if nobody ever
+    would take them, and no text is to be taught that."""
 
 
 def build_teacher(
@@ -59,7 +65,7 @@ def build_teacher(
     lifted[:, -1] = np.sqrt(np.maximum(0, 1 - (lengths / longest) ** 2))
     flat = np.zeros((len(users), width), dtype=np.float32)
     flat[:, : users.shape[1]] = users / np.maximum(np.linalg.norm(users, axis=1, keepdims=True), 1e-12)
-    return Teacher(lifted, flat)
+    return Teacher(lifted, flat, lengths > _NOTHING * longest)
 
 
 def ridge(

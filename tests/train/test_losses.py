@@ -1,54 +1,14 @@
-import math
-
 import pytest
 import torch
 
 from lora_rec.train.losses import (
     alignment_loss,
     catalogue_softmax_loss,
-    in_batch_softmax_loss,
     propensity_weights,
     sampled_softmax_loss,
 )
 
-USERS = torch.tensor([[1.0, 0.0]])
 ITEMS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
-
-
-def loss(**changes):
-    arguments = {
-        "positive_users": torch.tensor([0]),
-        "positive_items": torch.tensor([0]),
-        "log_popularity": torch.zeros(3),
-        "known_mask": torch.tensor([[True, False, False]]),
-        "temperature": 0.5,
-    }
-    return in_batch_softmax_loss(USERS, ITEMS, **(arguments | changes)).item()
-
-
-def test_softmax_by_hand():
-    e = math.exp
-    assert loss() == pytest.approx(-math.log(e(2) / (e(2) + e(0) + e(-2))))
-
-
-def test_known_items_are_no_negatives():
-    mask = torch.tensor([[True, False, True]])
-    assert loss(known_mask=mask) == pytest.approx(-math.log(math.exp(2) / (math.exp(2) + math.exp(0))))
-
-
-def test_popularity_is_subtracted_from_the_logit():
-    e = math.exp
-    popularity = torch.log(torch.tensor([0.5, 0.25, 0.25]))
-    expected = (e(2) / 0.5) / (e(2) / 0.5 + e(0) / 0.25 + e(-2) / 0.25)
-    assert loss(log_popularity=popularity) == pytest.approx(-math.log(expected))
-    assert loss(log_popularity=popularity, popularity_correction=0.0) == pytest.approx(loss())
-
-
-def test_a_wrong_shape_or_temperature_is_refused():
-    with pytest.raises(ValueError, match="do not fit 1 users and 3 items"):
-        loss(log_popularity=torch.zeros(2))
-    with pytest.raises(ValueError, match="temperature: 0 is not positive"):
-        loss(temperature=0)
 
 
 def test_alignment_by_hand():

@@ -2,12 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from lora_rec.train.losses import in_batch_softmax_loss
+from lora_rec.data.examples import draw_examples
+from lora_rec.data.lists import Lists
+from lora_rec.train.objectives import Material, Objectives
 from lora_rec.train.objectives.labels import class_loss, interest_logits, interest_loss, tags_loss
 from lora_rec.train.objectives.ranking import bpr_loss, drawn_softmax_loss, listwise_loss
+from lora_rec.train.projections import Teacher
 
 # One user; scores over the temperature .5 are 2, 0, -2.
 USERS = torch.tensor([[1.0, 0.0]])
@@ -58,25 +62,65 @@ def test_smoothing_spreads_the_label_over_the_negatives():
     total = log(e(2) + 3 * e(0) + e(-2))
     others = (3 * 0 + 1 * -2) / 4
     assert drawn([0, 3, 1], label_smoothing=0.2) == pytest.approx(0.8 * (total - 2) + 0.2 * (total - others))
-    found = in_batch_softmax_loss(
-        USERS,
-        ITEMS,
-        log_popularity=torch.zeros(3),
-        known_mask=torch.tensor([[True, False, False]]),
-        label_smoothing=0.2,
-        **PAIR,
+
+
+def scored_alike(n_items=600, n_new=200, n_users=400):
+    """Material in which some items are popular, some are new, and every user scores every item alike."""
+    generator = np.random.default_rng(0)
+    chances = 1 / np.arange(1, n_items - n_new + 1)
+    histories = Lists.from_arrays(
+        generator.choice(n_items - n_new, size=12, replace=False, p=chances / chances.sum())
+        for _ in range(n_users)
     )
-    total = log(e(2) + e(0) + e(-2))
-    assert found.item() == pytest.approx(0.8 * (total - 2) + 0.2 * (total - (0 - 2) / 2))
-    everything = in_batch_softmax_loss(
-        USERS,
-        ITEMS,
-        log_popularity=torch.zeros(3),
-        known_mask=torch.tensor([[True, True, True]]),
-        label_smoothing=0.2,
-        **PAIR,
-    )
-    assert everything.item() == pytest.approx(0)
+    examples = draw_examples(histories, per_user=4, history_length=5, n_targets=2, seed=0)
+    counts = np.bincount(histories.values, minlength=n_items)
+    vectors = np.ones((n_items, 1), "f4"), np.ones((len(examples), 1), "f4")
+    teacher = Teacher(*vectors, knows=counts > 0)
+    return Material(examples, np.arange(len(examples)), histories, counts, teacher)
+
+
+def shares_of_items(name, *, correction=1.0, extra_items=64, n_steps=60):
+    """What the softmax gives each item, added up over steps: its gradient without the labels."""
+    material = scored_alike()
+    objectives = Objectives(material, {name: 1.0}, False, 0.07, correction, 0.0, extra_items, 0, 0, 2, 0)
+    total = np.zeros(material.n_items)
+    for step in range(1, n_steps + 1):
+        rows = np.random.default_rng(step).permutation(len(material.examples))[:64]
+        batch = objectives.draw(rows, step, None)
+        items = torch.ones(len(batch.items), 1, requires_grad=True)
+        objectives.losses(batch, torch.ones(len(batch.texts), 1), items, {})[name].backward()
+        labels = np.bincount(batch.positive_items.numpy(), minlength=len(batch.items))
+        total[batch.items] += items.grad[:, 0].numpy() * 0.07 + labels / labels.sum()
+    return material, total / total.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "extra_items"), [("softmax", 64), ("softmax", 300), ("sampled_softmax", 64)]
+)
+def test_a_softmax_over_a_batch_stands_for_one_over_all_that_was_taken(name, extra_items):
+    material, shares = shares_of_items(name, extra_items=extra_items)
+    taken = material.item_counts > 0
+    assert not shares[~taken].any()
+    order = np.argsort(-material.item_counts[taken])
+    for part in np.array_split(shares[taken][order], 4):  # from the popular to the rare
+        assert part.sum() == pytest.approx(0.25, abs=0.04)
+
+
+def test_without_the_correction_popular_items_are_pushed_down():
+    material, shares = shares_of_items("softmax", correction=0.0)
+    _, corrected = shares_of_items("softmax")
+    popular = np.argsort(-material.item_counts)[:40]
+    assert shares[popular].sum() > 1.5 * corrected[popular].sum()
+
+
+def test_what_the_teacher_does_not_know_is_not_aligned():
+    material = scored_alike()
+    objectives = Objectives(material, {"alignment": 1.0}, False, 0.07, 1.0, 0.0, 8, 0, 0, 2, 0)
+    batch = objectives.draw(np.arange(6), 1, None)
+    items = torch.zeros(len(batch.items), 1, requires_grad=True)
+    material.teacher.knows[batch.items[2]] = False
+    objectives.losses(batch, torch.ones(len(batch.texts), 1), items, {})["alignment"].backward()
+    assert (items.grad[:, 0] == 0).tolist() == [place == 2 for place in range(len(items))]
 
 
 def bpr(mask, **changes):

@@ -16,6 +16,12 @@ def test_teacher_keeps_the_order_of_the_scores():
     assert (np.argsort(teacher.users @ teacher.items.T) == np.argsort(users @ items.T)).all()
 
 
+def test_the_teacher_does_not_know_what_nobody_took():
+    items = np.random.default_rng(0).normal(size=(5, 3)).astype("f4")
+    items[[1, 4]] = 0
+    assert build_teacher(items, items[:2], width=4).knows.tolist() == [True, False, True, True, False]
+
+
 def test_a_linear_map_is_recovered():
     import torch
 

@@ -56,9 +56,19 @@ class Material:
         return len(self.item_counts)
 
     @cached_property
-    def log_popularity(self) -> torch.Tensor:
-        """(N,), log of each item's chance to be drawn as a positive."""
-        return torch.log(torch.from_numpy(np.maximum(self.item_counts, 0.5) / self.item_counts.sum())).float()
+    def taken_items(self) -> _Ints:
+        """Items that anybody took in training, sorted.
+
+        The others are nobody's negatives: that an item is new says nothing of who would take it, and towers
+        that are told so rank every new item down.
+        """
+        return np.flatnonzero(self.item_counts)
+
+    @cached_property
+    def target_shares(self) -> NDArray[np.float64]:
+        """(N,), of all targets."""
+        values = self.examples.targets.values
+        return np.bincount(values, minlength=self.n_items) / max(len(values), 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +106,7 @@ class Batch:
     known_mask: torch.Tensor
     """(B, M) bool, true where the user has taken the item at any time in training."""
     drawn: torch.Tensor
-    """(M,) bool, the items that were drawn from the catalogue, each with the same chance."""
+    """(M,) bool, the items that were drawn from those that anybody took, each with the same chance."""
     mined: torch.Tensor
     """(B, M) bool, true where the item is a mined negative of the user."""
     lists: ListBatch | None = None
@@ -140,7 +150,7 @@ def draw_batch(
         material: all there is.
         rows: (B,), which examples.
         step: number of the step, from 1.
-        extra_items: random items of the catalogue.
+        extra_items: random items of those that anybody took.
         mined: (M, C), unknown items that the model ranks high for each example, -1 where there are fewer;
             None without mining.
         mined_negatives: how many of these are drawn for each row.
@@ -150,8 +160,8 @@ def draw_batch(
     """
     examples = material.examples
     generator = np.random.default_rng([seed, step, 1])
-    size = min(extra_items, material.n_items)
-    extra = generator.choice(material.n_items, size=size, replace=False)
+    size = min(extra_items, len(material.taken_items))
+    extra = generator.choice(material.taken_items, size=size, replace=False)
     targets = examples.targets.take(rows)
     begins = examples.targets.offsets[rows]
     places = np.concatenate([np.arange(b, b + n) for b, n in zip(begins, targets.counts, strict=True)])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_rec.train.losses import alignment_loss, in_batch_softmax_loss
+from lora_rec.train.losses import alignment_loss
 from lora_rec.train.objectives.batch import Batch, Material, draw_batch
 from lora_rec.train.objectives.labels import class_loss, interest_logits, interest_loss, tags_loss
 from lora_rec.train.objectives.ranking import bpr_loss, drawn_softmax_loss, listwise_loss
@@ -42,10 +42,10 @@ class Objectives:
     """By uncertainty, see `combine`."""
     temperature: float
     popularity_correction: float
-    """Of `softmax`, see `losses.in_batch_softmax_loss`."""
+    """Of `softmax`: 1 counts each negative as the items that it stands for, 0 as one."""
     label_smoothing: float
     extra_items: int
-    """Random items of the catalogue in each step, so that rare ones keep their scale."""
+    """Random items in each step, of those that anybody took, so that rare ones keep their scale."""
     mined_negatives: int
     """For each example; 0 mines none."""
     lists_per_step: int
@@ -121,35 +121,48 @@ class Objectives:
         return total
 
     def _softmax(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
-        return in_batch_softmax_loss(
-            vectors.rows,
-            vectors.items,
-            positive_users=batch.positive_users,
-            positive_items=batch.positive_items,
-            log_popularity=self.material.log_popularity[batch.items].to(vectors.items.device),
-            known_mask=batch.known_mask,
-            temperature=self.temperature,
-            popularity_correction=self.popularity_correction,
-            label_smoothing=self.label_smoothing,
-        )
+        """The batch's other targets and the drawn items stand for all that anybody took.
+
+        An item is among them with chance 1 - (1 - q)^P (1 - e): each of P targets is that item with chance q,
+        and a share e of the items is drawn. It counts as the inverse.
+
+        Source: Yi et al. 2019, "Sampling-bias-corrected neural modeling for large corpus item
+        recommendations", with the chance to be in the batch, as in Horvitz and Thompson 1952.
+        """
+        shares = torch.from_numpy(self.material.target_shares[batch.items])
+        chances = 1 - (1 - shares) ** len(batch.positive_items) * (1 - self._drawn_share())
+        log_counts = -self.popularity_correction * chances.clamp(min=1e-12).log().float()
+        is_target = torch.zeros(len(batch.items), dtype=torch.bool)
+        is_target[batch.positive_items.cpu()] = True
+        log_counts = log_counts.masked_fill(~(is_target | batch.drawn.cpu()), -torch.inf)
+        return self._against(batch, vectors, log_counts.to(vectors.items.device))
 
     def _alignment(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
         teacher = self.material.teacher
         of_rows = torch.from_numpy(teacher.users[batch.rows]).to(vectors.items.device)
-        of_items = torch.from_numpy(teacher.items[batch.items]).to(vectors.items.device)
-        return alignment_loss(vectors.rows, of_rows) + alignment_loss(vectors.items, of_items)
+        knows = teacher.knows[batch.items]
+        of_items = torch.from_numpy(teacher.items[batch.items[knows]]).to(vectors.items.device)
+        items = vectors.items[torch.from_numpy(knows).to(vectors.items.device)]
+        return alignment_loss(vectors.rows, of_rows) + alignment_loss(items, of_items)
 
     def _sampled_softmax(self, batch: Batch, vectors: _Vectors, numbers: Numbers) -> torch.Tensor:
-        n_drawn = min(self.extra_items, self.material.n_items)
+        log_counts = torch.where(batch.drawn, -math.log(self._drawn_share()), -torch.inf)
+        return self._against(batch, vectors, log_counts)
+
+    def _drawn_share(self) -> float:
+        n_taken = len(self.material.taken_items)
+        return min(self.extra_items, n_taken) / n_taken
+
+    def _against(self, batch: Batch, vectors: _Vectors, log_counts: torch.Tensor) -> torch.Tensor:
+        """Gives the softmax of each target against items that stand for others; those are (M,) log counts."""
         # A mined item stands for itself alone: it is there for certain.
-        log_counts = torch.where(batch.drawn, math.log(self.material.n_items / n_drawn), -torch.inf)
-        log_counts = log_counts.expand(batch.known_mask.shape).masked_fill(batch.mined, 0.0)
+        of_rows = log_counts.expand(batch.known_mask.shape).masked_fill(batch.mined, 0.0)
         return drawn_softmax_loss(
             vectors.rows,
             vectors.items,
             positive_users=batch.positive_users,
             positive_items=batch.positive_items,
-            log_counts=log_counts.masked_fill(batch.known_mask, -torch.inf),
+            log_counts=of_rows.masked_fill(batch.known_mask, -torch.inf),
             temperature=self.temperature,
             label_smoothing=self.label_smoothing,
         )
