@@ -79,9 +79,12 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     scratch.mkdir()
     try:
         fill(scratch)
+        readers = scratch.stat().st_mode & 0o666
         for name in list_files(scratch):
             with open(scratch / name, "rb") as file:
                 os.fsync(file.fileno())
+            # safetensors makes its files for the owner alone, and who serves them may be somebody else.
+            (scratch / name).chmod(readers)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

@@ -190,9 +190,10 @@ def _recommend(arguments: argparse.Namespace) -> None:
     if arguments.shown is not None:
         cli_lists.print_shown(arguments)
         return
+    k = cli_lists.LENGTH if arguments.k is None else arguments.k
     items = lora_rec.load(arguments.bundle, revision=arguments.revision).recommend(
         arguments.history,
-        k=cli_lists.LENGTH if arguments.k is None else arguments.k,
+        k=k,
         diversity=arguments.diversity,
         strategy=arguments.strategy,
         space=arguments.space,
@@ -204,6 +205,8 @@ def _recommend(arguments: argparse.Namespace) -> None:
         explain=arguments.explain,
     )
     cli_lists.print_items(items, as_json=arguments.json)
+    if len(items) < k:
+        print(f"lora-rec: {len(items)} of {k}: no more are left after what is excluded", file=sys.stderr)
 
 
 def _info(arguments: argparse.Namespace) -> None:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import save_file
 
 import lora_rec
 from lora_rec.bundle import (
@@ -214,6 +216,8 @@ def test_the_umask_decides_who_may_read(tmp_path):
         write_folder(tmp_path / "mine", lambda folder: replace_file(folder / "a.html", b"histories"))
     finally:
         os.umask(before)
+    write_folder(tmp_path / "all", lambda folder: save_file({"a": np.ones(1)}, str(folder / "a.safetensors")))
+    assert (tmp_path / "all" / "a.safetensors").stat().st_mode & 0o777 == 0o666 & ~before
     assert (tmp_path / "mine").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "mine" / "a.html").stat().st_mode & 0o777 == 0o600
 

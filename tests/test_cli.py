@@ -49,14 +49,6 @@ def test_recommend_says_why(bundle, capsys):
         assert {item["item_id"] for item in row["explanation"]["history"]} <= {"i3", "i5"}
 
 
-def test_a_file_that_cannot_be_written_is_one_line(bundle, models, tmp_path, capsys):
-    (tmp_path / "taken").write_text("a file, so that no folder can be made below it")
-    bases = ["--user-backbone", str(models["bert"]), "--item-backbone", str(models["llama"])]
-    assert main(["merge", str(bundle), str(tmp_path / "taken" / "merged"), *bases]) == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("lora-rec: [Errno") and "taken" in last
-
-
 def test_a_reader_that_has_enough_ends_the_command_quietly(bundle):
     read, write = os.pipe()
     os.close(read)
@@ -64,6 +56,21 @@ def test_a_reader_that_has_enough_ends_the_command_quietly(bundle):
     ended = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (ended.returncode, ended.stderr) == (1, "")
+
+
+def test_what_would_have_no_effect_is_refused(bundle, capsys):
+    command = ["recommend", str(bundle), "--history", "i3", "-k", "3"]
+    for flags, named in ((["--strategy", "dpp"], "strategy"), (["--space", "factors"], "space")):
+        assert main([*command, *flags]) == 1
+        assert f"{named}: has no effect at diversity 0, which is this bundle's own" in capsys.readouterr().err
+        assert main([*command, *flags, "--diversity", "0.3"]) == 0
+
+
+def test_a_list_that_ends_early_says_so(bundle, capsys):
+    assert main(["recommend", str(bundle), "--history", "i3", "-k", "39"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["recommend", str(bundle), "--history", "i3", "-k", "39", "--exclude", "i7,i9"]) == 0
+    assert "lora-rec: 37 of 39: no more are left after what is excluded" in capsys.readouterr().err
 
 
 def test_info_names_the_towers(bundle, capsys):

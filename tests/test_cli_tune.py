@@ -35,6 +35,10 @@ def test_recommend_uses_what_was_chosen(copy, capsys):
     told = after.recommend(HISTORY, diversity=own.diversity, strategy=own.strategy, space=own.space)
     assert ids(after.recommend(HISTORY)) == ids(told) != plain
     assert ids(after.recommend(HISTORY, diversity=0.0)) == plain
+    assert ids(after.recommend(HISTORY, strategy=own.strategy, space=own.space)) == ids(told)
+    other = "mmr" if own.strategy != "mmr" else "dpp"
+    with pytest.raises(ValueError, match=f"is one of '{own.strategy}'; give one for '{other}'"):
+        after.recommend(HISTORY, strategy=other)
     assert (copy / "pictures" / "diversity.png").read_bytes().startswith(b"\x89PNG")
     assert main(["recommend", str(copy), "--history", ",".join(HISTORY), "--json"]) == 0
     printed = [json.loads(line)["item_id"] for line in capsys.readouterr().out.splitlines()]

@@ -49,6 +49,13 @@ _WORDS: dict[str, frozenset[str]] = {
         " manufacturer band singer channel studio marke autor autore réalisateur 品牌 作者 歌手"
         " 导演 演员 ブランド 著者".split()
     ),
+    "category": frozenset(
+        "category categories genre genres tag tags topic topics type types department"
+        " departments section sections style styles subject subjects class kategorie"
+        " kategorien rubrik gattung categoria categoría categorías género géneros genere"
+        " generi catégorie catégories rayon thème 类别 分类 类型 标签 カテゴリ ジャンル"
+        " 카테고리 장르 категория категории жанр жанры".split()
+    ),
     "year": frozenset("year released releaseyear jahr año ano année anno 年份 年 出版年".split()),
     "interactions_file": frozenset(
         "interactions interaction ratings rating clicks click events event orders order"

@@ -18,8 +18,10 @@ from lora_rec.data.inspect_texts import (
 )
 from lora_rec.data.lists import Lists
 from lora_rec.data.validate import DataProblem
+from lora_rec.pipeline.data import find_category_problem
 from lora_rec.pipeline.social import read_friendships, render_users
-from lora_rec.recipe import Recipe
+from lora_rec.rank.categories import Categories
+from lora_rec.recipe import RankingSection, Recipe
 from lora_rec.text.templates import UNTITLED, find_fields, render_items
 
 # Backbones that have read hardly anything but English, by a part of their name.
@@ -98,6 +100,10 @@ def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
     max_tokens = recipe.user_tower.max_tokens
     warnings += find_cut_warnings(users[1:], where="user texts", section="user_tower", max_tokens=max_tokens)
     warnings += find_script_warnings(sample_texts(read), english=_english_towers(recipe))
+    if problem := find_category_problem(recipe.ranking, dataset):
+        warnings.append(problem)
+    if recipe.ranking.category_field is not None:
+        notes += (_categories_line(recipe.ranking, dataset),)
     top = int(np.bincount(dataset.items).argmax())
     return DataReport(
         statistics=summarize(dataset),
@@ -108,6 +114,14 @@ def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
         notes=notes,
         warnings=warnings,
     )
+
+
+def _categories_line(section: RankingSection, dataset: Dataset) -> str:
+    field = str(section.category_field)
+    found = Categories.of_items(dataset.item_fields, field, separator=section.category_separator)
+    largest = np.argsort(-(found.weights > 0).sum(axis=0), kind="stable")[:5]
+    named = ", ".join(found.names[column] for column in largest)
+    return f"{len(found.names):,} categories in {field!r}, the largest: {named}"
 
 
 def _english_towers(recipe: Recipe) -> dict[str, str]:

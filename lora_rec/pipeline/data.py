@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +22,16 @@ from lora_rec.data.splits import (
     split_at_quantiles,
     split_randomly,
 )
+from lora_rec.data.validate import DataProblem
 from lora_rec.pipeline.social import read_friendships, render_users
-from lora_rec.rank.categories import Categories
+from lora_rec.rank.categories import Categories, find_other_separator
 from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.templates import render_items
 
 if TYPE_CHECKING:
     from lora_rec.data.sources import Source
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,8 +176,28 @@ def read_categories(section: RankingSection, dataset: Dataset) -> Categories | N
     """
     if section.category_field is None:
         return None
-    return Categories.of_items(
+    categories = Categories.of_items(
         dataset.item_fields, section.category_field, separator=section.category_separator
+    )
+    if problem := find_category_problem(section, dataset):
+        logger.warning("%s", problem)
+    return categories
+
+
+def find_category_problem(section: RankingSection, dataset: Dataset) -> DataProblem | None:
+    """Says where the cells with the categories seem to be parted otherwise than the recipe says."""
+    values = dataset.item_fields.get(section.category_field or "", ())
+    other = find_other_separator(values, section.category_separator)
+    if other is None:
+        return None
+    cells = [value for value in values if other in value]
+    return DataProblem(
+        f"ranking.category_separator {section.category_separator!r}",
+        f"{len(cells):,} of {len(values):,} cells of {section.category_field!r} hold {other!r}, and each of"
+        " them counts as one category",
+        f"set ranking.category_separator={other!r} if that parts them",
+        len(cells),
+        tuple(cells[:2]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,7 @@ import numpy as np
 import yaml
 
 from lora_rec.config import build_config
+from lora_rec.data.column_names import names
 from lora_rec.data.columns import read_numbers
 from lora_rec.data.dataset import Dataset
 from lora_rec.data.guess import Guess
@@ -22,7 +24,8 @@ from lora_rec.data.inspect import suggest_min_rating
 from lora_rec.data.inspect_texts import MULTILINGUAL, estimate_tokens, sample_texts, share_not_latin
 from lora_rec.errors import DataError, RecipeError
 from lora_rec.pipeline.data import load_tables, split_data
-from lora_rec.recipe import DataSection, Recipe
+from lora_rec.rank.categories import guess_separator
+from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.domains import DOMAINS, Domain
 from lora_rec.text.templates import render_items
 
@@ -30,6 +33,8 @@ from lora_rec.text.templates import render_items
 # and many, so two alike cost less than in a list of films.
 _DIVERSITY: dict[str | None, float] = {"music": 0.4, "social": 0.4}
 _USUAL_DIVERSITY, _USUAL_HISTORY = 0.3, 10
+LONGEST_CATEGORY = 30
+"""Letters, on average; longer ones are sentences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +162,14 @@ def _write(
     template, in_history = make_templates(guess.texts)
     longest = DOMAINS[domain].history_length if domain else _USUAL_HISTORY
     diversity = _DIVERSITY.get(domain, _USUAL_DIVERSITY)
+    field, separator = suggest_categories(dataset.item_fields, guess.texts)
+    categories = ""
+    if field is not None:
+        categories = f"\n  category_field: {quote_text(field)} # for quotas, exclusions, calibrated lists"
+    if field is not None and separator is not None and separator != RankingSection.category_separator:
+        categories += f"\n  category_separator: {quote_text(separator)}"
     sizes = _choose_sizes(dataset, item_template=template, in_history=in_history, longest=longest)
-    quote = lambda value: "null" if value is None else json.dumps(value, ensure_ascii=False)  # noqa: E731
+    quote = quote_text
     kept = f" {dataset.n_interactions:,} of {n_rows:,} interactions stay" if section.min_rating else ""
     least = "" if section.min_rating is None else f"\n  min_rating: {section.min_rating:g} #{kept}"
     time = "" if section.time_column else " # no column holds times: the rows are taken to be in order"
@@ -214,8 +225,39 @@ objectives:
 ranking:
   k: {sizes.k}
   n_candidates: {sizes.n_candidates} # of {dataset.n_items:,}: what re-ranking chooses from
-  diversity: {diversity}
+  diversity: {diversity} # of the table's diverse list; tune-diversity sets the bundle's own{categories}
 """
+
+
+def quote_text(value: str | None) -> str:
+    """Writes a text as JSON does it."""
+    return "null" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def suggest_categories(
+    fields: Mapping[str, Sequence[str]], texts: TextColumns
+) -> tuple[str | None, str | None]:
+    """Gives the field that groups items best, and what parts its cells; None where none does.
+
+    A field groups them where its categories are short, and each has three items on average at least.
+
+    >>> fields = {"title": ["a", "b", "c", "d", "e", "f"], "genres": ["X;Y", "X", "Y", "Y;X", "X", "Y"]}
+    >>> suggest_categories(fields, TextColumns({"title": "title", "genres": "category"}, {}))
+    ('genres', ';')
+    """
+    found = []
+    for field in texts.of_kind("category"):
+        cells = [cell for cell in fields[field] if cell]
+        separator = guess_separator(cells)
+        parts = [part.strip() for cell in cells for part in (cell.split(separator) if separator else [cell])]
+        groups = {part for part in parts if part}
+        is_short = bool(groups) and np.mean([len(group) for group in groups]) <= LONGEST_CATEGORY
+        if is_short and len(groups) > 1 and len(parts) >= 3 * len(groups):
+            found.append((not names(field, "category"), len(groups), field, separator))
+    if not found:
+        return None, None
+    _, _, field, separator = min(found, key=lambda choice: choice[:2])
+    return field, separator
 
 
 def check_free(path: str | Path, *, force: bool) -> None:

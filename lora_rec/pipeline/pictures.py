@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+logger = logging.getLogger(__name__)
+
+_WIDE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Microsoft YaHei",
+    "SimHei",
+    "Arial Unicode MS",
+)
+"""Those with Chinese letters, asked where the usual font has none."""
 Ranks = Mapping[str, int]
 
 
@@ -103,9 +121,28 @@ def draw_lines(axes: Axes, front: Front, chosen: Point | None, *, measure: str =
 
 
 def to_png(figure: Figure) -> bytes:
-    """Gives a figure as a PNG file."""
+    """Gives a figure as a PNG file; letters that no installed font has are boxes, and a line says so."""
+    from matplotlib import font_manager, rcParams
+    from matplotlib.text import Text
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    families = [*rcParams["font.family"], *(name for name in _WIDE_FONTS if name in installed)]
+    for text in figure.findobj(Text):
+        text.set_fontfamily(families)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* missing from font")
+        try:
+            figure.savefig(buffer, format="png", dpi=120)
+            return buffer.getvalue()
+        except UserWarning as warning:
+            logger.warning(
+                "pictures: %s; what it lacks is drawn as boxes; install e.g. Noto Sans CJK",
+                str(warning).partition(" missing")[0] + " is in no font that is installed",
+            )
+        buffer = io.BytesIO()
+        warnings.filterwarnings("ignore", message=".* missing from font")
+        figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
 
 

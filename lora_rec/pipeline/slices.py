@@ -105,9 +105,15 @@ def _parts(split: Split, categories: Categories | None) -> Iterator[_Part]:
 def _by_popularity(split: Split) -> Iterator[_Part]:
     counts = split.item_counts(include_validation=True)
     rare, head = counts <= RARE_COUNT, head_items(counts)
-    named = {f"rare: {RARE_COUNT} interactions or fewer": rare, "middle": ~rare & ~head}
+    named, least = {f"rare: {RARE_COUNT} interactions or fewer": rare}, RARE_COUNT + 1
     if head.any():
-        named[f"head: {counts[head].min():,} or more"] = head
+        most = counts[head].min()
+        named[f"between: {least:,} to {most - 1:,}" if least < most - 1 else f"between: {least:,}"] = (
+            ~rare & ~head
+        )
+        named[f"popular: {most:,} or more"] = head
+    else:
+        named[f"between: {least:,} or more"] = ~rare
     for name, mask in named.items():
         yield POPULARITY, name, *_keep(split.test.targets, mask)
 

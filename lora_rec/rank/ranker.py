@@ -20,7 +20,7 @@ from lora_rec.rank.explain import Explanation, explain_items
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.recommendation import Recommendation, RecommendationTable
 from lora_rec.rank.rerank import check_settings
-from lora_rec.rank.rules import Quotas, count_candidates, gather_candidates
+from lora_rec.rank.rules import Quotas, check_own_strength, count_candidates, gather_candidates
 from lora_rec.rank.shown import order_shown
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.stored import read_stored
@@ -101,7 +101,8 @@ class Recommender(Catalogue):
         Raises:
             DataError: the history is empty or has an unknown id, strengths do not fit it, categories are
                 asked for that the bundle does not have, or quotas cannot be met.
-            ValueError: k, diversity or explore is out of range, or the strategy is unknown.
+            ValueError: k, diversity or explore is out of range, the strategy is unknown, or strategy or space
+                would have no effect or another one than meant, for want of a diversity.
         """
         embeddings = None if user_embedding is None else np.asarray(user_embedding, dtype=np.float32)[None, :]
         table = self.recommend_users(
@@ -244,9 +245,12 @@ class Recommender(Catalogue):
         user_embeddings: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Gives items (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
-        own = self.manifest.ranking
-        strategy, diversity = strategy or own.strategy, own.diversity if diversity is None else diversity
+        own, asked = self.manifest.ranking, (strategy, space)
+        is_own, strategy = diversity is None, strategy or own.strategy
+        diversity = own.diversity if diversity is None else diversity
         check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
+        if is_own:
+            check_own_strength(own, *asked)
         rules = Quotas.of(quotas, self.categories_for("quotas"), k=k) if quotas else None
         weights = mix = None
         if diversity > 0 and strategy in CATEGORY_STRATEGIES:

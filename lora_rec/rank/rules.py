@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lora_rec.errors import DataError
 from lora_rec.rank.categories import Categories
+from lora_rec.schema import RankingManifest
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -267,3 +268,21 @@ def _first_that_fits(
     after = counts + quotas.member[items[drawn]]
     fits = ((after >= quotas.least) & (after <= quotas.most)).all(axis=1)
     return int(np.argmax(fits)) if fits.any() else None
+
+
+def check_own_strength(own: RankingManifest, strategy: str | None, space: str | None) -> None:
+    """Refuses a strategy or a space for which a bundle's own diversity means nothing.
+
+    Raises:
+        ValueError: the own diversity is 0, or one of another strategy.
+    """
+    named = "strategy" if strategy else "space"
+    if (strategy or space) and own.diversity == 0:
+        raise ValueError(
+            f"{named}: has no effect at diversity 0, which is this bundle's own; give a diversity, e.g. .3"
+        )
+    if strategy is not None and strategy != own.strategy:
+        raise ValueError(
+            f"strategy: this bundle's own diversity, {own.diversity:g}, is one of {own.strategy!r}; give one"
+            f" for {strategy!r}"
+        )
