@@ -50,20 +50,20 @@ def run(recipe: Recipe) -> None:
         data = prepare_shown(recipe)
         if accelerator.is_main_process:
             print(data.split, flush=True)
+    with stages("load towers"):  # before what takes longer, since a name may be wrong
+        model = build_towers(recipe, device=accelerator.device)
     with stages("EASE"):
         teacher = teach_shown(recipe, data)
         material = prepare_shown_material(recipe, data, teacher)
-    with stages("load towers"):
-        model = build_towers(recipe, device=accelerator.device)
+    shown = data.split.validation
+    judged = (shown.candidates.values, shown.candidates.offsets, shown.clicks)
+    checkpoints = open_checkpoints(recipe, model, data.texts, material, accelerator, judged=judged)
     with stages("frozen layers"):
         sources = open_sources(recipe, model, data.texts, accelerator)
     with stages("frozen towers"):
         vectors = solve_and_encode(recipe, model, sources, data.texts, teacher, accelerator)
         frozen = read = read_item_texts(recipe, model, sources, accelerator)
     with stages("train adapters"):
-        shown = data.split.validation
-        judged = (shown.candidates.values, shown.candidates.offsets, shown.clicks)
-        checkpoints = open_checkpoints(recipe, model, data.texts, material, accelerator, judged=judged)
         training = train_on_histories(
             recipe, model, sources, data, material, vectors, frozen, accelerator, checkpoints
         )

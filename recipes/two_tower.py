@@ -56,6 +56,9 @@ def run(recipe: Recipe) -> None:
         examples, texts = prepare_texts(recipe, dataset, split)
         categories = read_categories(recipe.ranking, dataset)
         print_once(accelerator, split.report)
+    with stages("load towers"):  # before what takes longer, since a name may be wrong
+        model = build_towers(recipe, device=loading_device(accelerator))
+        shard_frozen_layers(model, accelerator)
     with stages("EASE"):
         ease = choose_linear(split)
         linear = fit_linear(split.train_histories(), ease, n_items=split.n_items)
@@ -64,16 +67,13 @@ def run(recipe: Recipe) -> None:
         material = prepare_material(
             recipe, dataset, examples, texts, teacher, known=known, log=split.train_log
         )
-    with stages("load towers"):
-        model = build_towers(recipe, device=loading_device(accelerator))
-        shard_frozen_layers(model, accelerator)
+    judged = (split.validation.targets.values, split.validation.targets.offsets)
+    checkpoints = open_checkpoints(recipe, model, texts, material, accelerator, judged=judged)
     with stages("frozen layers"):
         sources = open_sources(recipe, model, texts, accelerator)
     with stages("frozen towers"):
         frozen = solve_and_encode(recipe, model, sources, texts, teacher, accelerator)
     with stages("train adapters"):
-        judged = (split.validation.targets.values, split.validation.targets.offsets)
-        checkpoints = open_checkpoints(recipe, model, texts, material, accelerator, judged=judged)
         training = train_towers(
             recipe, model, sources, texts, material, dataset, split, frozen, accelerator, checkpoints
         )

@@ -71,15 +71,25 @@ class Checkpoints:
             writes: false in all processes but one: they read alone.
 
         Raises:
-            TrainingError: the folder cannot be made or written, or another process is writing it.
+            TrainingError: the folder cannot be made or written, another process is writing it, or another run
+                left checkpoints there.
         """
         self.folder = Path(folder)
         self.run = json.loads(json.dumps(dict(run)))
         self.every_seconds = every_seconds
         self.writes = writes
         self._last = time.monotonic()
-        if not writes:
-            return
+        if writes:
+            self._take_folder(resume=resume)
+        try:
+            if resume:
+                self._refuse_another_run()
+        except TrainingError:
+            if writes:
+                self._lock.release()
+            raise
+
+    def _take_folder(self, *, resume: bool) -> None:
         try:
             self._lock = FolderLock(self.folder, error=TrainingError)
             if not resume:
@@ -88,6 +98,16 @@ class Checkpoints:
                 shutil.rmtree(part)
         except OSError as error:
             raise self._cannot_write(error) from error
+
+    def _refuse_another_run(self) -> None:
+        """Looks at what was left, before the work that comes before the training; `load` looks again."""
+        for _, folder in self._found():
+            try:
+                run = json.loads((folder / MANIFEST).read_bytes())["run"]
+            except (OSError, ValueError, KeyError, TypeError):
+                continue  # damaged
+            self._check_run(run, folder)
+            return
 
     def due(self) -> bool:
         """Says whether the last checkpoint, or the start, is so long ago that another should be written."""
