@@ -31,6 +31,9 @@ def draw_examples(
 ) -> Examples:
     """Draws points of each user's history from which training looks ahead.
 
+    What the user took before the point is no target: no list shows it. A point after which nothing else came
+    is left out.
+
     Args:
         histories: (n_users), training items of each user, oldest first.
         per_user: points per user; a user with fewer possible points gives all of them.
@@ -39,7 +42,7 @@ def draw_examples(
         seed: same seed, same points.
 
     Raises:
-        DataError: no user has two interactions.
+        DataError: no user has two different items.
 
     >>> lists = Lists.from_arrays([[7, 8, 9]])
     >>> drawn = draw_examples(lists, per_user=9, history_length=1, n_targets=2, seed=0)
@@ -56,12 +59,18 @@ def draw_examples(
         if n_points < 1:
             continue
         points = 1 + np.sort(generator.choice(n_points, size=min(per_user, n_points), replace=False))
+        _, firsts = np.unique(history, return_index=True)
+        is_first = np.zeros(len(history), dtype=bool)
+        is_first[firsts] = True
         for point in points:
+            targets = history[point:][is_first[point:]][:n_targets]
+            if not len(targets):
+                continue
             users.append(user)
             before.append(history[max(0, point - history_length) : point])
-            after.append(history[point : point + n_targets])
+            after.append(targets)
     if not users:
         raise DataError(
-            "training: no user has two interactions, so there is nothing to predict; give more data"
+            "training: no user has two different items, so there is nothing to predict; give more data"
         )
     return Examples(np.array(users, dtype=np.int64), Lists.from_arrays(before), Lists.from_arrays(after))

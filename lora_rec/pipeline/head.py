@@ -13,7 +13,12 @@ from lora_rec.data.examples import Examples
 from lora_rec.pipeline.data import Texts
 from lora_rec.pipeline.item_item import ItemItemChoice, choose_item_item
 from lora_rec.pipeline.judge import draw_users, mean_ndcg
-from lora_rec.pipeline.new_items import NewItemChoice, choose_new_items, new_items_of
+from lora_rec.pipeline.new_items import (
+    NewItemChoice,
+    choose_new_items,
+    new_items_of,
+    place_by_neighbours,
+)
 from lora_rec.pipeline.towers import Vectors
 from lora_rec.pipeline.weights import (
     Recent,
@@ -177,13 +182,14 @@ def fit_on_texts(
     unrefitted = head
     fit = prepare_fit(split.refit_histories(), n_items=split.n_items, text_vectors=text)
     refitted = ItemItemModel(*fit.table(choice.settings, n_neighbours=n_neighbours), choice.decay)
-    known = split.item_counts(include_validation=True)
+    learned, known = split.item_counts(), split.item_counts(include_validation=True)
     chosen = None
-    if not known.all():
-        chosen = choose_new_items(
-            head, text, split.item_counts(), judged, recent=recent, cost=section.new_item_cost
-        )
-        unrefitted = replace(head, new_items=new_items_of(chosen, text, split.item_counts()))
+    if not learned.all():
+        chosen = choose_new_items(head, text, learned, judged, recent=recent, cost=section.new_item_cost)
+        unrefitted = replace(head, new_items=new_items_of(chosen, text, learned))
+        if head.sequence is not None:
+            # It is not fitted again, so it knows nothing of what came with the validation part.
+            head = replace(head, sequence=place_by_neighbours(head.sequence, unrefitted.new_items))
         head = replace(head, new_items=new_items_of(chosen, text, known))
     later = None
     if half_life is not None:

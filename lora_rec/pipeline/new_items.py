@@ -20,6 +20,7 @@ from lora_rec.pipeline.judge import JUDGED_K, best_lists
 from lora_rec.pipeline.weights import Recent
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.new_items import NewItems, find_neighbours, no_new_items
+from lora_rec.rank.sequence import SequencePart
 from lora_rec.train.sequence import whiten
 
 _Array = NDArray[np.float32]
@@ -48,9 +49,9 @@ class NewItemChoice:
     new: float
     """Of withheld items, among all items."""
     known: float
-    """Of the other items, with the withheld ones in the catalogue."""
+    """Of the items that somebody took, with the others in the catalogue."""
     known_alone: float
-    """The same, with the withheld ones hidden."""
+    """The same, with the others hidden."""
 
 
 def choose_new_items(
@@ -108,7 +109,8 @@ class _Trial:
         self._head, self._withheld, self._recent = replace(head, new_items=no_new_items()), withheld, recent
         self._new = is_withheld | unknown
         self._histories = judged.histories.keep(~is_withheld)
-        self._targets = (judged.targets.keep(is_withheld), judged.targets.keep(~is_withheld))
+        # What nobody took gains with every factor, and would hide what the known items lose.
+        self._targets = (judged.targets.keep(is_withheld), judged.targets.keep(~self._new))
         self.n_users = int((self._targets[0].counts > 0).sum())
 
     def among_withheld(self, forms: Iterable[tuple[_Array, int]]) -> list[NDArray[np.float64]]:
@@ -134,7 +136,7 @@ class _Trial:
         def variants(rows: NDArray[np.int64]) -> Iterator[_Array]:
             scores = self._scores(rows)
             hidden = scores.copy()
-            hidden[:, self._withheld] = HIDDEN
+            hidden[:, self._new] = HIDDEN
             yield hidden
             for factor in FACTORS:
                 replace(table, factor=factor).fill(scores)
@@ -154,6 +156,18 @@ def new_items_of(choice: NewItemChoice, text: _Array, counts: NDArray[np.int64])
     """Gives the table of the items that nobody took."""
     whitened = whiten(text, width=choice.width)
     return find_neighbours(whitened, counts == 0, factor=choice.factor, n_neighbours=choice.n_neighbours)
+
+
+def place_by_neighbours(part: SequencePart, table: NewItems) -> SequencePart:
+    """Gives items that the sequence part did not learn from the vectors and relevance of their neighbours.
+
+    It saw them as negatives alone, and after a first purchase they no longer score as new items do. A score
+    is linear in both, so this makes it the neighbours' mean.
+    """
+    items, bias = part.items.copy(), part.item_bias.copy()
+    for item, near, weights in zip(table.items, table.neighbours, table.weights, strict=True):
+        items[item], bias[item] = weights @ part.items[near], weights @ part.item_bias[near]
+    return replace(part, items=items, item_bias=bias)
 
 
 def _ndcg(lists: NDArray[np.int64], targets: Lists) -> NDArray[np.float64]:

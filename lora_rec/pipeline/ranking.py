@@ -98,7 +98,10 @@ class Comparison:
         chances: Chances | None = None,
         categories: Categories | None = None,
     ) -> None:
-        """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked."""
+        """Adds the head as `recommend` serves it, from histories alone, and its lists re-ranked.
+
+        Recent counts are those of each user's moment; a bundle serves those of the end of its log.
+        """
         pool, scores = fitted.top_k(self.split.test, k=count_candidates(n_candidates, k=self.k))
         self.lists["ranking_head"] = pool[:, : self.k]
         self.lists["ranking_head_diverse"] = lists_by(

@@ -147,13 +147,12 @@ def _keep(targets: Lists, mask: NDArray[np.bool_]) -> tuple[_Ints, Lists]:
 def head_items(counts: _Ints) -> NDArray[np.bool_]:
     """Gives which items are the head: the most taken ones, with `HEAD_SHARE` of all interactions.
 
-    A rare item never is one.
+    A rare item never is one, and of items that were taken equally often all are or none.
 
     >>> head_items(np.array([1, 6, 3, 2])).tolist()
     [False, True, False, False]
     """
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]
-    head = np.zeros(len(counts), dtype=bool)
-    head[order[before < HEAD_SHARE * counts.sum()]] = True
-    return head & (counts > RARE_COUNT)
+    foremost = counts[order[before < HEAD_SHARE * counts.sum()]]
+    return (counts >= foremost.min(initial=np.iinfo(np.int64).max)) & (counts > RARE_COUNT)

@@ -27,7 +27,8 @@ class SequencePart:
     """Weights; W is the width, B the blocks, Q the heads, L the history length, D the text width."""
 
     items: _Array
-    """(N, W), input of each item, also what it is scored by; unit length."""
+    """(N, W), input of each item, also what it is scored by; unit length, but for a mean of
+    neighbours (`pipeline.new_items.place_by_neighbours`)."""
     item_bias: _Array
     """(N,), relevance of an item to everybody."""
     input_scale: _Array

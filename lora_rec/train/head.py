@@ -45,6 +45,8 @@ class Windows:
     """(n,), after the last target."""
     text_rows: _Ints
     """(n,), row of the user text vector, which is for the last target alone; -1 where there is none."""
+    is_repeat: NDArray[np.bool_]
+    """One per value: the user had that item before. No list shows it, so it is seen and not asked for."""
 
 
 def train_sequence_head(
@@ -92,6 +94,8 @@ def train_sequence_head(
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * _rate_share((epoch + step / len(batches)) / epochs)
             loss, n = _step_loss(head, windows, rows, examples)
+            if not n:
+                continue  # all that these users took then they had before
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"head: the loss is {loss.item()}; lower head.learning_rate ({learning_rate:g})"
@@ -107,7 +111,7 @@ def train_sequence_head(
             score = validate(arrays)
             if score > best_score:
                 best_score, best = score, arrays
-            bar.set_postfix(loss=f"{total / n_positions:.3f}", validation=f"{score:.4f}")
+            bar.set_postfix(loss=f"{total / max(1, n_positions):.3f}", validation=f"{score:.4f}")
     return best
 
 
@@ -123,7 +127,8 @@ def cut_windows(
 ) -> Windows:
     """Cuts each history into windows of length + 1 targets, the first shorter, and draws examples.
 
-    Every item of a history is a target once, so an epoch takes as long as there are interactions.
+    Every item of a history is in one window as a target, so an epoch takes as long as there are interactions;
+    it counts the first time that the user takes it.
     """
     phases = generator.integers(1, length + 2, size=len(histories))
     # A history that one window holds is not cut.
@@ -136,7 +141,7 @@ def cut_windows(
     ends = np.minimum(starts + phases[users] + number * (length + 1), stops)
     full = ends > begins
     begins, ends = begins[full], ends[full]
-    values, text_rows = histories.values, np.full(len(begins), -1)
+    values, text_rows, is_repeat = histories.values, np.full(len(begins), -1), find_repeats(histories)
     if examples is not None:
         n_drawn = min(len(examples.targets), 1 + int(EXAMPLE_SHARE * len(begins)))
         drawn = generator.permutation(len(examples.targets))[:n_drawn]
@@ -148,7 +153,22 @@ def cut_windows(
         ends = np.concatenate([ends, joined.offsets[1:] + len(values)])
         text_rows = np.concatenate([text_rows, drawn])
         values = np.concatenate([values, joined.values])
-    return Windows(values, begins, ends, text_rows)
+        is_repeat = np.concatenate([is_repeat, find_repeats(joined)])
+    return Windows(values, begins, ends, text_rows, is_repeat)
+
+
+def find_repeats(lists: Lists) -> NDArray[np.bool_]:
+    """Gives, for each value, whether it is in its list before.
+
+    >>> find_repeats(Lists.from_arrays([[7, 8, 7], [7, 7]])).tolist()
+    [False, False, True, False, True]
+    """
+    owners = np.repeat(np.arange(len(lists)), lists.counts)
+    order = np.lexsort((np.arange(len(owners)), lists.values, owners))
+    again = (np.diff(owners[order]) == 0) & (np.diff(lists.values[order]) == 0)
+    repeats = np.zeros(len(owners), dtype=bool)
+    repeats[order[1:][again]] = True
+    return repeats
 
 
 def draw_batches(lengths: _Ints, batch_size: int, generator: np.random.Generator) -> Iterator[_Ints]:
@@ -181,7 +201,11 @@ def _step_loss(
         given[with_text, :width], given[with_text, width] = examples.user_embeddings[text_rows[with_text]], 1
         text = torch.from_numpy(given)
     # The text of a user tells of all items but the last target, so the others are not asked for.
-    asked = torch.from_numpy(inside & (~with_text[:, None] | (places == counts[:, None])))
+    asked = inside & (~with_text[:, None] | (places == counts[:, None]))
+    asked &= ~windows.is_repeat[np.where(inside, flat, 0)]
+    if not asked.any():
+        return torch.zeros((), requires_grad=True), 0
     items = head.item_inputs()
     users = head.states(items, items_at[:, :-1], counts=torch.from_numpy(counts), user_text=text)
-    return head.loss(items, users[asked], items_at[asked]), int(asked.sum())
+    places_asked = torch.from_numpy(asked)
+    return head.loss(items, users[places_asked], items_at[places_asked]), int(asked.sum())

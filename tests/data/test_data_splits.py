@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from lora_rec.data import Dataset, leave_last_out, split_at_quantiles, split_at_time
+from lora_rec.data.examples import draw_examples
+from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
 
 
@@ -227,3 +229,13 @@ def test_a_user_counts_once_for_an_item_that_was_taken_again():
     assert split.item_counts().tolist() == [1, 0, 4]
     assert split.user_counts().tolist() == [1, 0, 2]
     assert split.user_counts(include_validation=True).tolist() == [2, 0, 2]
+
+
+def test_what_a_user_had_before_is_no_target():
+    drawn = draw_examples(
+        Lists.from_arrays([[5, 5, 7, 5, 8], [4, 4, 4]]), per_user=9, history_length=3, n_targets=2, seed=0
+    )
+    found = [(h.tolist(), t.tolist()) for h, t in zip(drawn.histories, drawn.targets, strict=True)]
+    assert found == [([5], [7, 8]), ([5, 5], [7, 8]), ([5, 5, 7], [8]), ([5, 7, 5], [8])]
+    with pytest.raises(DataError, match="no user has two different items"):
+        draw_examples(Lists.from_arrays([[4, 4]]), per_user=9, history_length=3, n_targets=2, seed=0)

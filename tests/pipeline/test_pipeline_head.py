@@ -8,11 +8,14 @@ from lora_rec.data.dataset import Split
 from lora_rec.pipeline import new_items
 from lora_rec.pipeline.head import fit_on_texts
 from lora_rec.pipeline.judge import mean_ndcg
-from lora_rec.pipeline.new_items import FACTORS, choose_new_items
+from lora_rec.pipeline.new_items import FACTORS, choose_new_items, place_by_neighbours
 from lora_rec.pipeline.weights import choose_recent
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.linear import centre
+from lora_rec.rank.new_items import find_neighbours
+from lora_rec.rank.sequence import SequencePart
 from lora_rec.recipe import HeadSection
+from lora_rec.train.sequence import SequenceHead
 
 N_TOPICS, PER_TOPIC, N_USERS = 6, 10, 300
 N_ITEMS = N_TOPICS * PER_TOPIC
@@ -119,3 +122,30 @@ def test_vague_texts_ask_for_more_neighbours(monkeypatch):
     fitted = fit_on_texts(SECTION, vague, split)
     assert fitted.new_items.n_neighbours == 40
     assert fitted.head.new_items.neighbours.shape == (N_TOPICS, 40)
+
+
+def test_what_known_items_lose_is_asked_of_known_items_alone():
+    counts = np.ones(N_ITEMS, dtype=np.int64)
+    counts[[3, 7]] = 0
+    targets = Lists.from_arrays([[3], [7, 12], [25]])
+    judged = EvaluationSet(np.arange(3), Lists.from_arrays([[1], [2], [4]]), targets)
+    head = RankingHead(fit_on_texts(SECTION, texts(), make(by_topic, over_a_month)).head.linear)
+    trial = new_items._Trial(head, np.array([25]), counts == 0, judged, None)
+    withheld, known = trial._targets
+    assert [part.tolist() for part in withheld] == [[], [], [25]]
+    assert [part.tolist() for part in known] == [[], [12], []]
+
+
+def test_what_came_after_the_sequence_part_scores_as_its_neighbours():
+    rng = np.random.default_rng(0)
+    sizes = {"user_width": 0, "width": 8, "n_blocks": 1, "n_heads": 2, "history_length": 5}
+    rates = {"dropout": 0.0, "id_dropout": 0.0, "min_id_count": 1, "temperature": 0.1}
+    module = SequenceHead(texts(), np.ones(N_ITEMS, dtype=np.int64), **sizes, **rates)
+    arrays = module.to_arrays()
+    part = SequencePart(**(arrays | {"item_bias": rng.normal(size=N_ITEMS).astype("f4")}))
+    is_new = np.arange(N_ITEMS) % PER_TOPIC == 0
+    table = find_neighbours(texts(), is_new, n_neighbours=3)
+    placed, histories = place_by_neighbours(part, table), Lists.from_arrays([[1, 2], [33, 34, 35]])
+    expected = part.scores(histories)
+    table.fill(expected)  # with a factor of 1
+    np.testing.assert_allclose(placed.scores(histories), expected, atol=1e-5)

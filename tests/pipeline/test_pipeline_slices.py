@@ -74,6 +74,12 @@ def test_a_part_is_read_as_it_was_written(split):
 
 def test_rare_items_are_no_head():
     assert not head_items(np.array([2, 2, 1, 0])).any()
+    assert not head_items(np.zeros(3, dtype=np.int64)).any()
+
+
+def test_items_taken_equally_often_are_in_one_part():
+    assert head_items(np.array([14, 14, 14, 14])).all()
+    assert head_items(np.array([5, 9, 5, 5, 3])).tolist() == [True, True, True, True, False]
 
 
 def test_a_part_that_is_alone_in_its_group_is_everybody():

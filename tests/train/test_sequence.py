@@ -195,3 +195,18 @@ def test_it_learns_an_obvious_order(monkeypatch, largest):
 def test_a_loss_that_is_no_number_is_refused():
     with pytest.raises(TrainingError, match=r"the loss is nan; lower head.learning_rate \(1e\+30\)"):
         train(module(), learning_rate=1e30)
+
+
+def test_what_the_user_had_is_seen_and_not_asked_for():
+    lists = Lists.from_arrays([[0, 0, 0, 1], [2, 0, 2, 1], [3]] * 40)
+    windows = cut_windows(lists, None, length=5, generator=np.random.default_rng(0))
+    assert windows.is_repeat[:9].tolist() == [False, True, True, False, False, False, True, False, False]
+    head = module(history_length=5)
+    train(head, histories=lists, examples=None, epochs=20)
+    part = SequencePart(**head.to_arrays())
+    for history in ([0, 0], [0, 0, 0], [2, 0, 2]):
+        assert part.scores(Lists.from_arrays([history]))[0].argmax() == 1
+
+
+def test_histories_of_one_item_again_and_again_teach_their_first_alone():
+    train(module(), histories=Lists.from_arrays([[4] * 12] * 8), examples=None)
