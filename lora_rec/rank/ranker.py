@@ -245,12 +245,11 @@ class Recommender(Catalogue):
         user_embeddings: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Gives items (U, K) and scores (U, K) for histories of item indices; -1 where a list ends early."""
-        own, asked = self.manifest.ranking, (strategy, space)
-        is_own, strategy = diversity is None, strategy or own.strategy
-        diversity = own.diversity if diversity is None else diversity
+        own = self.manifest.ranking
+        if diversity is None:
+            check_own_strength(own, strategy, space)
+        strategy, diversity = strategy or own.strategy, own.diversity if diversity is None else diversity
         check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
-        if is_own:
-            check_own_strength(own, *asked)
         rules = Quotas.of(quotas, self.categories_for("quotas"), k=k) if quotas else None
         weights = mix = None
         if diversity > 0 and strategy in CATEGORY_STRATEGIES:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lora_rec.errors import DataError
 from lora_rec.rank.categories import Categories
-from lora_rec.schema import RankingManifest
+from lora_rec.schema import STRATEGIES, RankingManifest
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -273,9 +273,13 @@ def _first_that_fits(
 def check_own_strength(own: RankingManifest, strategy: str | None, space: str | None) -> None:
     """Refuses a strategy or a space for which a bundle's own diversity means nothing.
 
+    Names that are unknown are for `rerank.check_settings` to refuse.
+
     Raises:
         ValueError: the own diversity is 0, or one of another strategy.
     """
+    if strategy is not None and strategy not in STRATEGIES:
+        return
     named = "strategy" if strategy else "space"
     if (strategy or space) and own.diversity == 0:
         raise ValueError(
