@@ -2,12 +2,12 @@
 
 import json
 
-import conftest
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from tiny import make_tower
+from tiny_models import tiny_config, write_tokenizer
 from tiny_names import TITLES
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -181,9 +181,9 @@ def test_labels_for_self_training_and_active_learning():
 def test_the_heads_bias_and_soft_cap_are_part_of_the_answer(name, tmp_path, monkeypatch):
     monkeypatch.setattr(prompts_module, "YES", "war1")
     monkeypatch.setattr(prompts_module, "NO", "love1")
-    size = conftest._tokenizer(tmp_path, encoder=False)
+    size = write_tokenizer(tmp_path, encoder=False)
     torch.manual_seed(0)
-    whole = AutoModelForCausalLM.from_config(conftest.tiny_config(name, vocab_size=size)).eval()
+    whole = AutoModelForCausalLM.from_config(tiny_config(name, vocab_size=size)).eval()
     for parameter in whole.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     whole.save_pretrained(tmp_path)
