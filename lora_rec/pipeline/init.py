@@ -166,10 +166,9 @@ def _write(
     categories = ""
     if field is not None:
         categories = f"\n  category_field: {quote_text(field)} # for quotas, exclusions, calibrated lists"
-    if field is not None and separator is not None and separator != RankingSection.category_separator:
-        categories += f"\n  category_separator: {quote_text(separator)}"
+        if separator not in (None, RankingSection.category_separator):
+            categories += f"\n  category_separator: {quote_text(separator)}"
     sizes = _choose_sizes(dataset, item_template=template, in_history=in_history, longest=longest)
-    quote = quote_text
     kept = f" {dataset.n_interactions:,} of {n_rows:,} interactions stay" if section.min_rating else ""
     least = "" if section.min_rating is None else f"\n  min_rating: {section.min_rating:g} #{kept}"
     time = "" if section.time_column else " # no column holds times: the rows are taken to be in order"
@@ -183,22 +182,22 @@ def _write(
     return f"""\
 # {dataset.n_users:,} users, {dataset.n_items:,} items, {dataset.n_interactions:,} interactions.
 # Written by lora-rec init{f" for {domain}" if domain else ""}. Every setting: lora_rec/recipe.py.
-output: {quote(output)}
+output: {quote_text(output)}
 
 data:
-  interactions: {quote(section.interactions)} # paths are seen from the folder in which the run starts
-  items: {quote(section.items)}
-  user_column: {quote(section.user_column)}
-  item_column: {quote(section.item_column)}
-  item_id_column: {quote(section.item_id_column)} # in the item table
-  time_column: {quote(section.time_column)}{time}
-  rating_column: {quote(section.rating_column)}{least}
-  text_columns: [{", ".join(map(quote, section.text_columns or ()))}]
+  interactions: {quote_text(section.interactions)} # paths are seen from the folder in which the run starts
+  items: {quote_text(section.items)}
+  user_column: {quote_text(section.user_column)}
+  item_column: {quote_text(section.item_column)}
+  item_id_column: {quote_text(section.item_id_column)} # in the item table
+  time_column: {quote_text(section.time_column)}{time}
+  rating_column: {quote_text(section.rating_column)}{least}
+  text_columns: [{", ".join(map(quote_text, section.text_columns or ()))}]
   split: {section.split} # {split}
 
 text:
-  item_template: {quote(template)} # a piece in [ ] is left out where its field is empty
-  history_item_template: {quote(in_history)}
+  item_template: {quote_text(template)} # a piece in [ ] is left out where its field is empty
+  history_item_template: {quote_text(in_history)}
   history_length: {sizes.history_length} # at most {longest}, and what users have and max_tokens holds
 
 user_tower:

@@ -108,9 +108,8 @@ def _by_popularity(split: Split) -> Iterator[_Part]:
     named, least = {f"rare: {RARE_COUNT} interactions or fewer": rare}, RARE_COUNT + 1
     if head.any():
         most = counts[head].min()
-        named[f"between: {least:,} to {most - 1:,}" if least < most - 1 else f"between: {least:,}"] = (
-            ~rare & ~head
-        )
+        between = f"{least:,} to {most - 1:,}" if least < most - 1 else f"{least:,}"
+        named[f"between: {between}"] = ~rare & ~head
         named[f"popular: {most:,} or more"] = head
     else:
         named[f"between: {least:,} or more"] = ~rare

@@ -123,8 +123,7 @@ def find_other_separator(values: Sequence[str], separator: str) -> str | None:
     ('|', None)
     """
     other = guess_separator(values)
-    if other is None or sum(other in value for value in values) <= sum(
-        separator in value for value in values
-    ):
+    if other is None:
         return None
-    return other
+    with_other, with_own = (sum(mark in value for value in values) for mark in (other, separator))
+    return other if with_other > with_own else None
