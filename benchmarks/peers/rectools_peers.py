@@ -76,7 +76,7 @@ def _build_transformer(peer: str, settings: Settings, *, seed: int) -> Any:
         return Trainer(
             max_epochs=epochs,
             accelerator="cpu",
-            # Most of BERT4Rec's hours are products: twice as fast, and the same setting had .116 on validation
+            # Most of BERT4Rec's hours are products: twice as fast, and one setting had .116 on validation
             # instead of .117.
             precision="bf16-mixed" if peer == "bert4rec" else "32-true",
             devices=1,
