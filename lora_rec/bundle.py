@@ -32,8 +32,8 @@ def check_output(output: str | Path, *, marker: str = MANIFEST, what: str = "bun
         BundleError: the place holds something that is not such a result, or cannot be written or replaced.
     """
     folder = Path(output)
-    if folder.is_symlink():
-        folder = folder.resolve()  # what is replaced is the folder, not the link
+    if folder.is_symlink() or folder.name in ("", ".."):
+        folder = folder.resolve()  # what is replaced is the folder, not the link; "." has no parent
     if folder.is_mount():
         raise BundleError(
             f"output: {output} is where a disk is mounted, and no folder can be moved there; name one in it"

@@ -199,7 +199,7 @@ def _recommend(arguments: argparse.Namespace) -> None:
         space=arguments.space,
         exclude=arguments.exclude,
         exclude_categories=arguments.exclude_categories,
-        quotas=dict(arguments.quota),
+        quotas=cli_lists.gather_quotas(arguments.quota),
         explore=arguments.explore,
         seed=arguments.seed,
         explain=arguments.explain,

@@ -82,6 +82,21 @@ def split_ids(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def gather_quotas(
+    given: Sequence[tuple[str, tuple[int | None, int | None]]],
+) -> dict[str, tuple[int | None, int | None]]:
+    """Gives the quotas by category.
+
+    Raises:
+        DataError: a category has two of them, of which one would be lost.
+    """
+    names = [name for name, _ in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"--quota: {name!r} is there twice; give both limits at once, e.g. {name}=2:4")
+    return dict(given)
+
+
 def print_shown(arguments: argparse.Namespace) -> None:
     """Prints the shown items, best first; all of them, or the foremost `-k`.
 

@@ -15,7 +15,13 @@ from accelerate.utils import set_seed
 from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.checkpoints import open_checkpoints
-from lora_rec.pipeline.data import describe_data, prepare_data, prepare_texts, read_categories
+from lora_rec.pipeline.data import (
+    check_list_length,
+    describe_data,
+    prepare_data,
+    prepare_texts,
+    read_categories,
+)
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.hub import check_push, push_after_run
 from lora_rec.pipeline.interest import interest_line
@@ -53,6 +59,7 @@ def run(recipe: Recipe) -> None:
 
     with stages("data"):
         dataset, split = prepare_data(recipe.data)
+        check_list_length(recipe.ranking, dataset)
         examples, texts = prepare_texts(recipe, dataset, split)
         categories = read_categories(recipe.ranking, dataset)
         print_once(accelerator, split.report)

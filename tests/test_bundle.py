@@ -228,6 +228,11 @@ def test_a_place_where_a_disk_is_mounted_is_refused_before_the_run(tmp_path, mon
         check_output(tmp_path / "out")
 
 
+def test_the_folder_one_stands_in_is_a_place_for_a_bundle(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert check_output(".") == tmp_path.resolve()
+
+
 def test_a_link_is_followed_to_the_folder_that_is_replaced(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "disk")

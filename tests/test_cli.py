@@ -31,6 +31,8 @@ def test_recommend_takes_rules(bundle, tmp_path, capsys):
     assert not {"i7", "i9", "i5"} & {item["item_id"] for item in items}
     assert main([*command, "--quota", "love=6:"]) == 1
     assert "6 of 'love' are 6 in all, and the list has 5 places" in capsys.readouterr().err
+    assert main([*command, "--quota", "love=2:", "--quota", "love=:4"]) == 1
+    assert "'love' is there twice; give both limits at once, e.g. love=2:4" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main([*command, "--quota", "love=2"])
     assert "'love=2' is not NAME=LEAST:MOST" in capsys.readouterr().err

@@ -325,6 +325,8 @@ def test_a_field_that_groups_items_is_the_categories(tmp_path, capsys, separator
     assert main(["check", str(folder / "recipe.yaml"), wrong]) == 0
     said = capsys.readouterr().out
     assert f"20 of 60 cells of 'genres' hold {separator.strip()!r}, and each of them counts as one" in said
+    assert main(["check", str(folder / "recipe.yaml"), "ranking.k=70", "ranking.n_candidates=70"]) == 0
+    assert "warning: ranking.k: lists have 70 places, and there are 60 items" in capsys.readouterr().out
 
 
 def test_a_shop_without_groups_has_no_categories(tmp_path):

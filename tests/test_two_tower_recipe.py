@@ -36,11 +36,15 @@ def launch(config, *overrides, folder, options=()):
             "text.item_template={titel}",
             "text.item_template: there is no field 'titel'; did you mean 'title'?",
         ),
+        (
+            "ranking.k=100 ranking.n_candidates=100",
+            "ranking.k: lists have 100 places, and there are 40 items",
+        ),
         ("train.epoch=2", "train.epoch: unknown key; did you mean 'epochs'?"),
     ],
 )
 def test_bad_input_is_one_clear_error_and_leaves_nothing(config, tmp_path, override, message):
-    result = launch(config, override, folder=tmp_path)
+    result = launch(config, *override.split(), folder=tmp_path)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr

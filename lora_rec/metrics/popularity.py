@@ -48,7 +48,7 @@ def novelty_at_k(
     """
     top = lists_at_k(recommended, k=k)
     counts = check_counts(item_counts, top=top, n_users=n_users)
-    return mean_of_listed(top, -np.log2((counts + 1) / (n_users + 1)))
+    return mean_of_listed(top, -np.log2((counts.astype(np.float64) + 1) / (n_users + 1)))
 
 
 def popularity_at_k(

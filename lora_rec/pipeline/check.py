@@ -18,7 +18,7 @@ from lora_rec.data.inspect_texts import (
 )
 from lora_rec.data.lists import Lists
 from lora_rec.data.validate import DataProblem
-from lora_rec.pipeline.data import find_category_problem
+from lora_rec.pipeline.data import find_category_problem, find_length_problem
 from lora_rec.pipeline.social import read_friendships, render_users
 from lora_rec.rank.categories import Categories
 from lora_rec.recipe import RankingSection, Recipe
@@ -101,6 +101,8 @@ def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
     warnings += find_cut_warnings(users[1:], where="user texts", section="user_tower", max_tokens=max_tokens)
     warnings += find_script_warnings(sample_texts(read), english=_english_towers(recipe))
     if problem := find_category_problem(recipe.ranking, dataset):
+        warnings.append(problem)
+    if problem := find_length_problem(recipe.ranking, dataset):
         warnings.append(problem)
     if recipe.ranking.category_field is not None:
         notes += (_categories_line(recipe.ranking, dataset),)

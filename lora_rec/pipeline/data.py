@@ -23,6 +23,7 @@ from lora_rec.data.splits import (
     split_randomly,
 )
 from lora_rec.data.validate import DataProblem
+from lora_rec.errors import DataError
 from lora_rec.pipeline.social import read_friendships, render_users
 from lora_rec.rank.categories import Categories, find_other_separator
 from lora_rec.recipe import DataSection, RankingSection, Recipe
@@ -199,6 +200,24 @@ def find_category_problem(section: RankingSection, dataset: Dataset) -> DataProb
         len(cells),
         tuple(cells[:2]),
     )
+
+
+def check_list_length(section: RankingSection, dataset: Dataset) -> None:
+    """Refuses lists that are longer than the catalogue, before any training.
+
+    Raises:
+        DataError: there are fewer items than a list has places.
+    """
+    if problem := find_length_problem(section, dataset):
+        raise DataError(str(problem))
+
+
+def find_length_problem(section: RankingSection, dataset: Dataset) -> DataProblem | None:
+    """Says where lists are longer than the catalogue."""
+    if section.k <= dataset.n_items:
+        return None
+    what = f"lists have {section.k} places, and there are {dataset.n_items} items"
+    return DataProblem("ranking.k", what, f"set ranking.k={dataset.n_items}, or less")
 
 
 def number_texts(texts: list[str]) -> tuple[list[str], NDArray[np.int64]]:

@@ -134,10 +134,10 @@ def tastes_of(dataset: Dataset, *, item_vectors: NDArray[np.float32] | None = No
 def recommend_friends(
     model: FriendModel,
     dataset: Dataset,
-    user: str | None = None,
+    user: str | int | None = None,
     *,
-    history: Sequence[str] = (),
-    friends: Sequence[str] = (),
+    history: Sequence[str | int] = (),
+    friends: Sequence[str | int] = (),
     k: int = 10,
 ) -> list[FriendSuggestion]:
     """Gives the users whom one is likely to know, best first, without those who are friends already.
@@ -151,8 +151,11 @@ def recommend_friends(
         k: list length.
 
     Raises:
-        DataError: an unknown id, a user and a history at once, or nothing at all.
+        DataError: an unknown id, one string for a list, a user and a history at once, or nothing at all.
+        ValueError: `k` is below 1.
     """
+    if k < 1:
+        raise ValueError(f"k: {k} is below 1; give the length of the list")
     if (user is None) == (not history and not friends):
         raise DataError("recommend_friends: give either a user, or the history or friends of somebody new")
     if user is not None:
@@ -171,15 +174,18 @@ def recommend_friends(
     ]
 
 
-def find_numbers(names: Sequence[str], ids: NDArray[np.str_], *, what: str) -> NDArray[np.int64]:
+def find_numbers(names: Sequence[str | int], ids: NDArray[np.str_], *, what: str) -> NDArray[np.int64]:
     """Gives the internal numbers of external ids.
 
     Raises:
-        DataError: an id is not there.
+        DataError: an id is not there, or one string stands for a list of them.
     """
+    if isinstance(names, str):
+        raise DataError(f"recommend_friends: {names!r} is one string; give a list of {what} ids")
+    wanted = [str(name) for name in names]
     places = {str(name): number for number, name in enumerate(ids)}
-    for name in names:
+    for name in wanted:
         if name not in places:
             hint = did_you_mean(name, places) or f"there are ids like {ids[:3].tolist()}"
             raise DataError(f"recommend_friends: no {what} {name!r}; {hint}")
-    return np.array([places[name] for name in names], np.int64)
+    return np.array([places[name] for name in wanted], np.int64)

@@ -80,8 +80,9 @@ class CandidateScorer:
         for row, (history, shown) in enumerate(zip(histories, candidates, strict=True)):
             if len(history):
                 cosines = self.items[shown] @ self.items[history[-self.history_length :]].T
-                # No cosine is above 1, so this cannot overflow.
-                attention = np.exp(np.float32(self.sharpness) * (cosines - 1))
+                # The nearest item has attention 1: nothing overflows, and the sum is never 0.
+                nearest = cosines.max(axis=1, keepdims=True)
+                attention = np.exp(np.float32(self.sharpness) * (cosines - nearest))
                 matches = (attention * cosines).sum(axis=1) / attention.sum(axis=1)
                 result[candidates.offsets[row] : candidates.offsets[row + 1]] += (
                     np.float32(self.history_weight) * matches

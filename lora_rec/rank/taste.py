@@ -21,7 +21,7 @@ class Tastes:
     histories: Lists
     """(n)"""
     weights: _Array
-    """One per item of the histories; the squares of each user's sum up to 1."""
+    """One per item of the histories; a user's profile, in which repeats add up, has length 1."""
     rarity: _Array
     """(N,), log of users over the users who took an item: what few have tells more."""
     item_vectors: _Array
@@ -95,7 +95,10 @@ def describe_tastes(histories: Lists, *, n_items: int, item_vectors: _Array | No
 def _weigh(histories: Lists, rarity: _Array) -> _Array:
     weights = rarity[histories.values] * histories.relative_strengths()
     owners = np.repeat(np.arange(len(histories)), histories.counts)
-    lengths = np.sqrt(np.bincount(owners, weights=weights.astype(np.float64) ** 2, minlength=len(histories)))
+    # Repeats of an item add up in a profile, so its length is that of the sums.
+    pairs, place = np.unique(owners * np.int64(len(rarity)) + histories.values, return_inverse=True)
+    totals = np.bincount(place, weights=weights, minlength=len(pairs))
+    lengths = np.sqrt(np.bincount(pairs // len(rarity), weights=totals**2, minlength=len(histories)))
     return (weights / np.maximum(lengths, 1e-12)[owners]).astype(np.float32)
 
 

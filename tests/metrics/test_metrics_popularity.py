@@ -23,6 +23,13 @@ def test_novelty_by_hand():
     np.testing.assert_allclose(novelty_at_k(lists, counts, k=1, n_users=9), [0, log2(10), np.nan], atol=1e-12)
 
 
+def test_small_counts_do_not_wrap():
+    lists = np.array([[0, 1]])
+    counts = np.array([255, 3])
+    expected = novelty_at_k(lists, counts, k=2, n_users=300)
+    np.testing.assert_array_equal(novelty_at_k(lists, counts.astype("u1"), k=2, n_users=300), expected)
+
+
 def test_novelty_refuses():
     lists = np.array([[0, 1]])
     with pytest.raises(

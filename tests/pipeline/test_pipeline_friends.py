@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from real_sets import real
@@ -41,6 +43,25 @@ def test_users_and_newcomers_get_their_circle():
     assert not {"u1", "u5"} & {s.user_id for s in new}
     everybody = recommend_friends(model, dataset, friends=["u1"], k=100)
     assert len(everybody) == N_USERS - 1
+
+
+def test_ids_may_be_numbers_and_one_string_is_no_list():
+    dataset, friends = make_circles()
+    numbered = replace(
+        dataset,
+        user_ids=np.arange(N_USERS).astype(str),
+        item_ids=np.arange(N_ITEMS).astype(str),
+    )
+    model = fit_friends(numbered, friends, n_fits=0)
+    assert recommend_friends(model, numbered, 7) == recommend_friends(model, numbered, "7")
+    by_number = recommend_friends(model, numbered, history=[5, 1])
+    assert by_number == recommend_friends(model, numbered, history=["5", "1"])
+    with pytest.raises(DataError, match="'51' is one string; give a list of item ids"):
+        recommend_friends(model, numbered, history="51")
+    with pytest.raises(DataError, match="no user '99'"):
+        recommend_friends(model, numbered, 99)
+    with pytest.raises(ValueError, match="k: 0 is below 1"):
+        recommend_friends(model, numbered, 7, k=0)
 
 
 def test_what_is_chosen_is_the_best_that_was_tried():

@@ -35,6 +35,14 @@ def test_scores_are_the_formula():
     np.testing.assert_allclose(found[2:], [0.7, 0.2, 0.6], rtol=1e-6)
 
 
+def test_the_sharpest_attention_sees_the_nearest_item_alone():
+    scorer = make_scorer(sharpness=1e4, history_weight=1.0)
+    away = np.argmin((scorer.items @ scorer.items[[4, 1, 5]].T).max(axis=1))
+    found = scorer.scores(Lists.from_arrays([[4, 1, 5]]), Lists.from_arrays([[away]]))
+    nearest = (scorer.items[[4, 1, 5]] @ scorer.items[away]).max()
+    np.testing.assert_allclose(found, nearest + scorer.item_bias[away], rtol=1e-5)
+
+
 def test_a_new_item_is_scored_as_its_text_says():
     scorer = make_scorer()
     more = scorer.with_items(TEXT[:2])

@@ -33,3 +33,14 @@ def test_users_compared_alone_are_as_among_all():
     for both, own in zip(tastes.cosines(HISTORIES), tastes.own_cosines(), strict=True):
         np.testing.assert_allclose(both, own, atol=1e-6)
     assert not tastes.own_cosines()[1][2].any()
+
+
+def test_repeats_add_up_and_cosines_stay_cosines():
+    tastes = describe_tastes(Lists.from_arrays([[0, 0, 1, 0], [1, 2], [0, 1]]), n_items=3)
+    rarity = np.log(3 / np.array([2, 3, 1]))
+    first = rarity * [3, 1, 0]
+    third = rarity * [1, 1, 0]
+    by_items, _ = tastes.own_cosines()
+    np.testing.assert_allclose(by_items.diagonal(), 1, rtol=1e-6)
+    cosine = first @ third / np.linalg.norm(first) / np.linalg.norm(third)
+    np.testing.assert_allclose(by_items[0, 2], cosine, rtol=1e-6)
