@@ -232,9 +232,12 @@ def _info(arguments: argparse.Namespace) -> None:
     print(f"  item text:    {manifest.text.item_template}")
     print(f"  history text: the last {manifest.text.history_length} of {manifest.text.history_item_template}")
     print(f"  versions: {', '.join(f'{name} {v}' for name, v in manifest.versions.items())}")
-    systems = {name: row for name, row in rec.metrics.items() if isinstance(row, dict) and "ndcg@10" in row}
+    rows = {name: row for name, row in rec.metrics.items() if isinstance(row, dict)}
+    metric = next((key for row in rows.values() for key in row if key.startswith("ndcg@")), "")
+    systems = {name: row for name, row in rows.items() if metric in row}
     if systems:
-        columns = ["auc", "recall@10", "ndcg@10", "ild@10", "coverage@10"]
+        at_k = metric.removeprefix("ndcg")
+        columns = ["auc", *(name + at_k for name in ("recall", "ndcg", "ild", "coverage"))]
         there = [name for name in columns if all(name in row for row in systems.values())]
         print(format_table(systems, columns=there))
 

@@ -79,7 +79,9 @@ def test_info_names_the_towers(bundle, capsys):
     assert main(["info", str(bundle)]) == 0
     out = capsys.readouterr().out
     assert "user_tower: tiny-bert" in out
-    assert "ranking_head_diverse" in out
+    length = json.loads((bundle / "metrics.json").read_text())
+    k = next(name for name in length["ease"] if name.startswith("ndcg@")).removeprefix("ndcg@")
+    assert f"ndcg@{k} |" in out and "ranking_head_diverse" in out
 
 
 def test_check_describes_or_lists_all_problems(tables, tmp_path, capsys):

@@ -329,6 +329,17 @@ def test_a_field_that_groups_items_is_the_categories(tmp_path, capsys, separator
     assert "warning: ranking.k: lists have 70 places, and there are 60 items" in capsys.readouterr().out
 
 
+def test_lists_as_python_writes_them_are_no_categories_and_check_says_so(tmp_path, capsys):
+    folder = with_genres(write_tables(tmp_path / "shop"), "|")
+    products = pd.read_csv(folder / "products.csv")
+    products["genres"] = [str(cell.split("|")) for cell in products["genres"]]
+    products.to_csv(folder / "products.csv", index=False)
+    assert main(["init", str(folder)]) == 0
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["ranking"].get("category_field") != "genres"
+    assert main(["check", str(folder / "recipe.yaml")]) == 0
+    assert "genres: 60 of 60 cells are lists as Python writes them (" in capsys.readouterr().out
+
+
 def test_a_shop_without_groups_has_no_categories(tmp_path):
     folder = write_tables(tmp_path / "shop")
     products = pd.read_csv(folder / "products.csv")

@@ -162,10 +162,10 @@ def _guess_user(table: pd.DataFrame) -> ColumnGuess:
     why = {}
     for column in map(str, table.columns):
         ids = distinct_ids(table[column])
-        if ids is None or len(ids) < 2:
+        named = 3.0 * names(column, "user") or 2.0 * names(column, "session")
+        if ids is None or (len(ids) < 2 and not named):
             continue
         mean = len(table) / len(ids)
-        named = 3.0 * names(column, "user") or 2.0 * names(column, "session")
         if named or mean > 1.01:
             scores[column] = named + 0.5 * (bool(named) and names(column, "id"))
             why[column] = f"{'its name; ' if named else ''}{len(ids):,} ids with {mean:.1f} rows each"
@@ -186,6 +186,8 @@ def _guess_time(sample: pd.DataFrame) -> ColumnGuess:
             if named:  # so that the loader says what is wrong with its cells
                 scores[column], why[column] = 0.5, "its name; but the cells are no times"
             continue
+        if not named and (names(column, "user") or names(column, "session")) and _are_numbers(sample[column]):
+            continue  # ids of ten digits look like unix times
         good = found.values[~found.missing]
         plausible = good.size > 0 and bool(np.mean((good >= EARLIEST) & (good < LATEST)) >= 0.9)
         if named or plausible:
@@ -200,10 +202,14 @@ def _guess_time(sample: pd.DataFrame) -> ColumnGuess:
         return ColumnGuess("time", None, "no column holds times; the rows are taken to be in order")
     order = tuple(sorted(scores, key=lambda column: -scores[column]))
     best, lead = order[0], scores[order[0]] - scores[order[1]] if len(order) > 1 else np.inf
-    cells = _read(sample[best], read_numbers)
-    number = cells is not None and not cells.wrong.any()  # a date is nothing else, a number may be anything
-    sure = scores[best] >= 3 or (lead > CLEAR and not number)  # 3: its name and its cells
+    # A date is nothing else, a number may be anything; 3 are its name and its cells.
+    sure = scores[best] >= 3 or (lead > CLEAR and not _are_numbers(sample[best]))
     return ColumnGuess("time", best, why[best], sure=sure, options=order)
+
+
+def _are_numbers(column: pd.Series) -> bool:
+    cells = _read(column, read_numbers)
+    return cells is not None and not cells.wrong.any()
 
 
 def _guess_rating(sample: pd.DataFrame) -> ColumnGuess:

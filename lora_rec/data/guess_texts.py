@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SAMPLE = 2_000  # items whose cells are looked at
+UNSHARED = 0.9  # of the names of artists that differ, where items are artists
 LONG = 120  # letters; a text longer than this on average is a description
 
 TextKind = Literal["title", "year", "maker", "category", "long"]
@@ -89,7 +90,8 @@ def _why_no_text(texts: list[str]) -> str:
     letters = np.array([sum(map(str.isalpha, text)) for text in texts])
     lengths = np.array([len(text) for text in texts])
     digits = np.array([any(map(str.isdigit, text)) for text in texts])
-    single = np.array([" " not in text for text in texts])
+    # Chinese and Japanese are written without spaces.
+    single = np.array([" " not in text and text.isascii() for text in texts])
     if sum(text.startswith(("http://", "https://", "www.", "//")) for text in texts) > n / 2:
         return "web addresses"
     if len({text.lower() for text in texts} - {"true", "false", "t", "f", "yes", "no"}) == 0:
@@ -125,6 +127,10 @@ def _title(kinds: dict[str, TextKind], distinct: dict[str, float]) -> str | None
     for column in titles:
         kinds[column] = "category"
     named = [column for column in short if names(column, "title")]
+    # The name of an artist or a category is a title only where no two items share it.
+    shared = [c for c in named if (names(c, "maker") or names(c, "category")) and distinct[c] < UNSHARED]
+    if len(short) > len(shared):
+        named = [column for column in named if column not in shared]
     makers = [column for column in short if column not in named and kinds[column] == "maker"]
     ordered = named or titles or [column for column in short if column not in makers] or short
     return max(ordered, key=lambda column: distinct[column])

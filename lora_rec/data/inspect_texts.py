@@ -125,12 +125,26 @@ def find_item_text_warnings(
         if missing > MANY * n and missing > len(empty):
             what = f"missing for {missing:,} of {n:,} items, whose texts say less"
             found.append(DataProblem(name, what, "fill it in, or leave it out of the template", missing))
+        written = [value for value in values if is_written_list(value)]
+        if len(written) > MANY * n:
+            what = f"{len(written):,} of {n:,} cells are lists as Python writes them"
+            fix = "write what they hold, e.g. with ', '.join, before the run"
+            found.append(DataProblem(name, what, fix, len(written), tuple(map(_short, written[:1]))))
     found += _repeat_warnings(texts, item_ids)
     marked = [row for row, text in enumerate(texts) if _MARKUP.search(text)]
     if len(marked) > FEW * n:
         what = f"{len(marked):,} of {n:,} hold HTML tags or entities"
         warn(what, "take the tags out and apply html.unescape before the run", marked)
     return found + find_cut_warnings(texts, where="item texts", section="item_tower", max_tokens=max_tokens)
+
+
+def is_written_list(cell: str) -> bool:
+    """Says whether a cell is a list or a set as Python writes it, which pandas leaves in a CSV file.
+
+    >>> is_written_list("['Action', 'Drama']"), is_written_list("[REC]"), is_written_list("Action")
+    (True, False, False)
+    """
+    return cell[:2] in ("['", '["', "{'", '{"') and cell[-1] in "]}"
 
 
 def _repeat_warnings(texts: Sequence[str], item_ids: Sequence[str]) -> list[DataProblem]:

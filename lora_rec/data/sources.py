@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -54,7 +55,7 @@ def read_table(source: Source, *, name: str) -> pd.DataFrame:
     except ImportError as error:
         raise missing_extra("pandas", extra="train") from error
     if isinstance(source, pd.DataFrame):
-        return source.reset_index(drop=True)
+        return source.reset_index(drop=True).rename(columns=str)
     datasets = sys.modules.get("datasets")  # an object of its classes cannot exist before it is imported
     if datasets is not None and isinstance(source, datasets.Dataset):
         return _from_datasets(source)
@@ -64,7 +65,8 @@ def read_table(source: Source, *, name: str) -> pd.DataFrame:
         raise DataError(
             f"{name}: {type(source).__name__} is no table; give a path, a DataFrame or a datasets.Dataset"
         )
-    return _read_path(Path(source), name=name)
+    # Parquet and JSON keep whole numbers as names of columns; all the rest names them by text.
+    return _read_path(Path(source), name=name).rename(columns=str)
 
 
 def _from_datasets(source: Any) -> pd.DataFrame:
@@ -101,8 +103,8 @@ def _read_path(path: Path, *, name: str) -> pd.DataFrame:
         raise DataError(
             f"{name}: {path} is not UTF-8 ({error.reason} at byte {error.start}); {fix}"
         ) from error
-    except (ValueError, OSError, pd.errors.ParserWarning) as error:
-        if kind == "csv":
+    except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserWarning) as error:
+        if kind == "csv" and not isinstance(error, (OSError, EOFError, zlib.error)):
             refuse_one_column(first_line(path), name=name)
         what = str(error).strip().splitlines()[0]
         raise DataError(f"{name}: {path} cannot be read as {kind} ({what}); put the file right") from error
@@ -138,7 +140,7 @@ def _read_lines(path: Path) -> pd.DataFrame:
         warnings.catch_warnings()
     ):  # pandas 3 deprecates convert_dates; before 3, dtype=False does not imply it
         warnings.filterwarnings("ignore", message="The 'convert_dates' keyword")
-        return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+        return pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding="utf-8-sig")
 
 
 def _read_folder(path: Path, *, name: str) -> pd.DataFrame:

@@ -21,10 +21,16 @@ from lora_rec.data.guess import Guess
 from lora_rec.data.guess_tables import Tables
 from lora_rec.data.guess_texts import TextColumns
 from lora_rec.data.inspect import suggest_min_rating
-from lora_rec.data.inspect_texts import MULTILINGUAL, estimate_tokens, sample_texts, share_not_latin
+from lora_rec.data.inspect_texts import (
+    MULTILINGUAL,
+    estimate_tokens,
+    is_written_list,
+    sample_texts,
+    share_not_latin,
+)
 from lora_rec.errors import DataError, RecipeError
 from lora_rec.pipeline.data import load_tables, split_data
-from lora_rec.rank.categories import guess_separator
+from lora_rec.rank.categories import MOST_CATEGORIES, guess_separator
 from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.domains import DOMAINS, Domain
 from lora_rec.text.templates import render_items
@@ -238,7 +244,8 @@ def suggest_categories(
 ) -> tuple[str | None, str | None]:
     """Gives the field that groups items best, and what parts its cells; None where none does.
 
-    A field groups them where its categories are short, and each has three items on average at least.
+    A field groups them where its categories are short, not too many, and each has three items on average at
+    least; cells that are lists as Python writes them have no categories.
 
     >>> fields = {"title": ["a", "b", "c", "d", "e", "f"], "genres": ["X;Y", "X", "Y", "Y;X", "X", "Y"]}
     >>> suggest_categories(fields, TextColumns({"title": "title", "genres": "category"}, {}))
@@ -250,8 +257,10 @@ def suggest_categories(
         separator = guess_separator(cells)
         parts = [part.strip() for cell in cells for part in (cell.split(separator) if separator else [cell])]
         groups = {part for part in parts if part}
+        if sum(map(is_written_list, cells)) > len(cells) / 2:
+            continue
         is_short = bool(groups) and np.mean([len(group) for group in groups]) <= LONGEST_CATEGORY
-        if is_short and len(groups) > 1 and len(parts) >= 3 * len(groups):
+        if is_short and 1 < len(groups) <= MOST_CATEGORIES and len(parts) >= 3 * len(groups):
             found.append((not names(field, "category"), len(groups), field, separator))
     if not found:
         return None, None

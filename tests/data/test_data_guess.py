@@ -290,6 +290,38 @@ def test_chinese_cells():
     assert texts.kinds == {"name": "title", "分类": "category"}
 
 
+def test_chinese_titles_with_digits_are_no_codes():
+    interactions, items = make(title="商品名称", items__category=["服装", "鞋子", "配饰"] * 40)
+    items["商品名称"] = [f"20{n % 25:02}新款男装纯棉短袖{'红黄蓝绿黑'[n % 5]}色" for n in range(N_ITEMS)]
+    assert guess_columns(interactions, items).texts.kinds == {"商品名称": "title", "category": "category"}
+
+
+@pytest.mark.parametrize(
+    ("shared", "kind"), [("artist_name", "maker"), ("category_name", "category")], ids=["artist", "category"]
+)
+def test_the_name_of_what_items_share_is_no_title(shared, kind):
+    interactions, items = make(title="song")
+    items[shared] = [f"Someone {n % 12}" for n in range(N_ITEMS)]
+    assert guess_columns(interactions, items).texts.kinds == {"song": "title", shared: kind}
+    # Where each item has one of its own, items are artists.
+    items[shared], items["song"] = items["song"], ["folk", "rock", "fado"] * 40
+    assert guess_columns(interactions, items).texts.title == shared
+
+
+@pytest.mark.parametrize("more", [{}, {"city": lambda rng, n: rng.choice(["Rome", "Oslo", "Bern"], n)}])
+def test_ids_that_look_like_times_are_users(more):
+    columns = {f"interactions__{name}": values for name, values in more.items()}
+    interactions, items = make(when=None, **columns)
+    interactions["user_id"] = 1_500_000_000 + 7919 * interactions["user_id"].str[1:].astype(int)
+    found = guessed(interactions, items)
+    assert (found["user"], found["time"]) == ("user_id", None)
+
+
+def test_a_single_user_is_one_by_name():
+    interactions, items = make()
+    assert guessed(interactions.assign(user_id="me"), items)["user"] == "user_id"
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
 def test_semicolons_with_decimal_commas_are_that_error_too(tmp_path, suffix):
     table = pd.DataFrame({"item_id": ["1", "2"], "price": ["1,5;a,b", "2,5"]})

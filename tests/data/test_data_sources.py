@@ -1,6 +1,9 @@
+import codecs
+import gzip
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,6 +79,42 @@ def test_every_source_gives_the_same_data_set(tables, tmp_path, kind):
         rating_column="rating",
     )
     assert as_plain(got) == as_plain(expected)
+
+
+def test_a_mark_of_utf8_is_no_part_of_json_lines(tables, tmp_path):
+    path = Path(written(tables[1], tmp_path / "items", ".jsonl"))
+    plain = read_table(path, name="items")
+    path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    pd.testing.assert_frame_equal(read_table(path, name="items"), plain)
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".jsonl", "frame"])
+def test_columns_that_are_called_by_whole_numbers(tables, tmp_path, kind):
+    interactions = tables[0].set_axis(range(4), axis=1)
+    names = {
+        "user_column": "0",
+        "item_column": "1",
+        "time_column": str(tables[0].columns.get_loc("timestamp")),
+    }
+    source = interactions if kind == "frame" else written(interactions, tmp_path / "log", kind)
+    expected = load_dataset(*tables)
+    assert as_plain(load_dataset(source, tables[1], **names)) == as_plain(expected)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda packed: packed[: len(packed) // 2], "Compressed file ended"),
+        (lambda packed: packed[:-8] + bytes(8), "CRC check failed"),
+        (gzip.decompress, "Not a gzipped file"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv.gz", ".jsonl.gz"])
+def test_a_damaged_gzip_file_is_one_error_that_names_it(tables, tmp_path, suffix, damage, message):
+    path = Path(written(tables[0], tmp_path / "log", suffix))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=rf"log: .*log{suffix} cannot be read as .*{message}"):
+        read_table(path, name="log")
 
 
 def test_what_the_data_set_holds(tables):
