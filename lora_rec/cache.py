@@ -88,7 +88,7 @@ def prune_cache(
         too_old = older_than is not None and now - entry.last_opened > older_than
         # What does not fit does not make room for what was opened before it.
         is_full |= keep_bytes is not None and kept_bytes > keep_bytes
-        if not (too_old or is_full) or any(map(is_locked, entry.path.glob(f"{UNFINISHED}*"))):
+        if not (too_old or is_full) or any(map(is_locked, (entry.path, *entry.path.glob(f"{UNFINISHED}*")))):
             continue
         is_folder = entry.path.is_dir() and not entry.path.is_symlink()
         try:

@@ -53,6 +53,8 @@ def load_config(cls: type[T], path: str | Path, *, overrides: Sequence[str] = ()
         )
     try:
         tree = yaml.load(file.read_text(encoding="utf-8"), Loader=_OnceLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{path}: not valid YAML; {error}") from error
     except _Repeated as error:
@@ -111,8 +113,10 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         value = yaml.load(text, Loader=yaml.BaseLoader) if text else ""
     except yaml.YAMLError:
         value = text
-    # A template such as {title} reads as a mapping, {title} ({year}) as broken YAML; overrides are neither.
-    tree[field] = text if isinstance(value, dict) else value
+    # A template such as {title} reads as a mapping, {title} ({year}) as broken YAML, a separator such as # or
+    # | as a comment or the start of a block; overrides are none of these.
+    is_lost = value in (None, "") and text not in ("''", '""')
+    tree[field] = text if isinstance(value, dict) or is_lost else value
 
 
 def _build(cls: type, tree: Mapping[str, Any], *, path: str, problems: list[str]) -> Any:

@@ -71,6 +71,7 @@ class PretrainSection:
             (0 <= self.warmup_share < 1, f"warmup_share: {self.warmup_share} is not in [0, 1)"),
             (0 < self.held_out < 1, f"held_out: {self.held_out} is not between 0 and 1"),
             (self.token_budget >= 16, f"token_budget: {self.token_budget} is below 16"),
+            (0 <= self.seed < 2**32, f"seed: {self.seed} is not in 0..{2**32 - 1}"),
         ]
         require(checks)
 

@@ -102,6 +102,7 @@ class TrainSection:
             (self.batch_size >= 2, f"batch_size: {self.batch_size} leaves no negatives; use 2 or more"),
             (self.extra_items >= 0, f"extra_items: {self.extra_items} is negative"),
             (self.token_budget >= 16, f"token_budget: {self.token_budget} is below 16"),
+            (0 <= self.seed < 2**32, f"seed: {self.seed} is not in 0..{2**32 - 1}"),
             (
                 0 <= self.popularity_correction <= 1,
                 f"popularity_correction: {self.popularity_correction} is not in [0, 1]",

@@ -1,13 +1,19 @@
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from lora_rec.cache import cache_folder as find_cache_folder
 from lora_rec.cache import list_cache, prune_cache
 from lora_rec.cli import main
 from lora_rec.lock import FolderLock
+from lora_rec.text import token_file
+from lora_rec.text.collate import TokenizedTexts
+from lora_rec.towers import source
 from lora_rec.towers.source import _convert_gguf
 
 
@@ -70,6 +76,21 @@ def test_what_a_run_is_computing_stays(filled):
     assert names(prune_cache(keep_bytes=0)) == ["aa"]
 
 
+def test_texts_that_a_run_is_tokenising_stay(filled, monkeypatch):
+    gone = []
+
+    def while_it_is_written(tokenizer, texts, *, max_tokens):
+        gone.extend(prune_cache(keep_bytes=0))
+        return TokenizedTexts(np.array([7, 7, 7], np.int32), np.array([0, 1, 3]))
+
+    monkeypatch.setattr(token_file, "tokenize", while_it_is_written)
+    monkeypatch.setattr(token_file, "_settings_of", lambda tokenizer: "")
+    tokens = token_file.open_tokens(None, ["a", "bc"], max_tokens=4, fingerprint="", root=filled)
+    assert tokens.lengths.tolist() == [1, 2]
+    assert sorted(names(gone)) == ["aa", "bb", "cc.arrow"]
+    assert [path.suffix for path in (filled / "tokens").iterdir()] == [".arrow"]
+
+
 def test_links_and_what_goes_meanwhile_are_no_errors(filled, tmp_path, monkeypatch):
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "states.bin").write_bytes(b"0" * 7)
@@ -99,6 +120,20 @@ def test_a_converted_backbone_that_is_used_stays(cache_folder):
     folder = cache_folder / "backbones" / "tiny"
     assert _convert_gguf(Path("packaged"), "tiny.gguf", target=folder) == folder
     assert prune_cache(older_than=86_400, kinds=("backbones",)) == []
+
+
+def test_a_conversion_draws_no_numbers_of_the_run(cache_folder, models, monkeypatch):
+    pytest.importorskip("gguf")
+    for kind in (source.AutoModel, source.AutoTokenizer):
+        plainly = lambda folder, gguf_file, kind=kind, **more: kind.from_pretrained(folder, **more)  # noqa: E731
+        from_config = getattr(kind, "from_config", None)
+        there = SimpleNamespace(from_pretrained=plainly, from_config=from_config)
+        monkeypatch.setattr(source, kind.__name__, there)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    converted = _convert_gguf(models["llama"], "tiny.gguf", target=cache_folder / "backbones" / "tiny")
+    assert (converted / "model.safetensors").is_file()
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_command_lists_and_removes(filled, capsys):

@@ -44,6 +44,22 @@ def test_yaml_traps_survive_a_file(tmp_path):
     assert Recipe.load(file, overrides=["text.item_template={title}"]).text.item_template == "{title}"
 
 
+@pytest.mark.parametrize("separator", ["|", "#", ">", "!", "%", "& "])
+def test_an_override_may_be_what_yaml_means_something_by(tmp_path, separator):
+    file = tmp_path / "r.yaml"
+    file.write_text("output: a\ndata: {source: movielens-small}\nranking: {category_field: genres}\n")
+    recipe = Recipe.load(file, overrides=[f"ranking.category_separator={separator}", "output=#1"])
+    assert (recipe.ranking.category_separator, recipe.output) == (separator, "#1")
+
+
+def test_a_recipe_in_another_encoding_is_one_error(tmp_path):
+    file = tmp_path / "r.yaml"
+    for encoding in ("latin-1", "utf-16"):
+        file.write_text("output: café\n", encoding=encoding)
+        with pytest.raises(RecipeError, match=r"r\.yaml: cannot be read \(.*codec.*\); save it as UTF-8"):
+            Recipe.load(file)
+
+
 def test_all_problems_in_one_message():
     tree = MINIMAL | {
         "item_towr": {},
@@ -68,6 +84,9 @@ def test_a_section_that_is_there_twice_is_refused(tmp_path):
 def test_ranges_are_checked():
     with pytest.raises(RecipeError, match=r"train\.temperature: 0.0 is not positive"):
         build_config(Recipe, MINIMAL | {"train": {"temperature": 0}})
+    for seed in (-1, 2**32):
+        with pytest.raises(RecipeError, match=rf"train\.seed: {seed} is not in 0\.\.4294967295"):
+            build_config(Recipe, MINIMAL | {"train": {"seed": seed}})
     with pytest.raises(RecipeError, match=r"head\.width: 10 is no multiple of n_heads 4; change one of them"):
         build_config(Recipe, MINIMAL | {"head": {"width": 10, "n_heads": 4}})
 

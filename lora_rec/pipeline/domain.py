@@ -185,7 +185,8 @@ def _read_lines(section: CorpusSection) -> tuple[dict[str, Sequence[str]], list[
     if (section.text_column, section.group_column) != ("text", None):
         raise DataError("corpus.text_column, corpus.group_column: a text file has no columns; leave them out")
     try:
-        lines = Path(section.path).read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which also cuts at marks that texts hold, such as U+2028.
+        lines = Path(section.path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"corpus: {section.path} cannot be read ({error}); give a text file in UTF-8"

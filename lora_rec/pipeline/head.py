@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from lora_rec.data.dataset import EvaluationSet, Split
@@ -213,6 +214,7 @@ def _train_sequence(
     show_progress: bool,
 ) -> SequencePart:
     """Trains the sequence part, validated beside the linear part with scores that spread as widely."""
+    torch.manual_seed(seed)  # of the first weights, too, whatever was drawn before
     module = SequenceHead(
         text,
         split.item_counts(),

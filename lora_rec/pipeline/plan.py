@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -17,6 +18,7 @@ from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.pipeline.plan_activations import activation_memory, meta_model
 from lora_rec.pipeline.plan_table import format_plan
 from lora_rec.pipeline.starts import settings_of
+from lora_rec.pipeline.variants import make_variants
 from lora_rec.recipe import Recipe, TowerSection
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches, tokenize
 from lora_rec.towers.adapters import Attached, attach
@@ -135,6 +137,8 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Plans a run from its data, the tokenizers and the configurations; weights are not read.
 
+    Translated variants of texts are not counted: a model has to write them first.
+
     Raises:
         LoraRecError: what the run itself would refuse of data, backbones and adapters.
     """
@@ -144,8 +148,14 @@ def make_plan(recipe: Recipe) -> Plan:
     users = _tokens(recipe.user_tower, "user_tower", texts.users)
     read_items = _tokens(recipe.user_tower, "user_tower", texts.items)
     items = _tokens(recipe.item_tower, "item_tower", texts.items)
-    user_tower = _plan_tower(recipe, "user_tower", [users, read_items])
-    item_tower = _plan_tower(recipe, "item_tower", [items])
+    trained = np.unique(np.concatenate([texts.example_texts, texts.list_texts]))
+
+    def varied(name: str, own: Sequence[str]) -> list[TokenizedTexts]:
+        return [_tokens(getattr(recipe, name), name, v) for v in make_variants(recipe.regularisation, own)]
+
+    user_variants = varied("user_tower", [texts.users[number] for number in trained])
+    user_tower = _plan_tower(recipe, "user_tower", [users, read_items, *user_variants])
+    item_tower = _plan_tower(recipe, "item_tower", [items, *varied("item_tower", texts.items)])
     towers, device = (user_tower, item_tower), default_device()
     if device.type == "cuda":
         needed, mapped = stages.gpu_stages([tower.needs() for tower in towers]), 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from lora_rec.cache import touch
+from lora_rec.errors import DataError
+from lora_rec.lock import FolderLock
 from lora_rec.text.collate import TokenizedTexts, tokenize
 
 FORMAT = 1
@@ -34,6 +37,9 @@ def open_tokens(
         max_tokens: see `tokenize`.
         fingerprint: of the tokenizer's files.
         root: folder of all caches.
+
+    Raises:
+        DataError: the cache cannot be written.
     """
     digest = hashlib.sha256(f"{FORMAT};{fingerprint};{max_tokens};{len(texts)}".encode())
     digest.update(_settings_of(tokenizer).encode())
@@ -42,7 +48,12 @@ def open_tokens(
         digest.update(len(part).to_bytes(8, "little") + part)
     file = root / "tokens" / f"{digest.hexdigest()[:32]}.arrow"
     if not file.exists():
-        _write(tokenizer, texts, file, max_tokens=max_tokens)
+        try:
+            _write(tokenizer, texts, file, max_tokens=max_tokens)
+        except OSError as error:
+            raise DataError(
+                f"{root}: cannot be written ({error.strerror}); free space, or set LORA_REC_CACHE"
+            ) from error
     touch(file)
     with pa.memory_map(str(file)) as source:
         column = pa.ipc.open_file(source).get_batch(0).column(0)
@@ -64,9 +75,19 @@ def _settings_of(tokenizer: Any) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """So that `lora-rec cache` leaves it alone."""
+    lock = FolderLock(Path(folder), error=DataError)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _write(tokenizer: Any, texts: Sequence[str], file: Path, *, max_tokens: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as scratch:
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as scratch, _locked(scratch):
         flat, lengths = Path(scratch) / "ids", []
         with flat.open("wb") as ids:
             for start in range(0, len(texts), TEXTS_AT_ONCE):

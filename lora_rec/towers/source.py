@@ -153,12 +153,16 @@ def _convert_gguf(folder: Path, file: str, *, target: Path) -> Path:
     if importlib.util.find_spec("gguf") is None:
         raise missing_extra("gguf", extra="quickstart")
     logger.info("converting %s to safetensors under %s (once)", file, target)
-    loaded = AutoModel.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    # The loaded config carries a quantization_config that blocks save_pretrained.
-    fields = {
-        k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")
-    }
-    model = AutoModel.from_config(type(loaded.config)(**fields))
+    # Models draw weights when they are made, and a first run must not draw other adapters than the next.
+    with torch.random.fork_rng(devices=[]):
+        loaded = AutoModel.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
+        # The loaded config carries a quantization_config that blocks save_pretrained.
+        fields = {
+            k: v
+            for k, v in loaded.config.to_dict().items()
+            if k not in ("quantization_config", "_name_or_path")
+        }
+        model = AutoModel.from_config(type(loaded.config)(**fields))
     model.load_state_dict(loaded.state_dict())
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f"{target.name}.tmp") as scratch:

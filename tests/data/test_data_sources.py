@@ -94,7 +94,8 @@ def test_columns_that_are_called_by_whole_numbers(tables, tmp_path, kind):
     names = {
         "user_column": "0",
         "item_column": "1",
-        "time_column": str(tables[0].columns.get_loc("timestamp")),
+        "item_id_column": "item_id",
+        "time_column": "2",
     }
     source = interactions if kind == "frame" else written(interactions, tmp_path / "log", kind)
     expected = load_dataset(*tables)

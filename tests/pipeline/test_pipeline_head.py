@@ -1,7 +1,10 @@
 """The head's weights and new items are chosen on validation data: planted structure is found."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
 from lora_rec.data import Dataset, EvaluationSet, Lists, leave_last_out
 from lora_rec.data.dataset import Split
@@ -76,6 +79,16 @@ def test_what_sells_now_is_found_and_served():
     assert (np.abs(lists - seasons[:, None]) < 5).mean() > 0.6
     today, _ = fitted.head.top_k(split.test.histories, k=5)
     assert (np.bincount(today.ravel(), minlength=N_ITEMS)[55:60]).sum() > 0.5 * today.size
+
+
+def test_the_seed_alone_decides_the_sequence_part():
+    section, split = replace(SECTION, epochs=1), make(by_topic, over_a_month)
+    found = []
+    for seed, drawn in ((3, 0), (3, 5), (4, 0)):
+        torch.manual_seed(drawn)  # whatever came before
+        found.append(fit_on_texts(section, texts(), split, seed=seed).head.sequence.items)
+    assert np.array_equal(found[0], found[1])
+    assert not np.allclose(found[0], found[2])
 
 
 def test_recent_counts_that_do_not_help_are_left_out():

@@ -95,8 +95,9 @@ def test_weights_are_those_of_the_loaded_model(recipe_tree, models, base, precis
     assert plan.chosen.weights in [part.weights for part in plan.by_precision]
 
 
-def test_the_prefix_cache_has_the_size_that_was_said(recipe_tree, cache_folder):
-    recipe = recipe_of(recipe_tree)
+@pytest.mark.parametrize("regularisation", [{}, {"word_dropout": 0.3, "word_variants": 2}])
+def test_the_prefix_cache_has_the_size_that_was_said(recipe_tree, cache_folder, regularisation):
+    recipe = recipe_of(recipe_tree | {"regularisation": regularisation})
     plan = make_plan(recipe)
     dataset, split = prepare_data(recipe.data)
     _, texts = prepare_texts(recipe, dataset, split)

@@ -180,6 +180,9 @@ def test_a_text_file_is_a_corpus(shop, tmp_path):
     assert domain.item_texts() == ["one", "two", "three", "four", "five", "six"]
     assert [s.tolist() for s in domain.sequences] == [[1, 2], [3, 4, 5]]
     assert domain.are_histories
+    (tmp_path / "c.txt").write_bytes("one\u2028still one\r\ntwo\x85still two\n".encode("utf-8-sig"))
+    cut = read_domain(corpus_of(shop, tmp_path / "c.txt"))
+    assert cut.item_texts() == ["one still one", "two still two"]
     (tmp_path / "b.txt").write_text("".join(f"text {n}\n" for n in range(40)))
     domain = read_domain(corpus_of(shop, tmp_path / "b.txt"))
     assert domain.sequences.counts.tolist() == [16, 16, 8]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lora_rec.errors import DataError
 from lora_rec.text import token_file
 from lora_rec.text.collate import tokenize
 from lora_rec.text.token_file import open_tokens
@@ -59,6 +60,12 @@ def test_a_failed_write_leaves_nothing(tokenizer, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         open_tokens(tokenizer, TEXTS[:2], max_tokens=4, fingerprint="a", root=tmp_path)
     assert not list((tmp_path / "tokens").iterdir())
+
+
+def test_a_cache_that_cannot_be_made_is_one_error(tokenizer, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="file: cannot be written .*set LORA_REC_CACHE"):
+        open_tokens(tokenizer, TEXTS[:2], max_tokens=4, fingerprint="a", root=tmp_path / "file")
 
 
 def test_ids_of_another_tokenizer_are_not_read(tokenizer, tmp_path):
