@@ -96,9 +96,10 @@ def test_columns_that_are_called_by_whole_numbers(tables, tmp_path, kind):
         "item_column": "1",
         "item_id_column": "item_id",
         "time_column": "2",
+        "rating_column": "3",
     }
     source = interactions if kind == "frame" else written(interactions, tmp_path / "log", kind)
-    expected = load_dataset(*tables)
+    expected = load_dataset(*tables, rating_column="rating")
     assert as_plain(load_dataset(source, tables[1], **names)) == as_plain(expected)
 
 
