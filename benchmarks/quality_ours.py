@@ -14,7 +14,8 @@ sequence part, trained once, stays as it was at the best of ten points of its tr
 ordered by `lora_rec_candidates_frozen` on the frozen encoder's vectors, and by the two of towers on those of
 the user tower.
 
-In a cold set the new items may cost a share of the known items' `ndcg@10`, which the answer's settings hold.
+In a cold set the new items may cost half of the known items' `ndcg@10`, elsewhere what they may by default;
+the answer's settings hold what they did cost.
 `lora_rec_linear_known` is no competitor there but a measure: the linear part that knows who took the withheld
 items before the test, and so says what can be told of them.
 """
@@ -43,7 +44,8 @@ from lora_rec.recipe import HeadSection
 from lora_rec.train.item_item import prepare_fit
 
 COLD_COST = 0.5
-"""New items may take half of the known items' `ndcg@10`; what they took stands beside it."""
+"""New items of a cold set may take half of the known items' `ndcg@10`; what they took stands beside it.
+Elsewhere they may take what the library lets them by itself."""
 
 
 def run_linear(prepared: Prepared, seed: int, trials: int) -> Answer:
@@ -52,16 +54,24 @@ def run_linear(prepared: Prepared, seed: int, trials: int) -> Answer:
     return _answer(prepared, _fit_linear(prepared, trials), trials)
 
 
+def _section(prepared: RankingSet, trials: int, **settings: int) -> HeadSection:
+    cost = HeadSection.new_item_cost if prepared.whole is None else COLD_COST
+    return HeadSection(n_fits=trials, new_item_cost=cost, **settings)
+
+
 @lru_cache(maxsize=1)
 def _fit_linear(prepared: RankingSet, trials: int) -> FittedHead:
-    section = HeadSection(n_fits=trials, epochs=0, new_item_cost=COLD_COST)
+    section = _section(prepared, trials, epochs=0)
     linear = choose_linear_part(prepared, trials)
     return fit_on_texts(section, centre(prepared.item_vectors), prepared.split, linear=linear)
 
 
 def run_head(prepared: Prepared, seed: int, trials: int) -> Answer:
     """Fits the head with its default settings."""
-    return _run(prepared, HeadSection(n_fits=trials, new_item_cost=COLD_COST), seed)
+    assert isinstance(prepared, RankingSet)  # see `_needs_lists`
+    linear, text = choose_linear_part(prepared, trials), centre(prepared.item_vectors)
+    fitted = fit_on_texts(_section(prepared, trials), text, prepared.split, linear=linear, seed=seed)
+    return _answer(prepared, fitted, trials)
 
 
 def run_candidates(prepared: Prepared, seed: int, trials: int) -> Answer:
@@ -85,21 +95,13 @@ def choose_linear_part(prepared: RankingSet, n_fits: int) -> ChosenLinear:
     return choose_item_item(prepared.split, text_vectors=text, n_neighbours=n_neighbours, n_fits=n_fits)
 
 
-def _run(prepared: Prepared, section: HeadSection, seed: int) -> Answer:
-    assert isinstance(prepared, RankingSet)  # see `_needs_lists`
-    linear = choose_linear_part(prepared, section.n_fits)
-    text = centre(prepared.item_vectors)
-    fitted = fit_on_texts(section, text, prepared.split, linear=linear, seed=seed)
-    return _answer(prepared, fitted, section.n_fits)
-
-
 def run_towers(prepared: Prepared, seed: int, trials: int, *, trained: bool, folder: Path) -> Answer:
     """Fits the head, or what orders shown lists, on the towers' vectors before or after their training."""
     if isinstance(prepared, ImpressionSet):
         return _order(prepared, train_shown(prepared, seed, folder, trained=trained), seed, trials)
     vectors, texts_read = train(prepared, seed, folder, trained=trained)
     fitted = fit_head(
-        HeadSection(n_fits=trials, new_item_cost=COLD_COST),
+        _section(prepared, trials),
         vectors,
         texts_read,
         prepared.split,
