@@ -104,7 +104,7 @@ def _read_path(path: Path, *, name: str) -> pd.DataFrame:
             f"{name}: {path} is not UTF-8 ({error.reason} at byte {error.start}); {fix}"
         ) from error
     except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserWarning) as error:
-        if kind == "csv" and not isinstance(error, (OSError, EOFError, zlib.error)):
+        if kind == "csv" and isinstance(error, (ValueError, pd.errors.ParserWarning)):
             refuse_one_column(first_line(path), name=name)
         what = str(error).strip().splitlines()[0]
         raise DataError(f"{name}: {path} cannot be read as {kind} ({what}); put the file right") from error

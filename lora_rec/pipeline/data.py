@@ -52,6 +52,11 @@ class Texts:
     list_texts: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     """(L,), that of the history before each shown list that is learned from."""
 
+    @property
+    def trained(self) -> NDArray[np.int64]:
+        """Which of `users` are trained on, each once."""
+        return np.unique(np.concatenate([self.example_texts, self.list_texts]))
+
 
 def prepare_data(section: DataSection) -> tuple[Dataset, Split]:
     """Reads, checks, filters and splits the data."""

@@ -254,11 +254,11 @@ def suggest_categories(
     found = []
     for field in texts.of_kind("category"):
         cells = [cell for cell in fields[field] if cell]
+        if sum(map(is_written_list, cells)) > len(cells) / 2:
+            continue
         separator = guess_separator(cells)
         parts = [part.strip() for cell in cells for part in (cell.split(separator) if separator else [cell])]
         groups = {part for part in parts if part}
-        if sum(map(is_written_list, cells)) > len(cells) / 2:
-            continue
         is_short = bool(groups) and np.mean([len(group) for group in groups]) <= LONGEST_CATEGORY
         if is_short and 1 < len(groups) <= MOST_CATEGORIES and len(parts) >= 3 * len(groups):
             found.append((not names(field, "category"), len(groups), field, separator))

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from torch import nn
 from transformers import AutoTokenizer
 
@@ -148,12 +147,11 @@ def make_plan(recipe: Recipe) -> Plan:
     users = _tokens(recipe.user_tower, "user_tower", texts.users)
     read_items = _tokens(recipe.user_tower, "user_tower", texts.items)
     items = _tokens(recipe.item_tower, "item_tower", texts.items)
-    trained = np.unique(np.concatenate([texts.example_texts, texts.list_texts]))
 
     def varied(name: str, own: Sequence[str]) -> list[TokenizedTexts]:
         return [_tokens(getattr(recipe, name), name, v) for v in make_variants(recipe.regularisation, own)]
 
-    user_variants = varied("user_tower", [texts.users[number] for number in trained])
+    user_variants = varied("user_tower", [texts.users[number] for number in texts.trained])
     user_tower = _plan_tower(recipe, "user_tower", [users, read_items, *user_variants])
     item_tower = _plan_tower(recipe, "item_tower", [items, *varied("item_tower", texts.items)])
     towers, device = (user_tower, item_tower), default_device()

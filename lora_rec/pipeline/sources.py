@@ -66,13 +66,12 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
 
     user_side, item_side = (model.user_tower, recipe.user_tower), (model.item_tower, recipe.item_tower)
     users, items = opened("histories", *user_side, texts.users), opened("items", *item_side, texts.items)
-    trained = np.unique(np.concatenate([texts.example_texts, texts.list_texts]))
     vary = partial(open_varied, recipe.regularisation, accelerator)
     sources = Sources(
         users,
         items,
         opened("items in the user tower", *user_side, texts.items),
-        vary(users, texts.users, trained, open_texts=partial(opened, "varied histories", *user_side)),
+        vary(users, texts.users, texts.trained, open_texts=partial(opened, "varied histories", *user_side)),
         vary(
             items,
             texts.items,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +75,11 @@ def _settings_of(tokenizer: Any) -> str:
     return json.dumps(settings, sort_keys=True)
 
 
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """So that `lora-rec cache` leaves it alone."""
-    lock = FolderLock(Path(folder), error=DataError)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _write(tokenizer: Any, texts: Sequence[str], file: Path, *, max_tokens: int) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as scratch, _locked(scratch):
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".writing-") as scratch, ExitStack() as locks:
+        # So that `lora-rec cache` leaves it alone.
+        locks.callback(FolderLock(Path(scratch), error=DataError).release)
         flat, lengths = Path(scratch) / "ids", []
         with flat.open("wb") as ids:
             for start in range(0, len(texts), TEXTS_AT_ONCE):
