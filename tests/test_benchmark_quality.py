@@ -14,7 +14,7 @@ import quality_judge as judge
 import quality_ours as ours
 import quality_peers as peers
 import quality_sets as sets
-from peers.sessions import cut_into_sessions
+from peers.sessions import cut_into_sessions, session_length
 from quality_search import climb, keep_scores
 
 N_ITEMS = 40
@@ -251,6 +251,13 @@ def test_sessions_hold_every_item_but_the_first_as_a_target_once():
     assert targets == sorted(set(range(len(users))) - set(first))
     assert np.bincount(sessions).max() == 4
     assert all(len(set(users[rows[sessions == one]])) == 1 for one in set(sessions))
+
+
+@pytest.mark.parametrize(
+    ("counts", "length"), [([5] * 95 + [100] * 5, 20), ([5] * 94 + [100] * 6, 50), ([400], 50)]
+)
+def test_sessions_are_as_long_as_nearly_every_history_needs(counts, length):
+    assert session_length(np.array(counts)) == length
 
 
 def test_plays_weigh_in_ease_where_they_are_known():

@@ -23,17 +23,23 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from quality_search import Settings, climb, keep_scores
 from rectools import Columns
 from rectools.dataset import Dataset
-from sessions import cut_into_sessions
+from sessions import cut_into_sessions, session_length
 
 from lora_rec.metrics import ndcg_at_k, pad_lists
 
 K = 10
-SESSION_LENGTH = 50
 Arrays = dict[str, NDArray[Any]]
 
 
-def build_model(peer: str, settings: Settings, *, seed: int) -> Any:
-    """Gives an unfitted model; what is not among the settings is as rectools and implicit have it."""
+def build_model(peer: str, settings: Settings, *, length: int, seed: int) -> Any:
+    """Gives an unfitted model; what is not among the settings is as rectools and implicit have it.
+
+    Args:
+        peer: a key of quality_rectools.AXES.
+        settings: a value of each of its axes.
+        length: of the sessions that transformers read, in items.
+        seed: of first weights and dropout.
+    """
     factors = int(settings["factors"])
     if peer == "ials":
         from implicit.als import AlternatingLeastSquares
@@ -62,12 +68,13 @@ def build_model(peer: str, settings: Settings, *, seed: int) -> Any:
                 num_threads=1,
             )
         )
-    return _build_transformer(peer, settings, seed=seed)
+    return _build_transformer(peer, settings, length=length, seed=seed)
 
 
-def _build_transformer(peer: str, settings: Settings, *, seed: int) -> Any:
+def _build_transformer(peer: str, settings: Settings, *, length: int, seed: int) -> Any:
     from pytorch_lightning import Trainer, seed_everything
     from rectools import models
+    from targets_only import TargetsOnly
 
     seed_everything(seed, verbose=False)
     epochs = int(settings["epochs"])
@@ -76,9 +83,9 @@ def _build_transformer(peer: str, settings: Settings, *, seed: int) -> Any:
         return Trainer(
             max_epochs=epochs,
             accelerator="cpu",
-            # Most of BERT4Rec's hours are products: twice as fast, and one setting had .116 on validation
-            # instead of .117.
-            precision="bf16-mixed" if peer == "bert4rec" else "32-true",
+            # Most of their hours are products: up to twice as fast, and one setting of BERT4Rec had .116 on
+            # MovieLens validation instead of .117.
+            precision="bf16-mixed",
             devices=1,
             logger=False,
             enable_checkpointing=False,
@@ -96,8 +103,9 @@ def _build_transformer(peer: str, settings: Settings, *, seed: int) -> Any:
         dropout_rate=settings["dropout"],
         lr=settings["learning_rate"],
         epochs=epochs,
-        session_max_len=SESSION_LENGTH,
+        session_max_len=length,
         loss="softmax",
+        lightning_module_type=TargetsOnly,
         get_trainer_func=trainer,
         **own,
     )
@@ -119,11 +127,12 @@ def rank_with(peer: str, settings: Settings, task: Arrays, part: str, *, seed: i
         }
     ).drop_duplicates([Columns.User, Columns.Item])
     dataset = Dataset.construct(table)
-    model = build_model(peer, settings, seed=seed)
+    length = session_length(np.diff(task["validation_fit_offsets"]))
+    model = build_model(peer, settings, length=length, seed=seed)
     if peer in ("ials", "bpr"):
         model.fit(dataset)
     else:
-        rows, sessions = cut_into_sessions(table[Columns.User].to_numpy(), length=SESSION_LENGTH)
+        rows, sessions = cut_into_sessions(table[Columns.User].to_numpy(), length=length)
         model.fit(Dataset.construct(table.iloc[rows].assign(**{Columns.User: sessions})))
     wanted = task[f"{part}_users"]
     known = wanted[np.isin(wanted, dataset.user_id_map.external_ids)]
