@@ -122,7 +122,7 @@ def encode(folder: Path, n_items: int) -> Found:
 
 def index(folder: Path, n_items: int) -> Found:
     """Makes the index, by which 98 of the 100 nearest are to be found."""
-    from lora_rec.rank.index import build_index
+    from lora_rec.rank.index_build import build_index
 
     vectors = _vectors(folder)
     began = time.process_time()

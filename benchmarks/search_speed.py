@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rows import header_of, merge_rows, of_one_run, row, write_rows
 
-from lora_rec.rank.index import ItemIndex, build_index, open_index
+from lora_rec.rank.index import ItemIndex, open_index
+from lora_rec.rank.index_build import build_index
 from lora_rec.rank.rerank import rerank_lists
 from lora_rec.rank.search import top_k
 

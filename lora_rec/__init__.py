@@ -86,9 +86,9 @@ def load_towers(
     try:
         from lora_rec.export.loaded import load_towers as load_heavy
     except ModuleNotFoundError as error:
-        from lora_rec.errors import missing_extra
+        from lora_rec.errors import missing_package
 
-        raise missing_extra(str(error.name), extra="train") from error
+        raise missing_package(error) from error
     folder = find_bundle(bundle, revision=revision, token=token)
     return load_heavy(
         folder, user_backbone=user_backbone, item_backbone=item_backbone, precision=precision, device=device

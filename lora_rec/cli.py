@@ -21,7 +21,7 @@ from lora_rec import (
     cli_tune,
 )
 from lora_rec.bundle import PRETRAINED
-from lora_rec.errors import BundleError, LoraRecError
+from lora_rec.errors import BundleError, LoraRecError, missing_package
 from lora_rec.schema import SPACES, STRATEGIES
 
 
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output, `head` say, has enough; Python would complain of it once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"lora-rec: {missing_package(error)}", file=sys.stderr)
         return 1
     except (LoraRecError, ValueError, OSError) as error:
         print(f"lora-rec: {error}", file=sys.stderr)

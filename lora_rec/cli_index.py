@@ -6,9 +6,12 @@ import argparse
 import time
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 import lora_rec
 from lora_rec import cli_hub
-from lora_rec.errors import missing_extra
+from lora_rec.errors import DataError, missing_extra
 
 
 def add_commands(commands: Any) -> None:
@@ -27,11 +30,17 @@ def add_commands(commands: Any) -> None:
     index.add_argument(
         "--recall", type=float, default=0.98, help="share of the exact list to find (default: %(default)s)"
     )
+    index.add_argument(
+        "--queries",
+        metavar="FILE.npy",
+        help="vectors of users to measure that share with, one row each, as the bundle is asked with"
+        " (default: items stand for users, which are easier to find for)",
+    )
     index.set_defaults(run=_index)
 
 
 def _index(arguments: argparse.Namespace) -> None:
-    from lora_rec.rank.index import build_index
+    from lora_rec.rank.index_build import build_index
 
     try:
         from tqdm import tqdm
@@ -42,10 +51,22 @@ def _index(arguments: argparse.Namespace) -> None:
     about = build_index(
         rec.folder or arguments.bundle,
         rec.item_vectors,
+        queries=None if arguments.queries is None else _read_queries(arguments.queries),
         recall=arguments.recall,
         progress=lambda blocks: tqdm(blocks, desc="items into cells", unit="block"),
     )
     seconds = time.perf_counter() - began
     print(f"{rec.folder}: {about.n_items:,} items in {about.n_cells:,} cells, made in {seconds:.0f} s")
-    print(f"a search looks into {about.n_probes} cells and finds {about.recall:.1%} of the exact 100 best")
+    asked = "the items'" if arguments.queries is None else "these users'"
+    print(
+        f"a search looks into {about.n_probes} cells and finds {about.recall:.1%} of the exact 100 best, for"
+        f" {asked} own vectors"
+    )
     print("search(..., exact=True) looks into all, and finds all")
+
+
+def _read_queries(file: str) -> NDArray[np.float32]:
+    try:
+        return np.load(file, allow_pickle=False).astype(np.float32)
+    except ValueError as error:
+        raise DataError(f"--queries: {file} does not read ({error}); give a file of numpy.save") from error

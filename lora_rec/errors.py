@@ -39,6 +39,17 @@ def missing_extra(module: str, *, extra: str) -> LoraRecError:
     return LoraRecError(f"{module}: not installed; run: pip install 'lora-rec[{extra}]'")
 
 
+def missing_package(error: ModuleNotFoundError) -> LoraRecError:
+    """Gives the error for a package that whole modules are made of; what is ours is a defect and raised.
+
+    What other extras than `train` bring is asked for where it is used.
+    """
+    package = (error.name or "lora_rec").partition(".")[0]
+    if package == "lora_rec":
+        raise error
+    return missing_extra(package, extra="train")
+
+
 def nearest_names(name: str, known: Iterable[str], *, n: int = 3) -> list[str]:
     """Gives the known names nearest to a wrong one, best first.
 

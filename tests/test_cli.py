@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tiny import rewrite
 
 from lora_rec.cli import main
 
@@ -99,6 +100,33 @@ def test_an_error_is_one_line_and_exit_code_1(bundle, capsys):
     assert capsys.readouterr().err.startswith("lora-rec: history: unknown item id 'nope'")
     assert main(["info", "/no/bundle"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_what_a_terminal_would_obey_is_not_printed(bundle, tmp_path, capsys):
+    def change(place):
+        items = json.loads((place / "items.json").read_text())
+        items["fields"]["title"] = [f"\x1b[31m{title}\u202e\0" for title in items["fields"]["title"]]
+        (place / "items.json").write_text(json.dumps(items))
+
+    hostile = str(rewrite(bundle, tmp_path / "hostile", change))
+    assert main(["recommend", hostile, "--history", "i3", "-k", "2", "--explain"]) == 0
+    printed = capsys.readouterr().out
+    assert not {"\x1b", "\0", "\u202e"} & {*printed}
+    assert "\N{REPLACEMENT CHARACTER}[31mwar" in printed
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [("jinja2", ["report", "BUNDLE"]), ("torch", ["plan", "r.yaml"]), ("peft", ["merge", "BUNDLE", "out"])],
+)
+def test_a_missing_package_is_one_line(bundle, tmp_path, missing, command):
+    code = f"import sys; sys.modules[{missing!r}] = None; from lora_rec.cli import main; sys.exit(main())"
+    given = [str(bundle) if part == "BUNDLE" else part for part in command]
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *given], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == f"lora-rec: {missing}: not installed; run: pip install 'lora-rec[train]'\n"
 
 
 def test_help_shows_an_example(capsys):

@@ -98,6 +98,8 @@ def test_hostile_titles_stay_text(sliced, tables, tmp_path):
     assert "<b>bundle" not in page
     assert 'onload="x' not in page
     assert HOSTILE in html.unescape(page)
+    # Each stands alone, so that one written from right to left leaves the order of the others.
+    assert page.count("<bdi>") == page.count("</bdi>") > page.count("taken by")
 
 
 def test_categories_with_dollars_and_signs_are_drawn(bundle, tables, tmp_path):

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from objective_runs import write_mind
 from tiny import every_epoch_is_the_best
@@ -48,6 +49,9 @@ def test_what_is_of_the_history_comes_first(shown_bundle, models, capsys):
     assert [item.rank for item in ordered] == [1, 2, 3]
     assert (ordered[0].item_id, ordered[0].title) == ("N7", "war war7")
     assert len(rec.rank_shown([], shown=["N25", "N7"])) == 2
+    # Rows of a sorted or filtered frame keep their old labels.
+    labelled = pd.Series(["N25", "N7", "N26"], index=[2, 0, 1])
+    assert rec.rank_shown(pd.Series(["N1", "N2", "N3"]), shown=labelled) == ordered
     capsys.readouterr()
     assert main(["recommend", str(shown_bundle), "--history", "N1,N2", "--shown", "N25,N7"]) == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["N7", "N25"]
@@ -85,6 +89,8 @@ def test_a_new_item_is_ordered_by_its_text(shown_bundle, models):
     war, love = towers.read_items(texts)
     ordered = rec.rank_shown(["N1", "N2"], shown=["x", "y", "N25"], new_items={"x": love, "y": war})
     assert (ordered[0].item_id, ordered[0].title) == ("y", "")
+    numbered = rec.rank_shown(["N1", "N2"], shown=[7, 8, "N25"], new_items={7: love, "8": war})
+    assert [item.score for item in numbered] == [item.score for item in ordered]
     known = {i.item_id: i.score for i in rec.rank_shown(["N1"], shown=["N7", "N8"])}
     twin = rec.rank_shown(["N1"], shown=["y"], new_items={"y": war})[0].score
     # The same text: what differs is its bias, and half precision.

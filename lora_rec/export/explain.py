@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.errors import DataError
 from lora_rec.rank.shapley import shapley_values
 from lora_rec.text.collate import tokenize
 from lora_rec.text.labels import LabelledText
@@ -95,7 +96,12 @@ def explain_match(
         item_text: of the item.
         max_tokens: what the user tower and the item tower read at most.
         n_subsets: texts that each tower encodes, about.
+
+    Raises:
+        DataError: there are no such texts.
     """
+    if n_subsets < 1:
+        raise DataError(f"n_subsets: {n_subsets} is below 1; give some hundred, errors fall with its root")
     user_vector = _encode(user_tower, [user_text.text], max_tokens[0])[0]
     item_vector = _encode(item_tower, [item_text.text], max_tokens[1])[0]
     return MatchExplanation(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 import torch
@@ -15,12 +15,13 @@ from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.explain import MatchExplanation, explain_match
 from lora_rec.export.projections import copy_state, mix_projections, read_projection
-from lora_rec.export.towers import check_base, check_precision, load_tower
+from lora_rec.export.threads import one_at_a_time
+from lora_rec.export.towers import check_base, check_precision, load_tower, warn_of_precision
 from lora_rec.rank.candidates import unit_rows
-from lora_rec.schema import TOWERS, Manifest, TowerManifest
+from lora_rec.schema import TOWERS, Manifest
 from lora_rec.text.collate import tokenize
 from lora_rec.text.labels import label_history, label_item
-from lora_rec.text.templates import find_fields, render_histories, render_items
+from lora_rec.text.templates import check_rows, find_fields, render_histories, render_items
 from lora_rec.towers.adapters import (
     add_adapter,
     add_mixed,
@@ -34,8 +35,6 @@ from lora_rec.towers.adapters import (
 )
 from lora_rec.towers.two_tower import Tower, encode, encode_states
 
-logger = logging.getLogger(__name__)
-
 FIRST = "default"
 """Name of the adapter that the towers were loaded with."""
 
@@ -45,6 +44,7 @@ class LoadedTowers:
 
     Adapters of other bundles, a domain or a tenant each, can be put beside the first one on the same
     backbones, switched between, mixed, and taken off again. Each brings its own projection and templates.
+    Threads may share one object: its calls run one at a time.
     """
 
     def __init__(self, manifest: Manifest, model: nn.ModuleDict) -> None:
@@ -56,6 +56,7 @@ class LoadedTowers:
             (name, FIRST): copy_state(getattr(model, name).projection) for name in manifest.towers
         }
         self._active = dict.fromkeys(manifest.towers, FIRST)
+        self.lock = RLock()  # held by every call: which adapter is in use is a state of the models
 
     @property
     def manifest(self) -> Manifest:
@@ -72,6 +73,7 @@ class LoadedTowers:
         """Tower to the name of the adapter that it uses."""
         return dict(self._active)
 
+    @one_at_a_time
     def add(self, bundle: str | Path, *, name: str) -> None:
         """Puts the adapters of another bundle beside those that are there; what is in use stays in use.
 
@@ -101,7 +103,7 @@ class LoadedTowers:
                     f"{tower_name}: {bundle} pools by {described.pooling}, this tower by {tower.pooling};"
                     " load it with load_towers instead"
                 )
-            _warn_of_precision(tower, described, tower_name)
+            warn_of_precision(tower, described, tower_name)
         added: list[Tower] = []
         try:
             for tower_name, tower in self._towers():
@@ -118,6 +120,7 @@ class LoadedTowers:
             raise
         self._manifests[name] = manifest
 
+    @one_at_a_time
     def use(self, name: str, *, tower: str | None = None) -> None:
         """Switches both towers, or one, to an adapter.
 
@@ -131,16 +134,20 @@ class LoadedTowers:
             part.projection.load_state_dict(self._projections[tower_name, name])
             self._active[tower_name] = name
 
+    @one_at_a_time
     def mix(self, weights: Mapping[str, float], *, name: str) -> None:
         """Adds an adapter that is the weighted sum of others, exactly, with the weighted sum of their maps.
 
         Its templates are those of the adapter with the largest weight.
 
         Raises:
-            TowerError: a name is unknown or taken, or an adapter is no sum of factors.
+            TowerError: a name is unknown or taken, an adapter is no sum of factors, or a weight is not
+                finite or none differs from 0.
         """
-        if not weights:
-            raise TowerError("adapters: nothing to mix; give a weight for each name, e.g. {'default': 0.5}")
+        if not np.isfinite(list(weights.values())).all() or not any(weights.values()):
+            raise TowerError(
+                f"adapters: nothing to mix in {dict(weights)}; give each a number, e.g. {{'default': 0.5}}"
+            )
         mixed = [mix_adapters(tower.model, weights, name, where=where) for where, tower in self._towers()]
         for (tower_name, tower), new in zip(self._towers(), mixed, strict=True):
             add_mixed(tower.model, new, name)
@@ -148,6 +155,7 @@ class LoadedTowers:
             self._projections[tower_name, name] = mix_projections(parts, weights)
         self._manifests[name] = self._manifests[max(weights, key=lambda part: weights[part])]
 
+    @one_at_a_time
     def remove(self, name: str) -> None:
         """Takes an adapter off both towers.
 
@@ -182,6 +190,7 @@ class LoadedTowers:
         """Gives (n, D) unit vectors of history texts, written as `render_histories` writes them."""
         return self._encode("user_tower", texts, adapters, token_budget)
 
+    @one_at_a_time
     def read_items(self, texts: Sequence[str], *, token_budget: int = 4096) -> NDArray[np.float32]:
         """Gives (n, H) unit vectors of item texts as the user tower reads them, for `rank_shown`."""
         tower = self._tower("user_tower")
@@ -199,9 +208,10 @@ class LoadedTowers:
         """Writes histories of rows of `fields`, oldest first, as the user tower was trained to read them."""
         text = self._manifest_of("user_tower").text
         in_history = render_items(text.history_item_template, fields)
-        rows = [np.asarray(history, dtype=np.int64) for history in histories]
+        rows = [check_rows(history, n_rows=len(in_history), where="history") for history in histories]
         return render_histories(rows, in_history, length=text.history_length, newest_first=text.newest_first)
 
+    @one_at_a_time
     def explain(
         self, history: Sequence[int], item: int, fields: Mapping[str, Sequence[str]], *, n_subsets: int = 200
     ) -> MatchExplanation:
@@ -214,14 +224,15 @@ class LoadedTowers:
             n_subsets: texts with words taken out that each tower encodes, about; errors fall with its root.
         """
         user, own = (self._manifest_of(name) for name in TOWERS)
+        n_rows = len(next(iter(fields.values())))
         user_text = label_history(
-            np.asarray(history, dtype=np.int64),
+            check_rows(history, n_rows=n_rows, where="history"),
             user.text.history_item_template,
             fields,
             length=user.text.history_length,
             newest_first=user.text.newest_first,
         )
-        template = own.text.item_template
+        (item,), template = check_rows([item], n_rows=n_rows, where="item"), own.text.item_template
         item_text = label_item(template, {name: fields[name][item] for name in find_fields(template)})
         lengths = user.tower("user_tower").max_tokens, own.tower("item_tower").max_tokens
         towers = self._tower("user_tower"), self._tower("item_tower")
@@ -230,9 +241,7 @@ class LoadedTowers:
     def _towers(self, only: str | None = None) -> list[tuple[str, Tower]]:
         if only is not None and only not in TOWERS:
             raise TowerError(f"tower: {only!r} is neither of {', '.join(TOWERS)}")
-        if only is not None:
-            return [(only, self._tower(only))]
-        return [(name, self._tower(name)) for name in self._active]
+        return [(name, self._tower(name)) for name in (self._active if only is None else [only])]
 
     def _tower(self, name: str) -> Tower:
         """Gives a tower, or says that the bundle holds the other one alone."""
@@ -246,6 +255,7 @@ class LoadedTowers:
         self._tower(name)
         return self._manifests[self._active[name]]
 
+    @one_at_a_time
     def _encode(
         self, name: str, texts: Sequence[str], adapters: Sequence[str] | None, token_budget: int
     ) -> NDArray[np.float32]:
@@ -287,14 +297,3 @@ def load_towers(
         for name in manifest.towers
     }
     return LoadedTowers(manifest, nn.ModuleDict(towers))
-
-
-def _warn_of_precision(tower: Tower, described: TowerManifest, name: str) -> None:
-    held = tower.backbone_info.precision
-    if (held.name, held.compute) != (described.precision, described.compute or described.precision):
-        logger.warning(
-            "%s: the added adapter was trained on weights in %s and is used on %s; its vectors will differ",
-            name,
-            described.precision,
-            held.key,
-        )

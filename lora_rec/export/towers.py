@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from lora_rec.towers.backbone import Backbone, load_backbone
 from lora_rec.towers.layout import find_layout
 from lora_rec.towers.source import PACKAGE_PREFIX
 from lora_rec.towers.two_tower import Tower, TwoTower
+
+logger = logging.getLogger(__name__)
 
 
 def describe_tower(
@@ -116,6 +119,18 @@ def check_precision(described: TowerManifest, precision: str, *, where: str) -> 
         raise BundleError(
             f"{where}: its adapter {described.adapter!r} does not work in {precision} ({error})"
         ) from error
+
+
+def warn_of_precision(tower: Tower, described: TowerManifest, name: str) -> None:
+    """Says that an added adapter was trained on weights of another precision than it is used on."""
+    held = tower.backbone_info.precision
+    if (held.name, held.compute) != (described.precision, described.compute or described.precision):
+        logger.warning(
+            "%s: the added adapter was trained on weights in %s and is used on %s; its vectors will differ",
+            name,
+            described.precision,
+            held.key,
+        )
 
 
 def put_on(backbone: Backbone, folder: Path, manifest: Manifest, name: str) -> Tower:

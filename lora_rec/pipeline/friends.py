@@ -156,7 +156,7 @@ def recommend_friends(
     """
     if k < 1:
         raise ValueError(f"k: {k} is below 1; give the length of the list")
-    if (user is None) == (not history and not friends):
+    if (user is None) == (len(history) == 0 and len(friends) == 0):
         raise DataError("recommend_friends: give either a user, or the history or friends of somebody new")
     if user is not None:
         (number,) = find_numbers([user], dataset.user_ids, what="user")

@@ -8,7 +8,7 @@ that, what is taken lately counted for short histories alone (Online Retail, val
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lora_rec.data.lists import Lists
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.new_items import NewItems, no_new_items
-from lora_rec.rank.search import top_k_of
+from lora_rec.rank.search import Top, Wanted, tops_of
 from lora_rec.rank.sequence import SequencePart
 
 _Array = NDArray[np.float32]
@@ -75,18 +75,24 @@ class RankingHead:
         allowed: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], _Array]:
         """Gives the best allowed items (U, K) outside each history, and their scores (U, K)."""
+        (best,) = self.tops(histories, [(k, allowed)], user_embeddings=user_embeddings)
+        return best
+
+    def tops(
+        self, histories: Lists, wanted: Sequence[Wanted], *, user_embeddings: _Array | None = None
+    ) -> list[Top]:
+        """Gives several lists of each history by scores made once; see `search.tops_of`."""
 
         def score(rows: NDArray[np.int64]) -> _Array:
             embeddings = None if user_embeddings is None else user_embeddings[rows]
             return self.scores(histories.take(rows), embeddings)
 
-        return top_k_of(
+        return tops_of(
             score,
+            wanted,
             n_users=len(histories),
             n_items=self.n_items,
-            k=k,
             exclude=histories,
-            allowed=allowed,
             block=min(256, max(1, SCORES_AT_ONCE // max(self.n_items, 1))),
         )
 

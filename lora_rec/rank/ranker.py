@@ -16,11 +16,12 @@ from lora_rec.errors import BundleError, DataError
 from lora_rec.rank.candidates import CandidateScorer
 from lora_rec.rank.catalogue import Catalogue
 from lora_rec.rank.chances import Chances
+from lora_rec.rank.check import check_choice, check_own_strength, check_settings
 from lora_rec.rank.explain import Explanation, explain_items
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.recommendation import Recommendation, RecommendationTable
-from lora_rec.rank.rerank import check_settings
-from lora_rec.rank.rules import Quotas, check_own_strength, count_candidates, gather_candidates
+from lora_rec.rank.rules import Quotas, count_candidates, gather_candidates
+from lora_rec.rank.search import Top, Wanted
 from lora_rec.rank.shown import order_shown
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.stored import read_stored
@@ -101,8 +102,8 @@ class Recommender(Catalogue):
         Raises:
             DataError: the history is empty or has an unknown id, strengths do not fit it, categories are
                 asked for that the bundle does not have, or quotas cannot be met.
-            ValueError: k, diversity or explore is out of range, the strategy is unknown, or strategy or space
-                would have no effect or another one than meant, for want of a diversity.
+            ValueError: k, diversity, n_candidates or explore is out of range, the strategy or the space is
+                unknown, or one of the two would have no effect or another one than meant.
         """
         embeddings = None if user_embedding is None else np.asarray(user_embedding, dtype=np.float32)[None, :]
         table = self.recommend_users(
@@ -187,7 +188,11 @@ class Recommender(Catalogue):
             strengths: user id to one number per item of the history.
             explain: see `recommend`.
         """
-        lists = self.find_histories(histories, strengths)
+        # Of a pandas Series, `items` gives users and histories, and a plain loop histories alone.
+        histories = dict(histories.items())
+        lists = self.find_histories(histories, None if strengths is None else dict(strengths.items()))
+        if user_embeddings is not None:
+            user_embeddings = np.asarray(user_embeddings, dtype=np.float32)
         items, scores = self.rank(
             lists,
             k=k,
@@ -250,6 +255,7 @@ class Recommender(Catalogue):
             check_own_strength(own, strategy, space)
         strategy, diversity = strategy or own.strategy, own.diversity if diversity is None else diversity
         check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
+        check_choice(space, strategy, n_candidates)
         rules = Quotas.of(quotas, self.categories_for("quotas"), k=k) if quotas else None
         weights = mix = None
         if diversity > 0 and strategy in CATEGORY_STRATEGIES:
@@ -262,12 +268,14 @@ class Recommender(Catalogue):
                 f"user_embeddings: shape {np.shape(user_embeddings)} where {expected} is needed; give one row"
                 " per user, of towers.encode_users"
             )
+        if user_embeddings is not None and not np.isfinite(user_embeddings).all():
+            raise DataError("user_embeddings: a value is not finite; check what made them")
 
-        def best(n: int, mask: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-            return self.head.top_k(histories, k=n, user_embeddings=user_embeddings, allowed=mask)
+        def best(wanted: Sequence[Wanted]) -> list[Top]:
+            return self.head.tops(histories, wanted, user_embeddings=user_embeddings)
 
         if diversity == 0 and rules is None and explore == 0:
-            return best(k, allowed)
+            return best([(k, allowed)])[0]
         pool = max(k, n_candidates or count_candidates(own.n_candidates, k=k))
         candidates, scores = gather_candidates(best, n_candidates=pool, k=k, allowed=allowed, quotas=rules)
         return self.spaces.choose(

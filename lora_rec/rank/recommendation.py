@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lora_rec.errors import missing_extra
 from lora_rec.rank.explain import Explanation
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class RecommendationTable:
 
     def to_pandas(self) -> pd.DataFrame:
         """Gives the columns as a data frame; needs pandas."""
-        import pandas as pd
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise missing_extra("pandas", extra="train") from error
 
         return pd.DataFrame(self.to_columns())

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.rank.chances import Chances
+from lora_rec.rank.check import check_settings
 from lora_rec.rank.pool import Objective, Pool
 from lora_rec.rank.rules import KEEPS_ROOM, SCARCE_FIRST, QuotaCount, Quotas, explore_below
 from lora_rec.rank.strategies import CEILINGS, OBJECTIVES, RelevanceOrder
-from lora_rec.schema import CATEGORY_STRATEGIES, NOVEL, STRATEGIES, VECTOR_STRATEGIES
+from lora_rec.schema import CATEGORY_STRATEGIES, NOVEL, VECTOR_STRATEGIES
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -115,22 +116,6 @@ def rerank_lists(
         np.where(empty, -1, np.take_along_axis(candidates, places, axis=1)),
         np.where(empty, np.float32(-np.inf), np.take_along_axis(scores, places, axis=1)),
     )
-
-
-def check_settings(*, k: int, diversity: float, strategy: str, explore: float) -> None:
-    """Refuses what no list can be made by.
-
-    Raises:
-        ValueError: a number is out of range, or the strategy is unknown.
-    """
-    if k < 1:
-        raise ValueError(f"k: {k} is below 1; give the length of the list")
-    if not 0 <= diversity <= 1:
-        raise ValueError(f"diversity: {diversity} is not in [0, 1]")
-    if strategy not in STRATEGIES:
-        raise ValueError(f"strategy: {strategy!r} is unknown; give one of {', '.join(STRATEGIES)}")
-    if not 0 <= explore <= 1:
-        raise ValueError(f"explore: {explore} is not in [0, 1]; give a share of the list's places")
 
 
 def _check(candidates: _Ints, scores: _Floats, item_vectors: NDArray[np.floating]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lora_rec.errors import DataError
 from lora_rec.rank.categories import Categories
-from lora_rec.schema import STRATEGIES, RankingManifest
+from lora_rec.rank.search import Top, Wanted
 
 _Ints = NDArray[np.int64]
 _Floats = NDArray[np.float32]
@@ -157,7 +157,9 @@ class QuotaCount:
         rows, columns = np.nonzero(self.missing)
         if len(rows):
             found = int(self._member[rows[0], :, columns[0]].sum())
-            raise self._quotas._cannot(columns[0], found, ", but none that the other quotas leave room for")
+            raise self._quotas._cannot(
+                columns[0], found, ", and no list was found that has room for them beside the other quotas"
+            )
 
 
 RELATIVE_CANDIDATES = 10
@@ -174,7 +176,7 @@ def count_candidates(n_candidates: int, *, k: int) -> int:
 
 
 def gather_candidates(
-    best: Callable[[int, _Mask | None], tuple[_Ints, _Floats]],
+    best: Callable[[Sequence[Wanted]], list[Top]],
     *,
     n_candidates: int,
     k: int,
@@ -188,7 +190,7 @@ def gather_candidates(
     forbids is no candidate at all.
 
     Args:
-        best: gives items and scores (U, K) for K and a mask (N,) of items.
+        best: gives several lists of each user; see `search.tops_of`.
         n_candidates: how many of the best.
         k: list length.
         allowed: (N,), the items there are; all when left out.
@@ -197,18 +199,22 @@ def gather_candidates(
     if quotas is not None and (forbidden := quotas.most == 0).any():
         rest: _Mask = ~np.any(quotas.member[:, forbidden], axis=1)
         allowed = rest if allowed is None else np.logical_and(rest, allowed)
-    pools = [best(n_candidates, allowed)]
-    if quotas is not None and pools[0][0].shape[1] == n_candidates:
+    wanted: list[Wanted] = [(n_candidates, allowed)]
+    # Where all items are candidates anyway, nothing is missing among them.
+    if quotas is not None and n_candidates <= len(quotas.member):
         capped = quotas.most < k
         alone = [
             own & ~quotas.member[:, _without(capped, place)].any(axis=1)
             for place, own in enumerate(quotas.member.T)
         ]
         masks = [*quotas.member.T, *alone, ~quotas.member[:, capped].any(axis=1)]
-        wanted = [*np.where(capped, quotas.most, quotas.least), *quotas.least, k]
-        for mask, n in zip(masks, wanted, strict=True):
-            if n > 0:
-                pools.append(best(int(n), mask if allowed is None else mask & allowed))
+        lengths = [*np.where(capped, quotas.most, quotas.least), *quotas.least, k]
+        wanted += [
+            (int(n), mask if allowed is None else mask & allowed)
+            for mask, n in zip(masks, lengths, strict=True)
+            if n > 0
+        ]
+    pools = best(wanted)
     if len(pools) == 1:
         return pools[0]
     items, scores = (np.concatenate(parts, axis=1) for parts in zip(*pools, strict=True))
@@ -268,25 +274,3 @@ def _first_that_fits(
     after = counts + quotas.member[items[drawn]]
     fits = ((after >= quotas.least) & (after <= quotas.most)).all(axis=1)
     return int(np.argmax(fits)) if fits.any() else None
-
-
-def check_own_strength(own: RankingManifest, strategy: str | None, space: str | None) -> None:
-    """Refuses a strategy or a space for which a bundle's own diversity means nothing.
-
-    Names that are unknown are for `rerank.check_settings` to refuse.
-
-    Raises:
-        ValueError: the own diversity is 0, or one of another strategy.
-    """
-    if strategy is not None and strategy not in STRATEGIES:
-        return
-    named = "strategy" if strategy else "space"
-    if (strategy or space) and own.diversity == 0:
-        raise ValueError(
-            f"{named}: has no effect at diversity 0, which is this bundle's own; give a diversity, e.g. .3"
-        )
-    if strategy is not None and strategy != own.strategy:
-        raise ValueError(
-            f"strategy: this bundle's own diversity, {own.diversity:g}, is one of {own.strategy!r}; give one"
-            f" for {strategy!r}"
-        )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
 
+Wanted = tuple[int, NDArray[np.bool_] | None]
+"""Length of a list, and which items (N,) it may hold; None for all."""
+Top = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Items (U, K) and scores (U, K)."""
 ITEMS_AT_ONCE = 1 << 16
 """Item vectors in one product: their scores stay in the processor's cache."""
 
@@ -107,14 +111,41 @@ def top_k_of(
     Raises:
         ValueError: a score is not finite.
     """
-    k = min(k, n_items)
-    items = np.empty((n_users, k), dtype=np.int64)
-    scores = np.empty((n_users, k), dtype=np.float32)
+    (best,) = tops_of(score, [(k, allowed)], n_users=n_users, n_items=n_items, exclude=exclude, block=block)
+    return best
+
+
+def tops_of(
+    score: Callable[[NDArray[np.int64]], NDArray[np.float32]],
+    wanted: Sequence[Wanted],
+    *,
+    n_users: int,
+    n_items: int,
+    exclude: Lists | None = None,
+    block: int = 256,
+) -> list[Top]:
+    """Gives several lists of each user, of other lengths or among other items, by scores made once.
+
+    Args:
+        score: see `top_k_of`, as for what is given and refused.
+        wanted: `k` and `allowed` of each.
+        n_users: U.
+        n_items: N.
+        exclude: see `top_k_of`.
+        block: see `top_k_of`.
+    """
+    tops = [
+        (np.empty((n_users, min(k, n_items)), np.int64), np.empty((n_users, min(k, n_items)), np.float32))
+        for k, _ in wanted
+    ]
     for start in range(0, n_users, block):
         rows = np.arange(start, min(start + block, n_users))
         lists = None if exclude is None else exclude.take(rows)
-        items[rows], scores[rows] = best_of(score(rows), k=k, exclude=lists, allowed=allowed)
-    return items, scores
+        found = score(rows)
+        for place, ((k, allowed), (items, scores)) in enumerate(zip(wanted, tops, strict=True), start=1):
+            own = found.copy() if place < len(wanted) else found
+            items[rows], scores[rows] = best_of(own, k=k, exclude=lists, allowed=allowed)
+    return tops
 
 
 def best_of(

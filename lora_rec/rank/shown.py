@@ -46,8 +46,9 @@ def order_shown(
         raise DataError(f"history: {history!r} is one string; give a list of item ids")
     if isinstance(shown, str) or len(shown) == 0:
         raise DataError(f"shown: {shown!r}; give a list of item ids")
+    shown, new_items = [str(name) for name in shown], {str(name): v for name, v in new_items.items()}
     if len(set(shown)) < len(shown):
-        twice = next(item for item in shown if list(shown).count(item) > 1)
+        twice = next(item for item in shown if shown.count(item) > 1)
         raise DataError(f"shown: {twice!r} is there twice; give each item once")
     vectors, places = _stack(scorer, new_items), {name: place for place, name in enumerate(new_items)}
     n_known = len(scorer.items)
@@ -58,13 +59,13 @@ def order_shown(
         return np.array([n_known + places[n] if n in places else next(found) for n in names], np.int64)
 
     # A list needs few rows of the catalogue; to copy all of them for one new item would take far longer.
-    taken, offered = number(history, "history"), number(shown, "shown")
+    taken, offered = number([str(name) for name in history], "history"), number(shown, "shown")
     used, rows = np.unique(np.concatenate([taken, offered]), return_inverse=True)
     known = used[used < n_known]
     small = replace(scorer, items=scorer.items[known], item_bias=scorer.item_bias[known])
     small = small.with_items(vectors[used[used >= n_known] - n_known])
     scores = small.scores(Lists.from_arrays([rows[: len(taken)]]), Lists.from_arrays([rows[len(taken) :]]))
-    return [(str(shown[place]), float(scores[place])) for place in np.argsort(-scores, kind="stable")]
+    return [(shown[place], float(scores[place])) for place in np.argsort(-scores, kind="stable")]
 
 
 def _stack(scorer: CandidateScorer, new_items: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

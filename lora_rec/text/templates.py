@@ -39,6 +39,8 @@ def render_items(template: str, fields: Mapping[str, Sequence[str]], *, where: s
         if name not in fields:
             hint = did_you_mean(name, fields) or f"the item table has: {', '.join(fields)}"
             raise DataError(f"{where}: there is no field {name!r}; {hint}")
+        if isinstance(fields[name], str):
+            raise DataError(f"{name}: {fields[name]!r} is one string; give a list, one text per item")
     columns = [fields[name] for name in names]
     return [_render(template, dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
@@ -97,6 +99,19 @@ def render_histories(
         ordered = in_text_order(history, length=length, newest_first=newest_first)
         texts.append(SEPARATOR.join(item_texts[item] for item in ordered) or UNTITLED)
     return texts
+
+
+def check_rows(rows: Iterable[int], *, n_rows: int, where: str) -> NDArray[np.int64]:
+    """Gives row numbers as an array.
+
+    Raises:
+        DataError: one is no whole number from 0 to below `n_rows`.
+    """
+    given = np.asarray(list(rows))
+    found = given.astype(np.int64)
+    if ((found != given) | (found < 0) | (found >= n_rows)).any():
+        raise DataError(f"{where}: rows {given.tolist()}; give whole numbers from 0 to {n_rows - 1}")
+    return found
 
 
 def in_text_order(history: NDArray[np.int64], *, length: int, newest_first: bool) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ import torch
 from tiny import make_tower, train
 
 import lora_rec
+from lora_rec.errors import DataError
 from lora_rec.export.explain import explain_match
 from lora_rec.text.collate import tokenize
 from lora_rec.text.labels import label_history, label_item
@@ -109,3 +110,24 @@ def test_towers_of_a_bundle_explain_by_rows(models, bundle, make_bundle):
         cosine = towers.encode_users([user_text])[0] @ towers.encode_items([item_text])[0]
         total = why.item.baseline + sum(word.contribution for word in why.item.words)
         assert total == pytest.approx(float(cosine), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("history", "item", "settings", "message"),
+    [
+        ([0, -1], 1, {}, r"history: rows \[0, -1\]; give whole numbers from 0 to 39"),
+        ([0, 1.5], 1, {}, r"history: rows \[0.0, 1.5\]"),
+        ([0], 40, {}, r"item: rows \[40\]"),
+        ([0], 1, {"n_subsets": 0}, "n_subsets: 0 is below 1"),
+    ],
+)
+def test_rows_that_are_none_are_refused(models, bundle, history, item, settings, message):
+    towers = lora_rec.load_towers(
+        bundle, user_backbone=str(models["bert"]), item_backbone=str(models["llama"])
+    )
+    fields = lora_rec.load(bundle).item_fields
+    with pytest.raises(DataError, match=message):
+        towers.explain(history, item, fields, **settings)
+    if "history" in message:
+        with pytest.raises(DataError, match=message):
+            towers.render_histories([[1], history], fields)

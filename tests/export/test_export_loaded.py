@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -165,6 +166,22 @@ def test_one_batch_holds_several_adapters(models, bundle, other):
     np.testing.assert_allclose(together, expected, atol=1e-5)
 
 
+def test_threads_that_ask_for_different_adapters_do_not_meet(models, bundle, other):
+    towers = load(models, bundle)
+    towers.add(other, name="news")
+    expected = {
+        name: towers.encode_items(TEXTS, adapters=[name] * len(TEXTS)) for name in ("default", "news")
+    }
+
+    def ask(turn):
+        name = "news" if turn % 2 else None
+        given = towers.encode_items(TEXTS, adapters=name and [name] * len(TEXTS))
+        return np.allclose(given, expected[name or "default"], atol=1e-5)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, range(40)))
+
+
 @pytest.mark.parametrize("base", ["deberta-v2", "opt"])
 def test_one_batch_holds_several_adapters_of_any_type(make_bundle, backbone_folder, base):
     folder = str(backbone_folder(base))
@@ -225,6 +242,9 @@ def test_what_cannot_be_done_is_said(models, bundle, other, make_bundle, tmp_pat
     for name in ("a.b", "items", "__base__", "base/x"):
         with pytest.raises(TowerError, match=f"'{name}' cannot name an adapter"):
             towers.mix({"news": 1.0}, name=name)
+    for weights in ({}, {"news": 0.0}, {"default": 1.0, "news": float("nan")}):
+        with pytest.raises(TowerError, match="nothing to mix in"):
+            towers.mix(weights, name="mixed")
     with pytest.raises(BundleError, match="pools by first, this tower by mean"):
         towers.add(make_bundle("first", user_tower={"pooling": "first"}), name="first")
     with pytest.raises(BundleError, match="embeddings are 6 wide, these are 8"):

@@ -56,6 +56,7 @@ def test_ids_may_be_numbers_and_one_string_is_no_list():
     assert recommend_friends(model, numbered, 7) == recommend_friends(model, numbered, "7")
     by_number = recommend_friends(model, numbered, history=[5, 1])
     assert by_number == recommend_friends(model, numbered, history=["5", "1"])
+    assert by_number == recommend_friends(model, numbered, history=np.array([5, 1]), friends=np.array([]))
     with pytest.raises(DataError, match="'51' is one string; give a list of item ids"):
         recommend_friends(model, numbered, history="51")
     with pytest.raises(DataError, match="no user '99'"):

@@ -6,7 +6,9 @@ import pytest
 from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
 from lora_rec.rank import index as module
-from lora_rec.rank.index import build_index, open_index
+from lora_rec.rank import index_build
+from lora_rec.rank.index import open_index
+from lora_rec.rank.index_build import build_index
 from lora_rec.rank.search import top_k
 
 
@@ -48,6 +50,34 @@ def test_what_is_excluded_is_not_given(folder, vectors):
     assert found[0, :2].tolist() == first[0, 3:].tolist()
     assert found[1].tolist() == first[1].tolist()
     assert np.isfinite(scores).all()
+
+
+def test_a_long_list_is_full_and_as_near_to_the_exact_one(folder, vectors):
+    users = np.stack([vectors[rows].mean(axis=0) for rows in np.arange(100).reshape(20, 5)])
+    index = open_index(folder, vectors)
+    for k in (1_000, 12_000):
+        found, scores = index.search(users, k=k)
+        assert (found >= 0).all() and np.isfinite(scores).all()
+        exact, _ = top_k(users, vectors, k=k)
+        shares = [len(np.intersect1d(*pair)) / k for pair in zip(found, exact, strict=True)]
+        assert np.mean(shares) > 0.9
+    left_out = Lists.from_arrays([np.arange(11_990)] * 20)
+    assert (index.search(users, k=20, exclude=left_out)[0] >= 0).sum(axis=1).tolist() == [10] * 20
+
+
+def test_what_cannot_be_searched_for_is_refused(folder, vectors, tmp_path):
+    index = open_index(folder, vectors)
+    for users, settings, message in (
+        (vectors[:2, :5], {"k": 5}, r"user_vectors: shape \(2, 5\); give \(U, 16\)"),
+        (vectors[0], {"k": 5}, r"user_vectors: shape \(16,\)"),
+        (vectors[:2], {"k": 0}, "k: 0 is below 1"),
+        (vectors[:2], {"k": 5, "exclude": Lists.from_arrays([[0]] * 3)}, "exclude: 3 lists for 2 users"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            index.search(users, **settings)
+    for queries in (vectors[:0], vectors[:3, :4]):
+        with pytest.raises(DataError, match=r"queries: shape \(., .*\); give \(Q, 16\)"):
+            build_index(tmp_path, vectors, queries=queries)
 
 
 def test_an_exact_search_gives_the_very_best(folder, vectors):
@@ -95,7 +125,7 @@ def test_an_exact_search_is_so_for_users_of_any_length(vectors, tmp_path, length
 
 def test_codes_spread_over_all_values_however_large_the_sample(tmp_path, monkeypatch):
     """faiss trains its codes on 100,000 vectors, of which row 99 is none where there are 131,072."""
-    monkeypatch.setattr(module, "TRAINED_PER_CELL", 1024)
+    monkeypatch.setattr(index_build, "TRAINED_PER_CELL", 1024)
     many = np.random.default_rng(0).uniform(-1, 1, size=(131_072, 4)).astype(np.float32)
     many[99, 3], many[106, 2] = 5, -5
     about = build_index(tmp_path, many, recall=0.01)

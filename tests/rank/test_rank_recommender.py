@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import lora_rec
 from lora_rec.errors import DataError
+from lora_rec.rank import catalogue
+from lora_rec.rank.head import RankingHead
 from lora_rec.schema import STRATEGIES
 
 HISTORY = ["i3", "i5", "i23"]
@@ -47,6 +50,44 @@ def test_vectors_of_users_that_do_not_fit_are_refused(bundle, shape):
         DataError, match=r"user_embeddings: shape \(.*\) where \(2, 8\) is needed; give one row"
     ):
         rec.recommend_users({"a": ["i3"], "b": ["i5"]}, user_embeddings=np.ones(shape, "f4"))
+    with pytest.raises(DataError, match="user_embeddings: a value is not finite"):
+        rec.recommend(HISTORY, user_embedding=np.full(8, np.nan, "f4"))
+
+
+def test_a_series_of_histories_is_read_by_its_index(bundle):
+    rec = lora_rec.load(bundle)
+    log = pd.DataFrame({"user": ["ann", "ann", "bob"], "item": ["i3", "i5", "i23"], "plays": [2.0, 1.0, 1.0]})
+    found = rec.recommend_users(
+        log.groupby("user")["item"].apply(list), strengths=log.groupby("user")["plays"].apply(list), k=4
+    )
+    plain = {"ann": ["i3", "i5"], "bob": ["i23"]}
+    assert found == rec.recommend_users(plain, strengths={"ann": [2.0, 1.0], "bob": [1.0]}, k=4)
+    assert found.user_ids == ("ann", "bob")
+    vectors = np.ones((2, 8), "f4")
+    expected = rec.recommend_users(plain, user_embeddings=vectors, explain=True)
+    assert rec.recommend_users(plain, user_embeddings=vectors.tolist(), explain=True) == expected
+
+
+def test_an_unknown_id_in_a_large_catalogue_is_named_at_once(bundle, monkeypatch):
+    rec = lora_rec.load(bundle)
+    with pytest.raises(DataError, match=r"unknown item id 'i99' \(nearest: i9, .*\), 'i98' \(nearest: i9,"):
+        rec.recommend(["i99", "i98"])
+    monkeypatch.setattr(catalogue, "HINTED", 60)
+    with pytest.raises(DataError, match=r"unknown item id 'i99' \(nearest: i9, .*\), 'i98'; the catalogue"):
+        rec.recommend(["i99", "i98"])
+
+
+def test_quotas_score_the_catalogue_once(bundle, monkeypatch):
+    rec = by_title(bundle)
+    scores, calls = RankingHead.scores, []
+
+    def counted(*args):
+        calls.append(1)
+        return scores(*args)
+
+    monkeypatch.setattr(RankingHead, "scores", counted)
+    rec.recommend(HISTORY, k=6, n_candidates=8, quotas={"love": (2, 2), "war": (1, None), "war1": (0, 1)})
+    assert len(calls) == 1
 
 
 def test_a_user_for_whom_nothing_is_left_does_not_spoil_the_explanations(bundle):
@@ -111,6 +152,10 @@ def test_settings_out_of_range(bundle):
         ({"diversity": np.nan}, "diversity: nan"),
         ({"strategy": "mrm"}, "strategy: 'mrm' is unknown"),
         ({"explore": -1}, "explore: -1 is not in"),
+        ({"n_candidates": 0}, "n_candidates: 0; give a whole number above 0"),
+        ({"n_candidates": 2.5}, "n_candidates: 2.5; give a whole number"),
+        ({"diversity": 0, "space": "bogus"}, "space: 'bogus' is unknown; give one of text, factors, both"),
+        ({"diversity": 0.5, "strategy": "novel", "space": "text"}, "space: has no effect on 'novel'"),
     ):
         with pytest.raises(ValueError, match=message):
             rec.recommend(HISTORY, **settings)

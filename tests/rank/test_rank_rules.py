@@ -73,8 +73,8 @@ def test_what_a_quota_forbids_is_no_candidate():
     kinds = Categories.from_field(["fun|gore"] * 12 + ["plain"] * 20 + ["fun"] * 8)
     scores = -np.arange(40, dtype="f4")[None]
 
-    def best(n, mask):
-        return best_of(scores.copy(), k=n, allowed=mask)
+    def best(wanted):
+        return [best_of(scores.copy(), k=n, allowed=mask) for n, mask in wanted]
 
     for most in (0, 1):
         rules = Quotas.of({"fun": (2, 4), "gore": (None, most)}, kinds, k=6)
@@ -117,10 +117,13 @@ def test_quotas_that_cannot_be_met():
 
 
 def test_candidates_reach_down_to_what_a_quota_needs():
-    def best(n, mask):
+    def best_of_one(n, mask):
         items = np.flatnonzero(np.ones(10, bool) if mask is None else mask)[:n]
         padded = np.append(items, np.full(min(n, 10) - len(items), -1))
         return padded[None], np.where(padded < 0, -np.inf, SCORES[0, padded]).astype("f4")[None]
+
+    def best(wanted):
+        return [best_of_one(n, mask) for n, mask in wanted]
 
     settings = {"n_candidates": 3, "k": 3, "allowed": None}
     assert gather_candidates(best, quotas=None, **settings)[0].tolist() == [[0, 1, 2]]

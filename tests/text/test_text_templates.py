@@ -16,6 +16,8 @@ def test_an_unknown_field_is_named():
         DataError, match=r"text.item_template: there is no field 'titel'; did you mean 'title'\?"
     ):
         render_items("{titel}", FIELDS, where="text.item_template")
+    with pytest.raises(DataError, match="title: 'Heat' is one string; give a list, one text per item"):
+        render_items("{title}", {"title": "Heat"})
     with pytest.raises(DataError, match="names no field; write one in braces"):
         render_items("title", FIELDS)
 
