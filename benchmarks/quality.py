@@ -35,7 +35,7 @@ from quality_ours import our_systems
 from quality_peers import PEERS
 from quality_rectools import PeerFailed, rectools_systems
 from quality_references import REFERENCES
-from quality_search import TRIALS
+from quality_search import TRIALS, VERSION
 from quality_sentences import sentence_systems
 from quality_sets import SETS, Prepared, RankingSet, prepare_set
 from rows import RESULTS, header_of, row, write_rows
@@ -53,8 +53,6 @@ NAMES = [
     *our_systems(RESULTS),
     *FRIEND_SYSTEMS,
 ]
-VERSION = 2
-"""Raise it when a protocol or a metric's lists change: older pieces are then not read."""
 
 
 def file_of(case: str, name: str, system: System, seed: int, *, trials: int, folder: Path) -> Path:

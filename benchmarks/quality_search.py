@@ -10,6 +10,8 @@ from pathlib import Path
 
 TRIALS = 12
 """Validation trials of every system; one with fewer settings than that tries them all."""
+VERSION = 2
+"""Raise it when a protocol or a metric's lists change: older pieces, choices and towers are then not read."""
 Axes = Mapping[str, Sequence[float]]
 Settings = dict[str, float]
 _Place = tuple[int, ...]

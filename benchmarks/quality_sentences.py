@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from quality_judge import Answer, Scorer, System, choose_and_rank, choose_and_score, lists_of
 from quality_peers import DECAY, order_candidates, weighted_vectors, weights_of
 from quality_rectools import ROOT, call_peer
-from quality_search import Axes, Settings
+from quality_search import VERSION, Axes, Settings
 from quality_sets import ImpressionSet, Part, Prepared, RankingSet
 from quality_texts import RULER
 
@@ -102,7 +102,7 @@ def run(prepared: Prepared, seed: int, trials: int, *, python: Path, folder: Pat
     # Another draw withholds other items, of which this one's choice has learned.
     drawn = "" if isinstance(prepared, ImpressionSet) or prepared.draw is None else f"-{prepared.draw}"
     choice = folder / f"{prepared.name}{drawn}-{NAME}-{trials}.choice.json"
-    given = {"axes": {key: list(values) for key, values in AXES.items()}, "start": START}
+    given = {"version": VERSION, "axes": {key: list(values) for key, values in AXES.items()}, "start": START}
     about = json.loads(choice.read_text(encoding="utf-8")) if choice.exists() else {}
     known = about["settings"] if about.get("given") == given else None
     answer = answer_for(prepared, encode, trials, known)  # type: ignore[arg-type]

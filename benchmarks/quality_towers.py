@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from quality_search import VERSION
 from quality_sets import FOLDERS, ImpressionSet, Prepared, RankingSet, base_of
 
 from lora_rec.config import load_config
@@ -68,7 +69,7 @@ def _read_or_make(
 ) -> dict[str, _Array]:
     """Reads what an earlier training with these settings left; after a change of the code, delete it."""
     recipe = recipe_of(prepared, seed)
-    settings = recipe.to_yaml().replace(str(prepared.folder), "")
+    settings = f"{VERSION}{recipe.to_yaml()}".replace(str(prepared.folder), "")
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
     file = folder / f"towers-{prepared.name}-{seed}-{digest}.npz"
     if not file.exists():

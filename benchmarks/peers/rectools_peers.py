@@ -96,6 +96,8 @@ def _build_transformer(peer: str, settings: Settings, *, length: int, seed: int)
     kind = {"sasrec": models.SASRecModel, "bert4rec": models.BERT4RecModel, "hstu": models.HSTUModel}[peer]
     # HSTU also looks at times, and not every set has them; the order is what all of them get.
     own = {"relative_time_attention": False} if peer == "hstu" else {}
+    if "temperature" in settings:
+        own["lightning_module_kwargs"] = {"logits_t": settings["temperature"]}
     return kind(
         n_blocks=2,
         n_heads=2,

@@ -103,7 +103,8 @@ LASTFM = {
     "artists.dat": 'id\tname\turl\tpictureURL\n1\tLes Nuages\thttp://x\thttp://y\n5\t"Quiet" Band\thttp://x\t\n',
     "user_artists.dat": "userID\tartistID\tweight\r\n2\t1\t50\r\n2\t5\t7\r\n30\t5\t9\r\n",
     "user_taggedartists.dat": "userID\tartistID\ttagID\tday\tmonth\tyear\n"
-    + "".join(f"2\t1\t{tag}\t1\t4\t2009\n" for tag in (1, 2, 3, 4, 5, 6, 2, 6)),
+    + "".join(f"30\t1\t{tag}\t1\t4\t2009\n" for tag in (1, 2, 3, 4, 5, 6, 2, 6))
+    + "2\t1\t5\t1\t4\t2009\n" * 9,  # of one who plays the artist
     "tags.dat": "tagID\ttagValue\r\n1\tpop\r\n2\trock français\r\n3\tc\r\n4\td\r\n5\te\r\n6\tf\r\n".encode(
         "latin-1"
     ),

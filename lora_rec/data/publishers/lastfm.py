@@ -23,8 +23,9 @@ N_TAGS = 5
 def read_lastfm(folder: Path) -> Published:
     """Reads HetRec 2011 Last.fm 2k.
 
-    Fields: title (the artist's name) and tags (its most frequent tags, up to 5, most frequent first). Ratings
-    are play counts. There are no times: each user's interactions stand from least to most played, so that
+    Fields: title (the artist's name) and tags (its most frequent tags, up to 5, most frequent first). What a
+    user has tagged who plays the artist is not counted: it would tell of plays that a split withholds. Plays
+    are the ratings. There are no times: each user's interactions stand from least to most played, so that
     what is cut from a long history matters least; split at random.
 
     Args:
@@ -43,7 +44,7 @@ def read_lastfm(folder: Path) -> Published:
     check_known(path, plays["item"], artists["item"], what="artist that artists.dat lacks", header=True)
     dataset = load_dataset(
         plays.sort_values("plays", kind="stable"),
-        artists.assign(tags=_read_tags(root, artists)),
+        artists.assign(tags=_read_tags(root, artists, plays)),
         user_column="user",
         item_column="item",
         time_column=None,
@@ -55,8 +56,8 @@ def read_lastfm(folder: Path) -> Published:
     return Published("lastfm", dataset, friends=friends, notes=notes)
 
 
-def _read_tags(root: Path, artists: pd.DataFrame) -> list[str]:
-    """Writes the most frequent tags of each artist; tags of one frequency stand in the order of their ids."""
+def _read_tags(root: Path, artists: pd.DataFrame, plays: pd.DataFrame) -> list[str]:
+    """Writes the tags that most users give an artist whom they do not play, those of one frequency by id."""
     names = dict.fromkeys(("user", "item", "tag", "day", "month", "year"), int)
     path = root / "user_taggedartists.dat"
     given = read_columns(path, names, separator="\t", header=True)
@@ -64,7 +65,8 @@ def _read_tags(root: Path, artists: pd.DataFrame) -> list[str]:
     tags = read_columns(root / "tags.dat", columns, separator="\t", header=True, encoding="latin-1")
     check_once(root / "tags.dat", tags["tag"], header=True)
     check_known(path, given["tag"], tags["tag"], what="tag that tags.dat lacks", header=True)
-    counts = given.groupby(["item", "tag"]).size().reset_index(name="n")
+    given = given.merge(plays, on=["user", "item"], how="left")
+    counts = given[given["plays"].isna()].groupby(["item", "tag"]).size().reset_index(name="n")
     counts = counts.sort_values(["item", "n", "tag"], ascending=[True, False, True])
     top = counts.groupby("item").head(N_TAGS).merge(tags, on="tag")  # merge keeps the order of the left
     texts = top.groupby("item")["name"].agg(", ".join)
