@@ -78,7 +78,7 @@ def test_the_example_of_a_published_set_runs(tmp_path, monkeypatch):
     files = {
         "artists": "id\tname\turl\tp\n" + "".join(f"{n}\tBand {n}\tx\ty\n" for n in range(12)),
         "user_artists": "userID\tartistID\tweight\n" + plays,
-        "user_taggedartists": "u\ta\tt\td\tm\ty\n" + "".join(f"2\t{n}\t1\t1\t1\t2009\n" for n in range(12)),
+        "user_taggedartists": "u\ta\tt\td\tm\ty\n" + "".join(f"4\t{n}\t1\t1\t1\t2009\n" for n in range(12)),
         "tags": "tagID\ttagValue\n1\tfolk\n",
         "user_friends": "userID\tfriendID\n2\t3\n",
     }
