@@ -42,7 +42,7 @@ FOLDERS = {
 }
 RANKED = tuple(name for name in FOLDERS if name != "mind")
 WITH_TIMES = ("movielens-100k", "online-retail")
-# MIND has no cold case: nearly every news of its test day is new, so the plain case is that already.
+# MIND has no cold case: six in ten news of its test day were not shown before, and have seven in ten clicks.
 SETS = (
     *RANKED,
     "mind",
