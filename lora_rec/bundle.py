@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lora_rec.errors import BundleError
 from lora_rec.schema import Manifest
 
@@ -31,9 +33,7 @@ def check_output(output: str | Path, *, marker: str = MANIFEST, what: str = "bun
     Raises:
         BundleError: the place holds something that is not such a result, or cannot be written or replaced.
     """
-    folder = Path(output)
-    if folder.is_symlink() or folder.name in ("", ".."):
-        folder = folder.resolve()  # what is replaced is the folder, not the link; "." has no parent
+    folder = place_of(output)
     if folder.is_mount():
         raise BundleError(
             f"output: {output} is where a disk is mounted, and no folder can be moved there; name one in it"
@@ -49,6 +49,12 @@ def check_output(output: str | Path, *, marker: str = MANIFEST, what: str = "bun
     if not os.access(folder.parent, os.W_OK):
         raise BundleError(f"output: {folder.parent} cannot be written; name another folder")
     return folder
+
+
+def place_of(output: str | Path) -> Path:
+    """Gives the folder itself, beside which things are written: not a link, nor ".", which has no parent."""
+    folder = Path(output)
+    return folder.resolve() if folder.is_symlink() or folder.name in ("", "..") else folder
 
 
 def write_bundle(output: str | Path, manifest: Manifest, fill: Callable[[Path], None]) -> Path:
@@ -72,7 +78,8 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
     """Writes a folder beside its place and moves it there when it is whole; an older one is replaced.
 
     Raises:
-        BundleError: it is whole and cannot be moved; it stays where it was written.
+        BundleError: it cannot be written, and nothing of it is left; or it is whole and cannot be moved, and
+            stays where it was written.
     """
     # Made by name, not by tempfile, whose folders and files are for the owner alone whatever the umask says.
     scratch = target.with_name(f".{target.name}.tmp-{secrets.token_hex(4)}")
@@ -85,8 +92,13 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
                 os.fsync(file.fileno())
             # safetensors makes its files for the owner alone, and who serves them may be somebody else.
             (scratch / name).chmod(readers)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, (OSError, SafetensorError)):
+            raise BundleError(
+                f"{target}: cannot be written ({getattr(error, 'strerror', None) or error}); free space, or"
+                " name another folder"
+            ) from error
         raise
     try:
         move_folder(scratch, target)

@@ -21,12 +21,13 @@ from lora_rec import (
     cli_tune,
 )
 from lora_rec.bundle import PRETRAINED
-from lora_rec.errors import BundleError, LoraRecError, missing_package
+from lora_rec.errors import BundleError, LoraRecError, missing_package, show_all_letters
 from lora_rec.schema import SPACES, STRATEGIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; gives 0, or 1 after an error that the user can put right."""
+    show_all_letters()
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 import lora_rec
@@ -167,14 +168,15 @@ def test_a_folder_that_is_no_bundle_is_left_alone(tmp_path):
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_failed_write_leaves_the_old_bundle_and_nothing_else(copy):
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
+def test_a_failed_write_leaves_the_old_bundle_and_nothing_else(copy, kind):
     manifest = lora_rec.load(copy).manifest
 
     def fill(folder):
         (folder / "items.json").write_text("half")
-        raise OSError("disk full")
+        raise kind("No space left on device")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(BundleError, match="cannot be written .No space left on device.; free space, or"):
         write_bundle(copy, manifest, fill)
     assert os.listdir(copy.parent) == [copy.name]
     assert lora_rec.load(copy).item_ids

@@ -115,6 +115,20 @@ def test_what_a_terminal_would_obey_is_not_printed(bundle, tmp_path, capsys):
     assert "\N{REPLACEMENT CHARACTER}[31mwar" in printed
 
 
+def test_letters_that_the_terminal_lacks_are_escaped(bundle, tmp_path):
+    def change(place):
+        items = json.loads((place / "items.json").read_text())
+        items["fields"]["title"] = [f"Amélie {title}" for title in items["fields"]["title"]]
+        (place / "items.json").write_text(json.dumps(items))
+
+    french = str(rewrite(bundle, tmp_path / "french", change))
+    ascii_only = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "lora_rec.cli", "recommend", french, "--history", "i3", "-k", "1"]
+    ended = subprocess.run(command, capture_output=True, check=False, env=ascii_only)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert b"Am\\xe9lie" in ended.stdout
+
+
 @pytest.mark.parametrize(
     ("missing", "command"),
     [("jinja2", ["report", "BUNDLE"]), ("torch", ["plan", "r.yaml"]), ("peft", ["merge", "BUNDLE", "out"])],

@@ -175,6 +175,8 @@ def test_a_recipe_is_kept_without_force(tmp_path, capsys):
     assert main(["init", str(folder)]) == 1
     assert "is there already; pass --force to replace it, or --output" in capsys.readouterr().err
     assert (folder / "recipe.yaml").read_text() == "mine"
+    assert main(["init", str(folder), "--force", "--output", str(folder)]) == 1
+    assert f"is a folder; name a file, e.g. --output {folder / 'recipe.yaml'}" in capsys.readouterr().err
     assert main(["init", str(folder), "--force"]) == 0
     assert yaml.safe_load((folder / "recipe.yaml").read_text())["output"] == "runs/shop"
 

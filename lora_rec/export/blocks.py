@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SETTINGS, FINISHED = "settings.json", "finished.jsonl"
+SETTINGS, FINISHED = "_settings.json", "_finished.jsonl"
+"""Readers of a folder of Parquet files pass over such names, which a kill may leave there."""
 
 
 class Blocks:

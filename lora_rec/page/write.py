@@ -63,6 +63,8 @@ def write_report(
     _check_packages()
     if n_users < 1 or n_words < 0:
         raise DataError(f"users: {n_users}, words: {n_words}; give 1 or more, and 0 or more")
+    if seed < 0:
+        raise DataError(f"seed: {seed} is below 0; give a whole number from 0")
     if data is None and n_words:
         raise DataError("words: without --data there is no user to explain; give it, or leave --words out")
     run = read_run(bundle)

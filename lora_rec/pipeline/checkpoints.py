@@ -6,12 +6,12 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from lora_rec.bundle import place_of
 from lora_rec.pipeline.data import Texts
 from lora_rec.recipe import CheckpointSection, Recipe
 from lora_rec.towers.two_tower import Tower, TwoTower
@@ -89,7 +89,7 @@ def open_run(
         bases[f"{name} precision"] = tower.backbone_info.precision.key
         if tower.adapter.is_continued:
             bases[f"{name} start"] = _digest_of_start(tower)
-    place = Path(output)
+    place = place_of(output)
     return Checkpoints(
         place.parent / f"{place.name}.checkpoints",
         run={name: value for name, value in _flat(settings).items() if not _FREE.fullmatch(name)}

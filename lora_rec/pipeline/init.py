@@ -274,6 +274,8 @@ def check_free(path: str | Path, *, force: bool) -> None:
     Raises:
         RecipeError: there is a file and `force` is not set, or no folder to write it to.
     """
+    if Path(path).is_dir():
+        raise RecipeError(f"{path}: is a folder; name a file, e.g. --output {Path(path) / 'recipe.yaml'}")
     if Path(path).exists() and not force:
         raise RecipeError(f"{path}: is there already; pass --force to replace it, or --output ANOTHER.yaml")
     if not Path(path).parent.is_dir():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 from lora_rec.config import load_config
-from lora_rec.errors import LoraRecError, TrainingError
+from lora_rec.errors import LoraRecError, TrainingError, show_all_letters
 from lora_rec.recipe import Recipe
 from lora_rec.train.interruption import EXIT_CODE, Interrupted
 from lora_rec.train.sharding import wants_sharding
@@ -20,6 +24,8 @@ from lora_rec.train.sharding import wants_sharding
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+
+logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
 
@@ -49,7 +55,9 @@ def launch(
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("lora_rec").setLevel(logging.INFO)
-    _use_all_cores()
+    _use_cores()
+    _end_with_launcher()
+    show_all_letters()
     try:
         run(load_config(recipe, arguments.config, overrides=arguments.overrides))
     except LoraRecError as error:
@@ -78,6 +86,9 @@ def check_launch(*, shards: bool = False) -> None:
             "launch: this script shards nothing, so FSDP would have no effect; launch with"
             " recipes/launch/ddp.yaml"
         )
+    mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if mixed != "no" and os.environ.get("RANK", "0") == "0":
+        logger.warning("launch: mixed precision %s has no effect; a tower's `precision` says it", mixed)
     if wants_sharding() and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "").lower() == "true":
         raise TrainingError(
             "launch: fsdp_cpu_ram_efficient_loading leaves the weights of all but one process empty; set it"
@@ -95,7 +106,42 @@ def check_processes(accelerator: Accelerator) -> None:
         )
 
 
-def _use_all_cores() -> None:
-    """Shares the cores among the processes of this machine: `accelerate launch` leaves one to each."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+def _use_cores() -> None:
+    """Takes the threads that OMP_NUM_THREADS says, or shares the cores among the processes of this machine.
+
+    The launchers set it to 1 by themselves, and that is no wish.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdecimal() and (int(given) > 1 or (given == "1" and not _is_launched())):
+        torch.set_num_threads(int(given))
+    else:
+        torch.set_num_threads(max(1, count_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+
+
+def count_cores(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Gives the cores that this process may use: of the machine, by its affinity, by its container's quota.
+
+    Args:
+        limits: a control group's file, microseconds of work and of time; `cpu.max` in the kernel's cgroup-v2.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, limits.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # another system, or "max", which is no limit
+        return cores
+    return min(cores, max(1, -(-quota // period)))
+
+
+def _is_launched() -> bool:
+    return bool({"ACCELERATE_MIXED_PRECISION", "LOCAL_WORLD_SIZE"} & os.environ.keys())
+
+
+def _end_with_launcher() -> None:
+    """Makes Linux send SIGTERM when `accelerate launch` ends: with one process it does not pass it on.
+
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    if _is_launched() and sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(1, signal.SIGTERM)

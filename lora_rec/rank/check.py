@@ -5,7 +5,7 @@ from __future__ import annotations
 from lora_rec.schema import SPACES, STRATEGIES, VECTOR_STRATEGIES, RankingManifest
 
 
-def check_settings(*, k: int, diversity: float, strategy: str, explore: float) -> None:
+def check_settings(*, k: int, diversity: float, strategy: str, explore: float, seed: int) -> None:
     """Refuses what no list can be made by.
 
     Raises:
@@ -17,6 +17,8 @@ def check_settings(*, k: int, diversity: float, strategy: str, explore: float) -
         raise ValueError(f"diversity: {diversity} is not in [0, 1]")
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy: {strategy!r} is unknown; give one of {', '.join(STRATEGIES)}")
+    if seed < 0:
+        raise ValueError(f"seed: {seed} is below 0; give a whole number from 0")
     if not 0 <= explore <= 1:
         raise ValueError(f"explore: {explore} is not in [0, 1]; give a share of the list's places")
 

@@ -254,7 +254,7 @@ class Recommender(Catalogue):
         if diversity is None:
             check_own_strength(own, strategy, space)
         strategy, diversity = strategy or own.strategy, own.diversity if diversity is None else diversity
-        check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
+        check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore, seed=seed)
         check_choice(space, strategy, n_candidates)
         rules = Quotas.of(quotas, self.categories_for("quotas"), k=k) if quotas else None
         weights = mix = None

@@ -70,7 +70,7 @@ def rerank_lists(
             popularity, or a candidate's score, or a vector that is looked at, is not finite.
         DataError: quotas cannot be met.
     """
-    check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore)
+    check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore, seed=seed)
     _check(candidates, scores, item_vectors)
     by_category = diversity > 0 and strategy in CATEGORY_STRATEGIES
     if by_category and (category_weights is None or history_mix is None):

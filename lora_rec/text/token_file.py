@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from lora_rec.cache import touch
 from lora_rec.errors import DataError
 from lora_rec.lock import FolderLock
 from lora_rec.text.collate import TokenizedTexts, tokenize
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 TEXTS_AT_ONCE = 10_000
@@ -47,16 +50,30 @@ def open_tokens(
         part = text.encode("utf-8", "surrogatepass")
         digest.update(len(part).to_bytes(8, "little") + part)
     file = root / "tokens" / f"{digest.hexdigest()[:32]}.arrow"
-    if not file.exists():
+    tokens = _read(file) if file.exists() else None
+    if tokens is None:
         try:
             _write(tokenizer, texts, file, max_tokens=max_tokens)
         except OSError as error:
             raise DataError(
                 f"{root}: cannot be written ({error.strerror}); free space, or set LORA_REC_CACHE"
             ) from error
+        tokens = _read(file)
+        if tokens is None:
+            raise DataError(f"{file}: does not read as it was written; see to the disk")
     touch(file)
-    with pa.memory_map(str(file)) as source:
-        column = pa.ipc.open_file(source).get_batch(0).column(0)
+    return tokens
+
+
+def _read(file: Path) -> TokenizedTexts | None:
+    """Opens a file of tokens; None for one that is damaged."""
+    try:
+        with pa.memory_map(str(file)) as source:
+            column = pa.ipc.open_file(source).get_batch(0).column(0)
+            column.validate(full=True)
+    except (pa.ArrowInvalid, OSError, IndexError) as error:
+        logger.warning("%s: damaged (%s); it is made anew", file, str(error).splitlines()[0])
+        return None
     return TokenizedTexts(column.values.to_numpy(), column.offsets.to_numpy())
 
 
@@ -94,4 +111,6 @@ def _write(tokenizer: Any, texts: Sequence[str], file: Path, *, max_tokens: int)
             batch = pa.record_batch([rows], names=["input_ids"])
             with pa.OSFile(f"{scratch}/whole", "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
                 writer.write_batch(batch)
+        with open(f"{scratch}/whole", "rb") as whole:
+            os.fsync(whole.fileno())
         os.replace(f"{scratch}/whole", file)

@@ -134,7 +134,7 @@ def load_backbone(
     """
     source = resolve_backbone(name, revision=revision, where=f"{where}.backbone")
     _, kind = read_config(source, name=name, where=where)
-    place = torch.device(device) if device is not None else default_device()
+    place = _check_device(device, where=where) if device is not None else default_device()
     resolved = resolve_precision(precision, compute, n_bytes=weight_bytes(source.folder), device=place)
     options: dict[str, Any] = {"dtype": DTYPES[resolved.compute], "use_safetensors": True}
     if resolved.name in QUANTISED:
@@ -163,6 +163,16 @@ def load_backbone(
     if head is not None:
         head.to(place)
     return Backbone(model, tokenizer, kind, source, resolved, fingerprint(source.folder), head)
+
+
+def _check_device(name: str | torch.device, *, where: str) -> torch.device:
+    try:
+        place = torch.device(name)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise TowerError(f"{where}: device {str(name)!r} cannot be used ({reason}); name another") from error
+    return place
 
 
 @contextmanager

@@ -15,8 +15,10 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from lora_rec.bundle import replace_file
 from lora_rec.cache import ABOUT, UNFINISHED, touch
 from lora_rec.errors import TrainingError
-from lora_rec.lock import LOCK, FolderLock
+from lora_rec.lock import LOCK, FolderLock, is_locked
 from lora_rec.text.collate import TokenBatch, TokenizedTexts, padding_mask, plan_micro_batches
 from lora_rec.towers.two_tower import Tower
 from lora_rec.train.sharding import most_passes
@@ -34,6 +36,8 @@ from lora_rec.train.sharding import most_passes
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
+ABANDONED_SECONDS = 3600.0
+"""After which a segment that is begun, and that no process has locked, is one of a run that was killed."""
 _Known = dict[bytes, tuple[np.memmap, int]]
 """Hash of a text's token ids to the states of its segment, and where in them its own begin."""
 # numpy has no bfloat16: its bits are kept as whole numbers.
@@ -108,8 +112,8 @@ def open_prefix_cache(
         progress: wraps the micro-batches that have to be computed.
 
     Raises:
-        TrainingError: the states do not fit half precision, or the backbone does not split where it should:
-            the whole model and its two halves give different vectors.
+        TrainingError: the cache cannot be written, the states do not fit half precision, or the backbone does
+            not split where it should: the whole model and its two halves give different vectors.
     """
     folder = root / "prefix" / cache_key(tower)
     digests = [hashlib.sha256(tokens[i].tobytes()).digest()[:16] for i in range(len(tokens))]
@@ -125,7 +129,13 @@ def open_prefix_cache(
         batches = [indices[rows] for rows in plan[place::n_places]]
         n_passes = most_passes(accelerator, tower.is_sharded, len(batches))
         if batches:
-            _write_segment(tower, tokens, batches, digests, folder, progress=progress)
+            try:
+                _write_segment(tower, tokens, batches, digests, folder, progress=progress)
+            except OSError as error:
+                raise TrainingError(
+                    f"{root}: cannot be written ({error.strerror}); free space, set LORA_REC_CACHE, or"
+                    " train.prefix_cache=false"
+                ) from error
         for _ in range(n_passes - len(batches)):
             tower.encode_prefix(tokens.batch(np.zeros(1, dtype=np.int64)).to(tower.device))
         return sum(map(len, batches))
@@ -148,15 +158,23 @@ def open_prefix_cache(
 def _open_segments(folder: Path, tower: Tower) -> _Known:
     info, known = tower.backbone_info, _Known()
     for segment in sorted(folder.glob("segment-*")):
-        offsets = np.load(segment / "offsets.npy")
-        digests = (segment / "digests.bin").read_bytes()
-        shape = (int(offsets[-1]), info.hidden_size)
-        states = np.memmap(
-            segment / "states.bin", dtype=_STORED[info.precision.compute], mode="r", shape=shape
-        )
+        try:
+            offsets = np.load(segment / "offsets.npy")
+            digests = (segment / "digests.bin").read_bytes()
+            states = _map_states(segment, (int(offsets[-1]), info.hidden_size), info.precision.compute, "r")
+            if len(digests) != 16 * (len(offsets) - 1):
+                raise ValueError("digests.bin has another length")
+        except (OSError, ValueError, EOFError) as error:
+            logger.warning("%s: damaged (%s); it is computed anew", segment, error)
+            shutil.rmtree(segment, ignore_errors=True)
+            continue
         for i, start in enumerate(offsets[:-1]):
             known[digests[16 * i : 16 * i + 16]] = (states, int(start))
     return known
+
+
+def _map_states(folder: Path, shape: tuple[int, int], precision: str, mode: Literal["r", "r+"]) -> np.memmap:
+    return np.memmap(folder / "states.bin", dtype=_STORED[precision], mode=mode, shape=shape)
 
 
 def _write_segment(
@@ -180,13 +198,21 @@ def _write_segment(
         }
         about |= {"layers": tower.first_trained_layer, "width": info.hidden_size}
         replace_file(folder / ABOUT, json.dumps(about).encode(), advice="free space, or set LORA_REC_CACHE")
+    for left in folder.glob(f"{UNFINISHED}*"):
+        if not is_locked(left) and time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(dir=folder, prefix=UNFINISHED))
     lock = FolderLock(scratch, error=TrainingError)  # so that `lora-rec cache` leaves it alone
     try:
         shape = (int(offsets[-1]), info.hidden_size)
-        states = np.memmap(
-            scratch / "states.bin", dtype=_STORED[info.precision.compute], mode="w+", shape=shape
-        )
+        with open(scratch / "states.bin", "wb") as file:
+            # A map of a file with holes ends the process where the disk is full.
+            n_bytes = shape[0] * shape[1] * np.dtype(_STORED[info.precision.compute]).itemsize
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+            else:
+                file.truncate(n_bytes)
+        states = _map_states(scratch, shape, info.precision.compute, "r+")
         device, start = tower.device, 0
         for rows in progress(batches):
             hidden = tower.encode_prefix(tokens.batch(rows).to(device)).cpu()
@@ -197,6 +223,9 @@ def _write_segment(
         states.flush()
         np.save(scratch / "offsets.npy", offsets)
         (scratch / "digests.bin").write_bytes(written)
+        for name in ("offsets.npy", "digests.bin"):
+            with open(scratch / name, "rb") as file:
+                os.fsync(file.fileno())
         (scratch / LOCK).unlink(missing_ok=True)
         os.rename(scratch, folder / f"segment-{hashlib.sha256(written).hexdigest()[:16]}-{os.getpid()}")
     except BaseException:

@@ -13,7 +13,7 @@ from lora_rec.data.store import store_dataset
 from lora_rec.errors import DataError
 from lora_rec.export import all_users
 from lora_rec.export.all_users import recommend_all
-from lora_rec.export.blocks import SETTINGS, Blocks
+from lora_rec.export.blocks import FINISHED, SETTINGS, Blocks
 from lora_rec.export.catalog_vectors import write_vectors
 from lora_rec.rank import head
 
@@ -81,7 +81,7 @@ def test_a_damaged_block_and_a_cut_note_are_done_again(tmp_path):
     with (folder / "vectors.npy").open("r+b") as file:
         file.seek(-4 * 4 * 23 + 4 * 4 * 7, 2)  # in the second block
         file.write(b"\xff")
-    notes = folder / "finished.jsonl"
+    notes = folder / FINISHED
     notes.write_text(notes.read_text()[:-9])  # of the fourth block
     calls.clear()
     with pytest.raises(Killed):
@@ -249,6 +249,15 @@ def test_the_commands_from_tables_to_lists(bundle, tables, models, tmp_path, cap
     assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories_of(tables), k=4)
     assert main(["recommend-all", str(bundle), "--users", "no", "--output", "lists"]) == 1
     assert "users: no file no; check the path" in capsys.readouterr().err
+
+
+def test_what_a_kill_leaves_beside_lists_is_passed_over(tmp_path):
+    with Blocks(tmp_path / "lists", {"a": 1}) as blocks:
+        pq.write_table(pa.table({"rank": [1]}), blocks.folder / "block-0.parquet")
+        blocks.note(0, "0" * 64)
+        names = {path.name for path in blocks.folder.iterdir()}
+        assert pq.read_table(blocks.folder).to_pydict() == {"rank": [1]}
+        assert len(names) > 2
 
 
 def test_a_result_that_cannot_be_moved_leaves_the_older_one(tmp_path, monkeypatch):

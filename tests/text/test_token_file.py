@@ -48,6 +48,16 @@ def test_texts_are_tokenised_once(tokenizer, tmp_path, monkeypatch):
     assert len(calls) == 6
 
 
+@pytest.mark.parametrize("n_bytes", [0, 20, -8])
+def test_a_damaged_file_is_made_anew(tokenizer, tmp_path, caplog, n_bytes):
+    settings = {"max_tokens": 4, "fingerprint": "a", "root": tmp_path}
+    before = open_tokens(tokenizer, TEXTS, **settings).ids.tolist()
+    (file,) = (tmp_path / "tokens").iterdir()
+    file.write_bytes(file.read_bytes()[:n_bytes])
+    assert open_tokens(tokenizer, TEXTS, **settings).ids.tolist() == before
+    assert f"{file}: damaged" in caplog.text
+
+
 def test_no_texts(tokenizer, tmp_path):
     assert len(open_tokens(tokenizer, [], max_tokens=4, fingerprint="a", root=tmp_path)) == 0
 

@@ -85,6 +85,9 @@ def test_plain_peft_reads_the_folder(models, tmp_path, variant, base):
     tower = start(make_tower(models[base], trained_layers=None, **VARIANTS[variant]))
     train(tower)
     save_adapter(tower.adapter, tmp_path / "adapter", base_model_id="tiny", revision=None)
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    names = settings.get("target_modules") or []
+    assert isinstance(names, str) or names == sorted(names)  # the same file from run to run
     model = PeftModel.from_pretrained(
         AutoModel.from_pretrained(models[base], dtype=torch.float32), tmp_path / "adapter"
     ).eval()

@@ -137,6 +137,12 @@ def test_an_unknown_type_that_resembles_a_known_one(backbone_folder, monkeypatch
     assert {n.split(".lora_")[0].rsplit(".", 1)[1] for n in names} == {"q_proj", "v_proj"}
 
 
+@pytest.mark.parametrize("name", ["foo", "cuda:99"])
+def test_a_device_that_is_not_there(backbone_folder, name):
+    with pytest.raises(TowerError, match=f"tower: device '{name}' cannot be used .*; name another"):
+        load_backbone(str(backbone_folder("bert")), device=name, where="tower")
+
+
 def test_an_unknown_type_is_told_what_is_missing(backbone_folder, monkeypatch):
     monkeypatch.setattr("lora_rec.towers.layout.FAMILIES", {"bert": FAMILIES["bert"]})
     with pytest.raises(TowerError, match=r"type 'bloom' is not described .*target_modules.*query_key_value"):

@@ -1,4 +1,6 @@
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from lora_rec.cache import list_cache
+from lora_rec.errors import TrainingError
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.recipe import TowerSection
 from lora_rec.text.collate import tokenize
@@ -80,6 +83,45 @@ def test_a_killed_write_is_not_read(models, tmp_path):
     (folder / "tmp-killed").mkdir(parents=True)
     (folder / "tmp-killed" / "states.bin").write_bytes(b"half")
     assert open_counting(tower, TEXTS, tmp_path)[2] == 3
+
+
+def test_what_killed_runs_left_is_removed_once_it_is_old(models, tmp_path):
+    tower = tower_of(models, "llama")
+    folder = tmp_path / "prefix" / cache_key(tower)
+    for name, age in (("tmp-old", 7200), ("tmp-new", 60)):
+        (folder / name).mkdir(parents=True)
+        os.utime(folder / name, (time.time() - age,) * 2)
+    open_counting(tower, TEXTS, tmp_path)
+    assert [path.name for path in folder.glob("tmp-*")] == ["tmp-new"]
+
+
+@pytest.mark.parametrize(
+    ("file", "n_bytes"), [("states.bin", 100), ("offsets.npy", 0), ("digests.bin", 16), ("offsets.npy", None)]
+)
+def test_a_damaged_segment_is_computed_anew(models, tmp_path, caplog, file, n_bytes):
+    tower = tower_of(models, "llama")
+    every = np.arange(len(TEXTS))
+    before = open_counting(tower, TEXTS, tmp_path)[1].batch(every).hidden_states
+    (segment,) = tmp_path.glob("prefix/*/segment-*")
+    if n_bytes is None:
+        (segment / file).unlink()
+    else:
+        (segment / file).write_bytes((segment / file).read_bytes()[:n_bytes])
+    _, after, n_computed = open_counting(tower, TEXTS, tmp_path)
+    assert n_computed == 3
+    assert f"{segment}: damaged" in caplog.text
+    assert torch.equal(before, after.batch(every).hidden_states)
+
+
+@pytest.mark.parametrize("step", ["posix_fallocate", "rename"])
+def test_a_full_or_locked_disk_is_one_error(models, tmp_path, monkeypatch, step):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, refuse)
+    with pytest.raises(TrainingError, match="cannot be written .No space left on device.; free space, set"):
+        open_counting(tower_of(models, "llama"), TEXTS, tmp_path)
+    assert not list(tmp_path.glob("prefix/*/*-*"))
 
 
 @dataclass

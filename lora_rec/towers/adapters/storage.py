@@ -19,6 +19,7 @@ from lora_rec.towers.adapters.attach import TASK, Attached, keep_compute_type
 from lora_rec.towers.adapters.bottleneck import load_bottlenecks, save_bottlenecks
 from lora_rec.towers.adapters.counter import COUNTER, lora_layers
 
+_SETS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
 FULL_FILE = "full.safetensors"
 OWN_FORMAT = ("bottleneck", "full")
 """Adapters that peft has no folder for."""
@@ -50,6 +51,8 @@ def save_adapter(attached: Attached, folder: Path, *, base_model_id: str, revisi
     file = folder / "adapter_config.json"
     written = json.loads(file.read_text(encoding="utf-8"))
     written |= {"base_model_name_or_path": base_model_id, "revision": revision, "inference_mode": True}
+    # peft writes sets in the order of their hashes, which differs between runs.
+    written |= {n: sorted(v) for n, v in written.items() if n in _SETS and isinstance(v, list)}
     if "init_lora_weights" in written:
         written["init_lora_weights"] = True  # whoever loads this has the weights, not a start
         written.pop("eva_config", None)
