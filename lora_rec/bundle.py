@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import glob
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from lora_rec.errors import BundleError
+from lora_rec.lock import LOCK, FolderLock, is_locked
 from lora_rec.schema import Manifest
 
 MANIFEST = "bundle.json"
@@ -81,19 +83,23 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
         BundleError: it cannot be written, and nothing of it is left; or it is whole and cannot be moved, and
             stays where it was written.
     """
+    _remove_unfinished(target)
     # Made by name, not by tempfile, whose folders and files are for the owner alone whatever the umask says.
     scratch = target.with_name(f".{target.name}.tmp-{secrets.token_hex(4)}")
-    scratch.mkdir()
+    folder = scratch / target.name
+    folder.mkdir(parents=True)
+    lock = FolderLock(scratch, error=BundleError)
     try:
-        fill(scratch)
-        readers = scratch.stat().st_mode & 0o666
-        for name in list_files(scratch):
-            with open(scratch / name, "rb") as file:
+        fill(folder)
+        readers = folder.stat().st_mode & 0o666
+        for name in list_files(folder):
+            with open(folder / name, "rb") as file:
                 os.fsync(file.fileno())
             # safetensors makes its files for the owner alone, and who serves them may be somebody else.
-            (scratch / name).chmod(readers)
+            (folder / name).chmod(readers)
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
         if isinstance(error, (OSError, SafetensorError)):
             raise BundleError(
                 f"{target}: cannot be written ({getattr(error, 'strerror', None) or error}); free space, or"
@@ -101,13 +107,25 @@ def write_folder(target: Path, fill: Callable[[Path], None]) -> Path:
             ) from error
         raise
     try:
-        move_folder(scratch, target)
+        move_folder(folder, target)
     except OSError as error:
+        (scratch / LOCK).unlink(missing_ok=True)  # so that the next run leaves it there
         raise BundleError(
-            f"{target}: cannot be replaced ({error.strerror}); the result is whole and lies in {scratch};"
+            f"{target}: cannot be replaced ({error.strerror}); the result is whole and lies in {folder};"
             " move it"
         ) from error
+    else:
+        shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        lock.release()
     return target
+
+
+def _remove_unfinished(target: Path) -> None:
+    """Removes what killed runs began beside a place: it has a lock, which nobody holds."""
+    for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):
+        if (left / LOCK).exists() and not is_locked(left):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def move_folder(scratch: Path, target: Path) -> None:

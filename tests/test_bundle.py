@@ -23,6 +23,7 @@ from lora_rec.bundle import (
     write_folder,
 )
 from lora_rec.errors import BundleError, DataError
+from lora_rec.lock import LOCK, FolderLock
 
 SYSTEMS = {
     "popularity",
@@ -195,7 +196,7 @@ def test_a_failed_replacement_puts_the_old_bundle_back(copy, monkeypatch):
     with pytest.raises(BundleError, match=r"cannot be replaced .*; the result is whole and lies in"):
         write_bundle(copy, manifest, lambda folder: (folder / "items.json").write_text("{}"))
     (whole,) = (name for name in os.listdir(copy.parent) if name != copy.name)
-    assert sorted(os.listdir(copy.parent / whole)) == ["bundle.json", "items.json"]
+    assert sorted(os.listdir(copy.parent / whole / copy.name)) == ["bundle.json", "items.json"]
     assert lora_rec.load(copy).item_ids
 
 
@@ -210,6 +211,34 @@ def test_a_folder_takes_the_place_of_an_older_one(tmp_path, monkeypatch, in_one_
         monkeypatch.setattr("lora_rec.bundle._exchange", lambda one, other: False)
     move_folder(tmp_path / "new", tmp_path / "old")
     assert [path.name for path in tmp_path.rglob("*")] == ["old", "new"]
+
+
+def test_what_killed_runs_began_is_removed_and_what_others_write_is_not(tmp_path):
+    killed, whole, written = (tmp_path / f".out.tmp-{name}" for name in ("killed", "whole", "written"))
+    for folder in (killed, whole, written):
+        folder.mkdir()
+        (folder / "half").write_text("x")
+    (killed / LOCK).touch()
+    lock = FolderLock(written, error=BundleError)
+    write_folder(tmp_path / "out", lambda folder: (folder / "a").write_text("a"))
+    lock.release()
+    assert os.listdir(tmp_path / "out") == ["a"]
+    assert {path.name for path in tmp_path.iterdir()} == {"out", whole.name, written.name}
+
+
+def test_a_write_that_is_killed_leaves_what_the_next_one_removes(tmp_path):
+    code = (
+        "import os, pathlib\n"
+        "from lora_rec.bundle import write_folder\n"
+        "write_folder(pathlib.Path('out'), lambda folder: os._exit(9))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    subprocess.run([sys.executable, "-c", code], check=False, cwd=tmp_path, env=environment)
+    assert len(list(tmp_path.glob(".out.tmp-*"))) == 1
+    for _ in range(2):  # the second takes the place of the first
+        write_folder(tmp_path / "out", lambda folder: (folder / "a").write_text("a"))
+        assert os.listdir(tmp_path) == ["out"]
+        assert os.listdir(tmp_path / "out") == ["a"]
 
 
 def test_the_umask_decides_who_may_read(tmp_path):

@@ -127,12 +127,7 @@ def store_dataset(
         shutil.rmtree(folder / "parts")
         stored.write_about(folder, fields=table.fields, notes=notes)
 
-    try:
-        return open_stored(write_folder(target, fill))
-    except OSError as error:
-        raise DataError(
-            f"{output}: cannot be written ({error}); free space, or name another place"
-        ) from error
+    return open_stored(write_folder(target, fill))
 
 
 @dataclass

@@ -255,7 +255,7 @@ class Recommender(Catalogue):
             check_own_strength(own, strategy, space)
         strategy, diversity = strategy or own.strategy, own.diversity if diversity is None else diversity
         check_settings(k=k, diversity=diversity, strategy=strategy, explore=explore, seed=seed)
-        check_choice(space, strategy, n_candidates)
+        check_choice(None if space == own.space else space, strategy, n_candidates)
         rules = Quotas.of(quotas, self.categories_for("quotas"), k=k) if quotas else None
         weights = mix = None
         if diversity > 0 and strategy in CATEGORY_STRATEGIES:
