@@ -155,7 +155,7 @@ def test_settings_out_of_range(bundle):
         ({"n_candidates": 0}, "n_candidates: 0; give a whole number above 0"),
         ({"n_candidates": 2.5}, "n_candidates: 2.5; give a whole number"),
         ({"diversity": 0, "space": "bogus"}, "space: 'bogus' is unknown; give one of text, factors, both"),
-        ({"diversity": 0.5, "strategy": "novel", "space": "text"}, "space: has no effect on 'novel'"),
+        ({"diversity": 0.5, "strategy": "novel", "space": "both"}, "space: has no effect on 'novel'"),
     ):
         with pytest.raises(ValueError, match=message):
             rec.recommend(HISTORY, **settings)
