@@ -21,8 +21,9 @@ from lora_rec import (
     cli_tune,
 )
 from lora_rec.bundle import PRETRAINED
-from lora_rec.errors import BundleError, LoraRecError, missing_package, show_all_letters
+from lora_rec.errors import BundleError, LoraRecError, missing_package
 from lora_rec.schema import SPACES, STRATEGIES
+from lora_rec.terminal import show_all_letters
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,9 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lora-rec",
-        description="Write a recipe for your data, check data and costs before a run, look into its"
-        " bundle, recommend from it, choose its trade-off, report on it, merge it, push it to the Hub,"
-        " prune the cache.",
+        description="Write a recipe for your data, check data and costs before a run, look into its bundle,"
+        " recommend from it, choose its trade-off, report on it, merge it, push it, prune the cache.",
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

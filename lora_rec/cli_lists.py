@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import lora_rec
 from lora_rec.errors import DataError
+from lora_rec.terminal import visible
 
 if TYPE_CHECKING:
     from lora_rec.rank.recommendation import Recommendation
 
 LENGTH = 10
 """Of a list, unless `-k` says otherwise."""
-_OBEYED = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""Control characters, and those that turn the direction of writing."""
 
 
 def add_commands(commands: Any) -> None:
@@ -125,11 +123,6 @@ def print_items(items: Sequence[Recommendation], *, as_json: bool) -> None:
             row = {name: value for name, value in asdict(item).items() if value is not None}
             print(json.dumps(row, ensure_ascii=False))
             continue
-        print(_visible(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}"))
+        print(visible(f"{item.rank:>3}  {item.item_id:>{width}}  {item.score:8.4f}  {item.title}"))
         if item.explanation is not None:
-            print(_visible(f"{'':>{width + 5}}  {item.explanation.in_one_line()}"))
-
-
-def _visible(line: str) -> str:
-    """Gives a line without what a terminal would obey: a bundle's titles may be anybody's."""
-    return _OBEYED.sub("\N{REPLACEMENT CHARACTER}", line)
+            print(visible(f"{'':>{width + 5}}  {item.explanation.in_one_line()}"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import io
-import sys
 from collections.abc import Iterable
 
 
@@ -34,13 +32,6 @@ class BundleError(LoraRecError):
 
 class HubError(LoraRecError):
     """The Hub has not what was asked for, refuses it, or cannot be reached."""
-
-
-def show_all_letters() -> None:
-    """Writes letters that the terminal's encoding lacks as escapes: a title may not end a long run."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def missing_extra(module: str, *, extra: str) -> LoraRecError:

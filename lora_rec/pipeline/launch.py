@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 
 from lora_rec.config import load_config
-from lora_rec.errors import LoraRecError, TrainingError, show_all_letters
+from lora_rec.errors import LoraRecError, TrainingError
 from lora_rec.recipe import Recipe
+from lora_rec.terminal import show_all_letters
 from lora_rec.train.interruption import EXIT_CODE, Interrupted
 from lora_rec.train.sharding import wants_sharding
 
@@ -67,7 +68,7 @@ def launch(
 
 
 def check_launch(*, shards: bool = False) -> None:
-    """Refuses what the launcher was told and this run would not do; before there is an accelerator.
+    """Refuses, or says, what the launcher was told and this run does not do; before there is an accelerator.
 
     Args:
         shards: whether the script calls `shard_frozen_layers`.
