@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from quality_friends import FRIEND_SYSTEMS, FRIENDS, FriendsSet, judged_friends, prepare_friends
+from quality_friends import FRIENDS, FriendsSet, friend_systems, judged_friends, prepare_friends
 from quality_judge import Answer, System, values_of
 from quality_ours import our_systems
 from quality_peers import PEERS
@@ -46,12 +46,13 @@ ROOT = Path(__file__).resolve().parents[1]
 NAME = "quality"
 N_RESAMPLES, BOOTSTRAP_SEED = 1000, 0
 CASES = (*SETS, FRIENDS)
+FRIEND_NAMES = list(friend_systems(RESULTS))
 NAMES = [
     *PEERS,
     *rectools_systems(None, RESULTS),
     *sentence_systems(None, RESULTS),
     *our_systems(RESULTS),
-    *FRIEND_SYSTEMS,
+    *FRIEND_NAMES,
 ]
 
 
@@ -146,7 +147,7 @@ def _row_over_users(
 
 def systems_for(case: str, systems: dict[str, System]) -> dict[str, System]:
     """Gives the systems that recommend what a case asks for: friends, or items."""
-    return {name: s for name, s in systems.items() if (name in FRIEND_SYSTEMS) == (case == FRIENDS)}
+    return {name: s for name, s in systems.items() if (name in FRIEND_NAMES) == (case == FRIENDS)}
 
 
 def run_set(
@@ -262,7 +263,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     folder: Path = arguments.runs
     folder.mkdir(parents=True, exist_ok=True)
-    here = PEERS | our_systems(folder) | FRIEND_SYSTEMS
+    here = PEERS | our_systems(folder) | friend_systems(folder)
     rectools = rectools_systems(arguments.peers_python, folder)
     sentences = sentence_systems(arguments.sentences_python, folder)
     every = here | rectools | sentences

@@ -41,9 +41,9 @@ _Array = NDArray[np.float32]
 _Set = TypeVar("_Set", RankingSet, ImpressionSet)
 
 
-def recipe_of(prepared: Prepared, seed: int) -> Recipe:
-    """Gives the recipe of a set with another seed."""
-    overrides = [f"data.root={prepared.folder}", f"train.seed={seed}"]
+def recipe_of(prepared: Prepared, seed: int, *others: str) -> Recipe:
+    """Gives the recipe of a set with another seed, and other settings."""
+    overrides = [f"data.root={prepared.folder}", f"train.seed={seed}", *others]
     return load_config(Recipe, CONFIGS / RECIPES[base_of(prepared.name)], overrides=overrides)
 
 
@@ -53,25 +53,30 @@ def train(prepared: RankingSet, seed: int, folder: Path, *, trained: bool) -> tu
     Returns:
         Vectors, and the item texts as the user tower reads them, (N, H).
     """
-    kept = _read_or_make(prepared, seed, folder, _train_on_split)
+    kept = _read_or_make(prepared, recipe_of(prepared, seed), folder, _train_on_split)
     state = "trained" if trained else "frozen"
     return Vectors(kept[f"{state}_items"], kept[f"{state}_users"]), kept[f"{state}_texts"]
 
 
 def train_shown(prepared: ImpressionSet, seed: int, folder: Path, *, trained: bool) -> _Array:
     """Gives item texts as the user tower reads them, (N, H), trained as `recipes/shown_lists.py` does."""
-    kept = _read_or_make(prepared, seed, folder, _train_on_lists)
+    kept = _read_or_make(prepared, recipe_of(prepared, seed), folder, _train_on_lists)
     return kept["trained_texts" if trained else "frozen_texts"]
 
 
+def train_without_friends(prepared: RankingSet, seed: int, folder: Path) -> _Array:
+    """Gives item texts as the user tower reads them, (N, H), when no text of its training named a friend."""
+    recipe = recipe_of(prepared, seed, "text.friends_length=0", "text.n_shared_tags=0")
+    return _read_or_make(prepared, recipe, folder, _train_on_split)["trained_texts"]
+
+
 def _read_or_make(
-    prepared: _Set, seed: int, folder: Path, make: Callable[[_Set, Recipe], dict[str, _Array]]
+    prepared: _Set, recipe: Recipe, folder: Path, make: Callable[[_Set, Recipe], dict[str, _Array]]
 ) -> dict[str, _Array]:
     """Reads what an earlier training with these settings left; after a change of the code, delete it."""
-    recipe = recipe_of(prepared, seed)
     settings = f"{VERSION}{recipe.to_yaml()}".replace(str(prepared.folder), "")
     digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-    file = folder / f"towers-{prepared.name}-{seed}-{digest}.npz"
+    file = folder / f"towers-{prepared.name}-{recipe.train.seed}-{digest}.npz"
     if not file.exists():
         logging.getLogger("lora_rec").setLevel(logging.INFO)
         scratch = file.with_suffix(f".{os.getpid()}.npz")

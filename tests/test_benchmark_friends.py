@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from lora_rec.data.friends import withhold_friends
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import quality
+import quality_towers
 
 from lora_rec.errors import DataError
 from lora_rec.pipeline import judge_friends as bench
@@ -55,9 +57,26 @@ def test_baselines_by_hand():
 
 def test_a_case_runs_what_recommends_what_it_asks_for():
     ours = quality.our_systems(quality.RESULTS)
-    every = quality.PEERS | ours | quality.FRIEND_SYSTEMS
-    assert quality.systems_for(quality.FRIENDS, every) == quality.FRIEND_SYSTEMS
+    friends = quality.friend_systems(quality.RESULTS)
+    every = quality.PEERS | ours | friends
+    assert quality.systems_for(quality.FRIENDS, every) == friends
     assert quality.systems_for("lastfm", every) == quality.PEERS | ours
+
+
+def test_towers_that_recommend_friends_were_never_told_any(tmp_path, monkeypatch):
+    recipes = []
+
+    def train(prepared, recipe):
+        recipes.append(recipe)
+        return {"trained_texts": np.full((3, 2), recipe.train.seed, np.float32)}
+
+    monkeypatch.setattr(quality_towers, "_train_on_split", train)
+    plays = SimpleNamespace(name="lastfm", folder=tmp_path / "lastfm")
+    assert quality_towers.recipe_of(plays, 0).text.is_social
+    for seed in (0, 1, 1):
+        assert (quality_towers.train_without_friends(plays, seed, tmp_path) == seed).all()
+    assert [recipe.train.seed for recipe in recipes] == [0, 1]  # the third call read what the second left
+    assert not any(recipe.text.is_social for recipe in recipes)
 
 
 def test_a_call_with_fewer_seeds_keeps_the_others_and_says_so(tmp_path, monkeypatch):
