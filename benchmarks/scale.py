@@ -155,6 +155,7 @@ class NearestItems:
     titles: Any
     vectors: NDArray[np.float32]
     index: Any
+    fingerprint = "nearest"
 
     def find_items(self, item_ids: Any, *, where: str) -> NDArray[np.int64]:
         """Gives numbers of ids; histories of a stored data set have numbers already."""
@@ -190,7 +191,7 @@ def _recommend(folder: Path, n_items: int, found_by: Any) -> Found:
     ranks = NearestItems(stored.item_ids, stored.item_fields["title"], _vectors(folder), found_by)
     shutil.rmtree(folder / "lists", ignore_errors=True)
     began = time.process_time()
-    done = recommend_all(ranks, some, folder / "lists", made_of={}, k=K, users_at_once=500)
+    done = recommend_all(ranks, some, folder / "lists", k=K, users_at_once=500)
     seconds = _since(began)
     found = {"ms_per_user": 1e3 * seconds / done.n_users}
     return found | ({} if found_by else {"ns_per_user_and_item": 1e9 * seconds / done.n_users / n_items})

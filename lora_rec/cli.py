@@ -22,7 +22,6 @@ from lora_rec import (
 )
 from lora_rec.bundle import PRETRAINED
 from lora_rec.errors import BundleError, LoraRecError, missing_package
-from lora_rec.schema import SPACES, STRATEGIES
 from lora_rec.terminal import show_all_letters
 
 
@@ -54,74 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lora-rec {lora_rec.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    recommend = commands.add_parser(
-        "recommend",
-        help="ten items for one history",
-        epilog="example: lora-rec recommend runs/quickstart --history 318,296 -k 10 --diversity 0.3",
-    )
-    recommend.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
-    cli_hub.add_revision(recommend)
-    recommend.add_argument(
-        "--history",
-        required=True,
-        type=cli_lists.split_ids,
-        help="item ids, oldest first, with commas between them",
-    )
-    recommend.add_argument(
-        "-k", type=int, help=f"length of the list (default: {cli_lists.LENGTH}, or all that is shown)"
-    )
-    recommend.add_argument(
-        "--diversity",
-        type=float,
-        help="0 keeps the relevance order, 1 is the most diverse (default: the bundle's own)",
-    )
-    recommend.add_argument(
-        "--strategy", choices=STRATEGIES, help="how the list is re-ranked (default: the bundle's own)"
-    )
-    recommend.add_argument(
-        "--space", choices=SPACES, help="vectors that say how alike items are (default: the bundle's own)"
-    )
-    recommend.add_argument(
-        "--shown",
-        type=cli_lists.split_ids,
-        help="item ids with commas between them: order these instead, e.g. --history N1,N2 --shown N7,N9;"
-        " for a bundle of recipes/shown_lists.py; the history may be ''",
-    )
-    recommend.add_argument(
-        "--explain", action="store_true", help="say under each item which items of the history carried it"
-    )
-    recommend.add_argument(
-        "--exclude",
-        type=cli_lists.split_ids,
-        default=[],
-        metavar="ITEMS",
-        help="item ids to leave out, with commas",
-    )
-    recommend.add_argument(
-        "--exclude-categories",
-        type=cli_lists.split_ids,
-        default=[],
-        metavar="NAMES",
-        help="categories to leave out, with commas",
-    )
-    recommend.add_argument(
-        "--quota",
-        action="append",
-        default=[],
-        type=_quota,
-        metavar="NAME=LEAST:MOST",
-        help="items of a category in the list, e.g. Drama=2:4, Drama=2: or Drama=:4; may be repeated",
-    )
-    recommend.add_argument(
-        "--explore",
-        type=float,
-        default=0.0,
-        help="share of the list, but for its first place, drawn from further down (default: %(default)s)",
-    )
-    recommend.add_argument("--seed", type=int, default=0, help="of that draw (default: %(default)s)")
-    recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
-    recommend.set_defaults(run=_recommend)
+    cli_lists.add_commands(commands)
 
     info = commands.add_parser("info", help="what a bundle holds and how well it ranks")
     info.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
@@ -171,46 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     cli_data.add_commands(commands)
     cli_hub.add_commands(commands)
     cli_index.add_commands(commands)
-    cli_lists.add_commands(commands)
     cli_milvus.add_commands(commands)
     cli_tune.add_commands(commands)
     cli_report.add_commands(commands)
     cli_scale.add_commands(commands)
     return parser
-
-
-def _quota(value: str) -> tuple[str, tuple[int | None, int | None]]:
-    name, equals, limits = value.rpartition("=")
-    least, colon, most = limits.partition(":")
-    try:
-        if not (name and equals and colon):
-            raise ValueError
-        return name, (int(least) if least.strip() else None, int(most) if most.strip() else None)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{value!r} is not NAME=LEAST:MOST, e.g. Drama=2:4") from None
-
-
-def _recommend(arguments: argparse.Namespace) -> None:
-    if arguments.shown is not None:
-        cli_lists.print_shown(arguments)
-        return
-    k = cli_lists.LENGTH if arguments.k is None else arguments.k
-    items = lora_rec.load(arguments.bundle, revision=arguments.revision).recommend(
-        arguments.history,
-        k=k,
-        diversity=arguments.diversity,
-        strategy=arguments.strategy,
-        space=arguments.space,
-        exclude=arguments.exclude,
-        exclude_categories=arguments.exclude_categories,
-        quotas=cli_lists.gather_quotas(arguments.quota),
-        explore=arguments.explore,
-        seed=arguments.seed,
-        explain=arguments.explain,
-    )
-    cli_lists.print_items(items, as_json=arguments.json)
-    if len(items) < k:
-        print(f"lora-rec: {len(items)} of {k}: no more are left after what is excluded", file=sys.stderr)
 
 
 def _info(arguments: argparse.Namespace) -> None:

@@ -1,15 +1,18 @@
-"""`lora-rec recommend-friends`, and the order of a list that is shown, part of `lora-rec recommend`."""
+"""`lora-rec recommend` and `lora-rec recommend-friends`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import lora_rec
+from lora_rec import cli_hub
 from lora_rec.errors import DataError
+from lora_rec.schema import SPACES, STRATEGIES
 from lora_rec.terminal import visible
 
 if TYPE_CHECKING:
@@ -20,7 +23,85 @@ LENGTH = 10
 
 
 def add_commands(commands: Any) -> None:
-    """Adds the command to the parser's."""
+    """Adds the commands to the parser's."""
+    _add_recommend(commands)
+    _add_recommend_friends(commands)
+
+
+def _add_recommend(commands: Any) -> None:
+    recommend = commands.add_parser(
+        "recommend",
+        help="ten items for one history",
+        epilog="example: lora-rec recommend runs/quickstart --history 318,296 -k 10 --diversity 0.3",
+    )
+    recommend.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
+    cli_hub.add_revision(recommend)
+    recommend.add_argument(
+        "--history",
+        required=True,
+        type=split_ids,
+        help="item ids, oldest first, with commas between them; '' for somebody new",
+    )
+    recommend.add_argument(
+        "--skip-unknown", action="store_true", help="leave out ids that the bundle does not know"
+    )
+    recommend.add_argument(
+        "-k", type=int, help=f"length of the list (default: {LENGTH}, or all that is shown)"
+    )
+    recommend.add_argument(
+        "--diversity",
+        type=float,
+        help="0 keeps the relevance order, 1 is the most diverse (default: the bundle's own)",
+    )
+    recommend.add_argument(
+        "--strategy", choices=STRATEGIES, help="how the list is re-ranked (default: the bundle's own)"
+    )
+    recommend.add_argument(
+        "--space", choices=SPACES, help="vectors that say how alike items are (default: the bundle's own)"
+    )
+    recommend.add_argument(
+        "--shown",
+        type=split_ids,
+        help="item ids with commas between them: order these instead, e.g. --history N1,N2 --shown N7,N9;"
+        " for a bundle of recipes/shown_lists.py",
+    )
+    recommend.add_argument(
+        "--explain", action="store_true", help="say under each item which items of the history carried it"
+    )
+    recommend.add_argument(
+        "--exclude",
+        type=split_ids,
+        default=[],
+        metavar="ITEMS",
+        help="item ids to leave out, with commas",
+    )
+    recommend.add_argument(
+        "--exclude-categories",
+        type=split_ids,
+        default=[],
+        metavar="NAMES",
+        help="categories to leave out, with commas",
+    )
+    recommend.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        type=_quota,
+        metavar="NAME=LEAST:MOST",
+        help="items of a category in the list, e.g. Drama=2:4, Drama=2: or Drama=:4; may be repeated",
+    )
+    recommend.add_argument(
+        "--explore",
+        type=float,
+        default=0.0,
+        help="share of the list, but for its first place, drawn from further down (default: %(default)s)",
+    )
+    recommend.add_argument("--seed", type=int, default=0, help="of that draw (default: %(default)s)")
+    recommend.add_argument("--json", action="store_true", help="print JSON, one object per item")
+    recommend.set_defaults(run=_recommend)
+
+
+def _add_recommend_friends(commands: Any) -> None:
     friends = commands.add_parser(
         "recommend-friends",
         help="friends for the users of a recipe's data",
@@ -40,6 +121,41 @@ def add_commands(commands: Any) -> None:
         help="first withhold a tenth of the friendships and print how well they are found again",
     )
     friends.set_defaults(run=_recommend_friends)
+
+
+def _quota(value: str) -> tuple[str, tuple[int | None, int | None]]:
+    name, equals, limits = value.rpartition("=")
+    least, colon, most = limits.partition(":")
+    try:
+        if not (name and equals and colon):
+            raise ValueError
+        return name, (int(least) if least.strip() else None, int(most) if most.strip() else None)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{value!r} is not NAME=LEAST:MOST, e.g. Drama=2:4") from None
+
+
+def _recommend(arguments: argparse.Namespace) -> None:
+    if arguments.shown is not None:
+        _print_shown(arguments)
+        return
+    k = LENGTH if arguments.k is None else arguments.k
+    items = lora_rec.load(arguments.bundle, revision=arguments.revision).recommend(
+        arguments.history,
+        k=k,
+        diversity=arguments.diversity,
+        strategy=arguments.strategy,
+        space=arguments.space,
+        exclude=arguments.exclude,
+        exclude_categories=arguments.exclude_categories,
+        quotas=_gather_quotas(arguments.quota),
+        explore=arguments.explore,
+        seed=arguments.seed,
+        skip_unknown=arguments.skip_unknown,
+        explain=arguments.explain,
+    )
+    _print_items(items, as_json=arguments.json)
+    if len(items) < k:
+        print(f"lora-rec: {len(items)} of {k}: no more are left after what is excluded", file=sys.stderr)
 
 
 def _recommend_friends(arguments: argparse.Namespace) -> None:
@@ -83,7 +199,7 @@ def split_ids(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def gather_quotas(
+def _gather_quotas(
     given: Sequence[tuple[str, tuple[int | None, int | None]]],
 ) -> dict[str, tuple[int | None, int | None]]:
     """Gives the quotas by category.
@@ -98,13 +214,14 @@ def gather_quotas(
     return dict(given)
 
 
-def print_shown(arguments: argparse.Namespace) -> None:
+def _print_shown(arguments: argparse.Namespace) -> None:
     """Prints the shown items, best first; all of them, or the foremost `-k`.
 
     Raises:
         DataError: flags that only choose a list from a catalogue, or a length below 1.
     """
-    flags = ("diversity", "strategy", "space", "exclude", "exclude_categories", "quota", "explore", "explain")
+    flags = ["diversity", "strategy", "space", "exclude", "exclude_categories", "quota", "explore", "explain"]
+    flags.append("skip_unknown")
     given = [f"--{flag.replace('_', '-')}" for flag in flags if getattr(arguments, flag)]
     if given:
         raise DataError(f"recommend: no effect with --shown: {', '.join(given)}; leave it out")
@@ -112,10 +229,10 @@ def print_shown(arguments: argparse.Namespace) -> None:
         raise DataError(f"recommend: -k {arguments.k} is below 1; give the length of the list")
     rec = lora_rec.load(arguments.bundle, revision=arguments.revision)
     ordered = rec.rank_shown(arguments.history, shown=arguments.shown)
-    print_items(ordered[: arguments.k], as_json=arguments.json)
+    _print_items(ordered[: arguments.k], as_json=arguments.json)
 
 
-def print_items(items: Sequence[Recommendation], *, as_json: bool) -> None:
+def _print_items(items: Sequence[Recommendation], *, as_json: bool) -> None:
     """Prints one line an item, and below it why, if that was asked for."""
     width = max((len(item.item_id) for item in items), default=0)
     for item in items:

@@ -9,7 +9,6 @@ from typing import Any
 
 import lora_rec
 from lora_rec import cli_hub, cli_lists
-from lora_rec.bundle import MANIFEST, file_digest
 from lora_rec.errors import DataError, missing_extra
 from lora_rec.schema import SPACES, STRATEGIES
 
@@ -93,6 +92,9 @@ def _add_recommend_all(commands: Any) -> None:
     lists.add_argument("--strategy", choices=STRATEGIES, help="(default: the bundle's own)")
     lists.add_argument("--space", choices=SPACES, help="(default: the bundle's own)")
     lists.add_argument(
+        "--skip-unknown", action="store_true", help="leave out items that the bundle does not know"
+    )
+    lists.add_argument(
         "--users-at-once", type=int, help="users in a block (default: 10,000, and as few as fit with Ray)"
     )
     lists.add_argument(
@@ -172,6 +174,7 @@ def _encode(arguments: argparse.Namespace) -> None:
 def _recommend_all(arguments: argparse.Namespace) -> None:
     names = ("diversity", "strategy", "space")
     settings = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    settings["skip_unknown"] = arguments.skip_unknown
     if arguments.engine == "ray":
         _recommend_all_by_ray(arguments, settings)
         return
@@ -184,7 +187,6 @@ def _recommend_all(arguments: argparse.Namespace) -> None:
         rec,
         _one_or_all(arguments.users),
         arguments.output,
-        made_of={"bundle": file_digest(Path(rec.folder or arguments.bundle) / MANIFEST)},
         k=arguments.k,
         users_at_once=USERS_AT_ONCE if arguments.users_at_once is None else arguments.users_at_once,
         progress=_progress,

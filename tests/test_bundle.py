@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import json
 import os
@@ -22,8 +23,10 @@ from lora_rec.bundle import (
     write_bundle,
     write_folder,
 )
+from lora_rec.data.lists import Lists
 from lora_rec.errors import BundleError, DataError
 from lora_rec.lock import LOCK, FolderLock
+from lora_rec.schema import CATEGORY_STRATEGIES, STRATEGIES
 
 SYSTEMS = {
     "popularity",
@@ -96,14 +99,46 @@ def test_many_at_once_equal_one_by_one(bundle):
             assert [item.item_id for item in row] == [item.item_id for item in alone]
 
 
-def test_unknown_and_empty_histories(bundle):
+def test_somebody_new_gets_what_most_take(bundle):
+    rec = lora_rec.load(bundle)
+    items = rec.recommend([], k=40, explain=True)
+    assert len(items) == 40
+    assert all(item.explanation.parts["linear"] == 0 for item in items)
+    assert sum(items[0].explanation.parts.values()) == pytest.approx(items[0].score, abs=1e-4)
+    assert items[0].explanation.in_one_line()
+    scores = rec.head.scores(Lists.from_arrays([[]]))[0]
+    assert [item.item_id for item in items] == [rec.item_ids[i] for i in np.argsort(-scores, kind="stable")]
+    for strategy in STRATEGIES:
+        if strategy not in CATEGORY_STRATEGIES:
+            assert len(rec.recommend([], k=5, diversity=0.5, strategy=strategy)) == 5
+
+
+def test_the_linear_part_alone_ranks_by_popularity_for_somebody_new(bundle):
+    rec = lora_rec.load(bundle)
+    rec = dataclasses.replace(rec, _head=dataclasses.replace(rec.head, sequence=None, recent=None))
+    known = np.delete(np.arange(40), rec.head.new_items.items)
+    scores = rec.head.scores(Lists.from_arrays([[3], []]))
+    assert (scores[1, known] == rec.spaces.popularity[known]).all() and scores[1].std() > 0
+    assert (scores[0] == rec.head.scores(Lists.from_arrays([[3]]))[0]).all()
+    for item in rec.recommend([], k=40, explain=True):
+        assert sum(item.explanation.parts.values()) == pytest.approx(item.score, abs=1e-4)
+
+
+def test_what_is_no_longer_sold_may_be_skipped_with_its_strength(bundle):
+    rec = lora_rec.load(bundle)
+    found = rec.recommend(["i3", "gone", "i25"], strengths=[1, 9, 5], skip_unknown=True)
+    assert found == rec.recommend(["i3", "i25"], strengths=[1, 5])
+    assert rec.recommend(["gone"], skip_unknown=True) == rec.recommend([])
+    with pytest.raises(DataError, match="is one string; give a list"):
+        rec.recommend("i3", skip_unknown=True)
+
+
+def test_unknown_histories(bundle):
     rec = lora_rec.load(bundle)
     with pytest.raises(
         DataError, match=r"history: unknown item id 'i1O' \(nearest: .*i1.*\); the catalogue has 40 items"
     ):
         rec.recommend(["i3", "i1O"])
-    with pytest.raises(DataError, match="history: empty; give at least one item id"):
-        rec.recommend([])
     with pytest.raises(DataError, match="is one string; give a list"):
         rec.recommend("i3")
     with pytest.raises(ValueError, match="k: 0 is below 1"):

@@ -3,6 +3,7 @@ import io
 import json
 import re
 import runpy
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lora_rec.cli import main
+from lora_rec.cli import _parser, main
 from lora_rec.data import load_dataset
 from lora_rec.data.publishers.published import Published
+from lora_rec.pretrain_recipe import PretrainRecipe
+from lora_rec.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
@@ -115,6 +118,43 @@ def test_the_example_of_a_stored_data_set_runs(tables, tmp_path, monkeypatch):
         exec(code, {})  # noqa: S102
     assert out.getvalue().startswith("60 [")
     assert out.getvalue().endswith("['war war0', 'war war1', 'war war2']\n")
+
+
+def commands(program):
+    """Gives the indented commands of all guides, as words, and those of the README's running text."""
+    guides = "\n".join(
+        file.read_text(encoding="utf-8")
+        for file in (ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "recipes").glob("*.md"))
+    )
+    guides = guides.replace("\\\n", " ")
+    found = re.findall(rf"^    ({program} .*)$", guides, flags=re.M)
+    found += [
+        text
+        for text in re.findall(rf"`({program} [^`]*)`", guides)
+        if " " in text.removeprefix(program).strip()
+    ]
+    return [shlex.split(re.sub(r"\s#.*$", "", text)) for text in found]
+
+
+@pytest.mark.parametrize("words", commands("lora-rec"), ids=" ".join)
+def test_every_command_is_one(words):
+    parsed = _parser().parse_args(words[1:])
+    overrides = getattr(parsed, "overrides", [])
+    if overrides and Path(ROOT / parsed.recipe).is_file():
+        Recipe.load(ROOT / parsed.recipe, overrides=overrides)
+
+
+@pytest.mark.parametrize("words", commands("accelerate launch"), ids=" ".join)
+def test_every_launch_names_settings_that_there_are(words):
+    if "..." in words:
+        return  # flags of the launcher, shown without a recipe
+    script = next(place for place, word in enumerate(words) if word.endswith(".py"))
+    recipe = PretrainRecipe if words[script].endswith("pretrain.py") else Recipe
+    assert (ROOT / words[script]).is_file()
+    file, overrides = words[script + 1], words[script + 2 :]
+    if file.startswith("data/shop/"):  # what `init` writes for one's own data
+        file = "recipes/configs/quickstart.yaml"
+    recipe.load(ROOT / file, overrides=overrides)
 
 
 def test_the_map_names_every_part():

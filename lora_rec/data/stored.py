@@ -103,8 +103,12 @@ class StoredDataset:
             notes=self.notes,
         )
 
-    def find_items_of(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+    def find_items_of(self, item_ids: Sequence[str], *, skip_unknown: bool = False) -> NDArray[np.int64]:
         """Gives (n_items,), the place of each item in another catalogue's ids.
+
+        Args:
+            item_ids: of the other catalogue.
+            skip_unknown: give -1 for items that it lacks.
 
         Raises:
             DataError: the other catalogue lacks items.
@@ -113,13 +117,13 @@ class StoredDataset:
             return np.arange(self.n_items)  # without a table of all ids in memory
         others = item_ids.column if isinstance(item_ids, Texts) else pa.array(item_ids, pa.large_string())
         places = pc.index_in(self.item_ids.column, value_set=one_array(others))
-        if places.null_count:
+        if places.null_count and not skip_unknown:
             missing = self.item_ids.column.filter(pc.is_null(places))
             raise DataError(
                 f"{self.folder}: {len(missing):,} items are not in the bundle, e.g. {missing[0].as_py()!r};"
                 " store the interactions of the bundle's items"
             )
-        return places.to_numpy().astype(np.int64)
+        return pc.fill_null(places, -1).to_numpy().astype(np.int64)
 
 
 def one_array(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -116,7 +116,7 @@ def recommend_all_ray(
         How many rows were written.
 
     Raises:
-        DataError: a history is empty or has an unknown id, or another process is writing the output.
+        DataError: a history has an unknown id, or another process is writing the output.
         BundleError: the output is something else, or cannot be written.
         LoraRecError: see `lists_dataset`.
     """

@@ -187,7 +187,8 @@ def _write(
         other = f"\n  # backbone: {MULTILINGUAL} # {sizes.not_latin:.0%} of the letters are not Latin"
     return f"""\
 # {dataset.n_users:,} users, {dataset.n_items:,} items, {dataset.n_interactions:,} interactions.
-# Written by lora-rec init{f" for {domain}" if domain else ""}. Every setting: lora_rec/recipe.py.
+# Written by lora-rec init{f" for {domain}" if domain else ""}.
+# Every setting: lora_rec/recipe.py, and *_section.py beside it.
 output: {quote_text(output)}
 
 data:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,6 +120,12 @@ class Catalogue:
         )
 
     @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what decides lists: the manifest, which has the digest of every file, and the titles."""
+        parts = [json.dumps(self.manifest.to_json(), sort_keys=True), *self.titles]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    @cached_property
     def positions(self) -> dict[str, int]:
         """Id to index."""
         return {item_id: i for i, item_id in enumerate(self.item_ids)}
@@ -125,13 +134,11 @@ class Catalogue:
         """Gives the indices of item ids.
 
         Raises:
-            DataError: there are none, or some are unknown; three are named, in a catalogue of up to
-                HINTED items with the nearest known ones.
+            DataError: some are unknown; three are named, in a catalogue of up to HINTED items with the
+                nearest known ones.
         """
         if isinstance(item_ids, str):
             raise DataError(f"{where}: {item_ids!r} is one string; give a list of item ids")
-        if len(item_ids) == 0:
-            raise DataError(f"{where}: empty; give at least one item id, oldest first")
         unknown = [str(i) for i in item_ids if str(i) not in self.positions]
         if unknown:
             hints = []
@@ -150,15 +157,18 @@ class Catalogue:
         self,
         histories: Mapping[str, Sequence[str]],
         strengths: Mapping[str, Sequence[float]] | None,
+        *,
+        skip_unknown: bool = False,
     ) -> Lists:
         """Gives the histories of users by id as lists of indices; see `find_items`.
 
         Args:
             histories: user id to item ids, oldest first.
             strengths: user id to one number per item of the history.
+            skip_unknown: leave unknown ids out, with their strengths.
 
         Raises:
-            DataError: an id is unknown, a history is empty, or strengths do not fit.
+            DataError: an id is unknown, or strengths do not fit.
         """
         missing = [u for u in histories if strengths is not None and u not in strengths]
         if missing:
@@ -172,10 +182,16 @@ class Catalogue:
                     f"strengths{of}: {len(given)} values where {needed} are needed; give one number per item"
                     " of the history"
                 )
-        return Lists.from_arrays(
-            (self.find_items(h, where=f"history{f' of {u}' if u else ''}") for u, h in histories.items()),
-            None if strengths is None else [strengths[u] for u in histories],
-        )
+        found: list[NDArray[np.int64]] = []
+        values: list[Sequence[float]] = []
+        for user, history in histories.items():
+            weights = () if strengths is None else strengths[user]
+            if skip_unknown and not isinstance(history, str):
+                known = [str(item) in self.positions for item in history]
+                history, weights = list(compress(history, known)), list(compress(weights, known))
+            found.append(self.find_items(history, where=f"history{f' of {user}' if user else ''}"))
+            values.append(weights)
+        return Lists.from_arrays(found, None if strengths is None else values)
 
     def categories_for(self, asker: str) -> Categories:
         """Gives the categories to what cannot do without.

@@ -137,6 +137,8 @@ def explain_items(
             parts["user_text"] = (with_text - before) @ of_items
     if head.recent is not None and head.recent_weight:
         parts["recent"] = head.recent_weight * np.log1p(head.recent[columns]) @ mixed
+    if not len(history.values) and (popularity := head.newcomer_popularity) is not None:
+        parts["everybody"] = popularity[columns] @ mixed
     new = np.isin(items, head.new_items.items)
     if new.any():
         known = np.delete(head.scores(history, user_embedding)[0], head.new_items.items)

@@ -40,11 +40,21 @@ class RankingHead:
     recent_weight: float = 0.0
     """Factor of log(1 + recent)."""
     new_items: NewItems = field(default_factory=no_new_items)
+    popularity: _Array | None = None
+    """(N,), what ranks for a user without a history where neither the sequence part nor recent counts do. Not
+    in `to_arrays`: a bundle keeps it for re-ranking, too."""
 
     @property
     def n_items(self) -> int:
         """N, items of the catalogue."""
         return len(self.linear.neighbours)
+
+    @property
+    def newcomer_popularity(self) -> _Array | None:
+        """`popularity`, where nothing else ranks for a user without a history."""
+        by_sequence = self.sequence is not None and self.sequence_weight != 0
+        by_recent = self.recent is not None and self.recent_weight != 0
+        return None if by_sequence or by_recent else self.popularity
 
     def scores(
         self, histories: Lists, user_embeddings: _Array | None = None, *, recent: _Array | None = None
@@ -63,6 +73,8 @@ class RankingHead:
         counts = self.recent if recent is None else recent
         if counts is not None and self.recent_weight:
             result += np.float32(self.recent_weight) * np.log1p(counts)
+        if (popularity := self.newcomer_popularity) is not None:
+            result[histories.counts == 0] = popularity
         self.new_items.fill(result)
         return result
 

@@ -76,12 +76,13 @@ class Recommender(Catalogue):
         seed: int = 0,
         user_embedding: NDArray[np.float32] | None = None,
         strengths: Sequence[float] | None = None,
+        skip_unknown: bool = False,
         explain: bool = False,
     ) -> list[Recommendation]:
         """Gives the best items that are not in the history.
 
         Args:
-            history: item ids, oldest first.
+            history: item ids, oldest first; empty for somebody new, who gets what most take.
             k: list length.
             diversity: 0 keeps the relevance order exactly, 1 is the most diverse; the bundle's own when left
                 out, which is 0 unless `lora-rec tune-diversity` or the recipe's `ranking.keep` chose another.
@@ -97,11 +98,12 @@ class Recommender(Catalogue):
             seed: of that draw, which differs between users.
             user_embedding: (D,), of the user tower (`load_towers(...).encode_users`), if there is one.
             strengths: how often each item of the history was taken (plays, purchases), if it is known.
+            skip_unknown: leave out what the bundle does not know, say items that are no longer sold.
             explain: also say which items of the history carried each item, see `explain`; takes longer.
 
         Raises:
-            DataError: the history is empty or has an unknown id, strengths do not fit it, categories are
-                asked for that the bundle does not have, or quotas cannot be met.
+            DataError: the history has an unknown id, strengths do not fit it, categories are asked for that
+                the bundle does not have, or quotas cannot be met.
             ValueError: k, diversity, n_candidates or explore is out of range, the strategy or the space is
                 unknown, or one of the two would have no effect or another one than meant.
         """
@@ -120,6 +122,7 @@ class Recommender(Catalogue):
             seed=seed,
             user_embeddings=embeddings,
             strengths=None if strengths is None else {"": strengths},
+            skip_unknown=skip_unknown,
             explain=explain,
         )
         return list(table.rows[0])
@@ -168,29 +171,18 @@ class Recommender(Catalogue):
         seed: int = 0,
         user_embeddings: NDArray[np.float32] | None = None,
         strengths: Mapping[str, Sequence[float]] | None = None,
+        skip_unknown: bool = False,
         explain: bool = False,
     ) -> RecommendationTable:
-        """Gives the lists of many users; see `recommend`.
+        """Gives the lists of many users; see `recommend`, whose settings hold for every user.
 
-        Args:
-            histories: user id to item ids, oldest first.
-            k: list length.
-            diversity: see `recommend`.
-            strategy: see `recommend`.
-            space: see `recommend`.
-            n_candidates: see `recommend`.
-            exclude: see `recommend`, as for the four that follow.
-            exclude_categories: for every user.
-            quotas: hold in every list.
-            explore: of every list.
-            seed: of the draw.
-            user_embeddings: (U, D), in the order of `histories`.
-            strengths: user id to one number per item of the history.
-            explain: see `recommend`.
+        `histories` maps user ids to item ids, oldest first, and `strengths` to one number for each of these;
+        `user_embeddings` is (U, D), in the order of `histories`.
         """
         # Of a pandas Series, `items` gives users and histories, and a plain loop histories alone.
         histories = dict(histories.items())
-        lists = self.find_histories(histories, None if strengths is None else dict(strengths.items()))
+        strengths = None if strengths is None else dict(strengths.items())
+        lists = self.find_histories(histories, strengths, skip_unknown=skip_unknown)
         if user_embeddings is not None:
             user_embeddings = np.asarray(user_embeddings, dtype=np.float32)
         items, scores = self.rank(

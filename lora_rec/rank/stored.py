@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +76,9 @@ def _read(root: Path, manifest: Manifest, heads: set[str]) -> Stored:
     items = json.loads((root / "items.json").read_text(encoding="utf-8"))
     vectors = np.load(root / "item_vectors.npy", allow_pickle=False).astype(np.float32)
     spaces = ItemSpaces.load(root)
-    head = RankingHead.from_arrays(arrays["head"]) if "head" in heads else None
+    head = None
+    if "head" in heads:
+        head = replace(RankingHead.from_arrays(arrays["head"]), popularity=spaces.popularity)
     n = manifest.n_items
     lengths = {
         "items.json": len(items["ids"]),

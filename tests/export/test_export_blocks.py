@@ -1,5 +1,8 @@
+import dataclasses
+import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -138,14 +141,14 @@ def histories_of(tables):
 
 def test_lists_of_all_users_are_those_of_each(bundle, tables, stored, tmp_path):
     rec, histories = lora_rec.load(bundle), histories_of(tables)
-    done = recommend_all(rec, stored, tmp_path / "lists", made_of={}, k=3, users_at_once=25)
+    done = recommend_all(rec, stored, tmp_path / "lists", k=3, users_at_once=25)
     assert (done.n_users, done.n_rows, done.n_blocks, done.n_kept) == (60, 180, 3, 0)
     assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories, k=3)
     pq.write_table(
         pa.table({"user_id": list(histories), "history": list(histories.values())}), tmp_path / "u.parquet"
     )
     settings = {"k": 3, "diversity": 0.4, "strategy": "msd"}
-    recommend_all(rec, tmp_path / "u.parquet", tmp_path / "lists", made_of={}, users_at_once=7, **settings)
+    recommend_all(rec, tmp_path / "u.parquet", tmp_path / "lists", users_at_once=7, **settings)
     assert without_scores(rows_of(tmp_path / "lists")) == expected_rows(rec, histories, **settings)
     assert {path.name for path in tmp_path.iterdir()} == {"lists", "u.parquet"}
     names = {path.name for path in (tmp_path / "lists").iterdir()}
@@ -164,11 +167,12 @@ def test_lists_go_on_behind_the_blocks_that_are_finished(bundle, stored, tmp_pat
 
     monkeypatch.setattr(all_users, "rank_block", dies_at_the_third)
     with pytest.raises(Killed):
-        recommend_all(rec, stored, tmp_path / "lists", made_of={"bundle": "a"}, users_at_once=25)
+        recommend_all(rec, stored, tmp_path / "lists", users_at_once=25)
     assert not (tmp_path / "lists").exists()
-    done = recommend_all(rec, stored, tmp_path / "lists", made_of={"bundle": "a"}, users_at_once=25)
+    done = recommend_all(rec, stored, tmp_path / "lists", users_at_once=25)
     assert (done.n_kept, done.n_users, len(calls)) == (2, 60, 4)
-    whole = recommend_all(rec, stored, tmp_path / "whole", made_of={"bundle": "a"}, users_at_once=25)
+    assert json.loads((done.folder / "_lists.json").read_text())["recommender"] == rec.fingerprint
+    whole = recommend_all(rec, stored, tmp_path / "whole", users_at_once=25)
     assert (whole.n_kept, rows_of(whole.folder)) == (0, rows_of(done.folder))
 
 
@@ -186,10 +190,49 @@ def test_long_arrays_that_differ_in_the_middle_are_other_settings(bundle, stored
     with monkeypatch.context() as patch:
         patch.setattr(all_users, "rank_block", dies)
         with pytest.raises(Killed):
-            recommend_all(rec, stored, tmp_path / "lists", made_of={}, users_at_once=25, exclude=before)
-    done = recommend_all(rec, stored, tmp_path / "lists", made_of={}, users_at_once=25, exclude=after)
+            recommend_all(rec, stored, tmp_path / "lists", users_at_once=25, exclude=before)
+    done = recommend_all(rec, stored, tmp_path / "lists", users_at_once=25, exclude=after)
     assert done.n_kept == 0
     assert "i5" not in {row["item_id"] for row in rows_of(done.folder)}
+
+
+def test_blocks_of_another_bundle_are_not_kept(bundle, stored, tmp_path, monkeypatch):
+    rec = lora_rec.load(bundle)
+    ranking = dataclasses.replace(rec.manifest.ranking, diversity=0.5)
+    other = dataclasses.replace(rec, manifest=dataclasses.replace(rec.manifest, ranking=ranking))
+    renamed = rec.with_item_fields({"title": {item: f"new {item}" for item in rec.item_ids}})
+    assert len({rec.fingerprint, other.fingerprint, renamed.fingerprint}) == 3
+    original = all_users.rank_block
+
+    def dies(recommender, users, histories, **settings):
+        if users[0].as_py() != next(iter(stored.user_ids)):
+            raise Killed
+        return original(recommender, users, histories, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(all_users, "rank_block", dies)
+        with pytest.raises(Killed):
+            recommend_all(rec, stored, tmp_path / "lists", users_at_once=25)
+    assert recommend_all(renamed, stored, tmp_path / "lists", users_at_once=25).n_kept == 0
+
+
+def test_unknown_items_are_skipped_where_that_is_asked_for(bundle, tables, stored, tmp_path):
+    rec, gone = lora_rec.load(bundle), "i3"
+    small = SimpleNamespace(
+        item_ids=[item for item in rec.item_ids if item != gone],
+        titles=[title for item, title in zip(rec.item_ids, rec.titles, strict=True) if item != gone],
+        fingerprint="without i3",
+        rank=lambda histories, k: (
+            histories.values[histories.offsets[:-1]][:, None],
+            np.ones((len(histories), 1)),
+        ),
+    )
+    with pytest.raises(DataError, match="1 items are not in the bundle, e.g. 'i3'"):
+        recommend_all(small, stored, tmp_path / "lists")
+    recommend_all(small, stored, tmp_path / "lists", skip_unknown=True)
+    firsts = {user: next(i for i in history if i != gone) for user, history in histories_of(tables).items()}
+    assert any(history[0] == gone for history in histories_of(tables).values())
+    assert {row["user_id"]: row["item_id"] for row in rows_of(tmp_path / "lists")} == firsts
 
 
 def test_an_unknown_item_is_said_with_file_and_user(bundle, stored, tmp_path):
@@ -197,16 +240,16 @@ def test_an_unknown_item_is_said_with_file_and_user(bundle, stored, tmp_path):
     pq.write_table(table, tmp_path / "u.parquet")
     rec = lora_rec.load(bundle)
     with pytest.raises(DataError, match="u.parquet rows 2 to 2: history of c: unknown item id 'i99'"):
-        recommend_all(rec, tmp_path / "u.parquet", tmp_path / "lists", made_of={}, users_at_once=2)
+        recommend_all(rec, tmp_path / "u.parquet", tmp_path / "lists", users_at_once=2)
     pq.write_table(table.rename_columns(["user", "history"]), tmp_path / "v.parquet")
     with pytest.raises(DataError, match=r"users \(v.parquet\).user_id: no such column; did you mean 'user'"):
-        recommend_all(rec, tmp_path / "v.parquet", tmp_path / "lists", made_of={})
+        recommend_all(rec, tmp_path / "v.parquet", tmp_path / "lists")
 
 
 @pytest.mark.parametrize("users_at_once", [0, -5])
 def test_blocks_of_no_users_leave_the_older_lists(bundle, stored, tmp_path, users_at_once, capsys):
     rec, output = lora_rec.load(bundle), tmp_path / "lists"
-    before = rows_of(recommend_all(rec, stored, output, made_of={}, k=2).folder)
+    before = rows_of(recommend_all(rec, stored, output, k=2).folder)
     command = ["recommend-all", str(bundle), "--users", str(stored.folder), "--output", str(output)]
     assert main([*command, "--users-at-once", str(users_at_once)]) == 1
     assert f"users_at_once: {users_at_once} users in a block; give 1 or more" in capsys.readouterr().err
@@ -216,7 +259,7 @@ def test_blocks_of_no_users_leave_the_older_lists(bundle, stored, tmp_path, user
 def test_vectors_of_users_are_not_given_to_every_block(bundle, stored, tmp_path):
     rec, vectors = lora_rec.load(bundle), np.zeros((60, 8), np.float32)
     with pytest.raises(DataError, match="user_embeddings: every block would take the first ones"):
-        recommend_all(rec, stored, tmp_path / "lists", made_of={}, user_embeddings=vectors)
+        recommend_all(rec, stored, tmp_path / "lists", user_embeddings=vectors)
 
 
 def test_a_large_catalogue_is_scored_for_fewer_users_at_once(bundle, stored, monkeypatch):
