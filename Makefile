@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-tasks \
+.PHONY: quickstart test test-slow test-gpu check format benchmark benchmark-adapters benchmark-lists benchmark-serve benchmark-tasks \
 	benchmark-quality benchmark-quality-env benchmark-diversity benchmark-speed \
 	benchmark-search benchmark-kills benchmark-scale readme clean help
 
@@ -16,6 +16,7 @@ help:
 	@echo "make benchmark    three seeds of the quickstart, written to benchmarks/results"
 	@echo "make benchmark-adapters DATA_ROOT=...   every adapter and precision on Online Retail"
 	@echo "make benchmark-lists   time of re-ranking, beside pyversity's"
+	@echo "make benchmark-serve   time of one list, beside EASE and MiniLM"
 	@echo "make benchmark-tasks DATA_ROOT=...      what each task and each guard against overfitting brings"
 	@echo "make benchmark-quality DATA_ROOT=...    peers and our systems on five published sets"
 	@echo "make benchmark-diversity DATA_ROOT=...  what re-ranking buys on four of them"
@@ -75,6 +76,9 @@ benchmark-tasks: $(VENV)/.dev
 
 benchmark-lists: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/rerank_speed.py
+
+benchmark-serve: $(VENV)/.quickstart
+	$(BIN)/python benchmarks/serve_speed.py
 
 # Without the peers' environments their rows stay as they were.
 PEERS := .venv-peers

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"lora-rec: {missing_package(error)}", file=sys.stderr)
         return 1
-    except (LoraRecError, ValueError, OSError) as error:
+    except (LoraRecError, OSError) as error:
         print(f"lora-rec: {error}", file=sys.stderr)
         return 1
     return 0

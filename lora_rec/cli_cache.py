@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from lora_rec.cache import KINDS, cache_folder, list_cache, prune_cache
+from lora_rec.errors import ArgumentError
 
 
 def add_commands(commands: Any) -> None:
@@ -47,7 +48,7 @@ def _cache(arguments: argparse.Namespace) -> None:
             kinds=tuple(arguments.kind or ("prefix", "tokens")),
         )
     elif arguments.kind:
-        raise ValueError("--kind: says what may go; add --keep-gb or --older-than")
+        raise ArgumentError("--kind: says what may go; add --keep-gb or --older-than")
     for entry in gone:
         print(f"removed {entry.kind}: {entry.about} ({_size(entry.n_bytes)})")
     entries = list_cache()

@@ -14,6 +14,10 @@ class DataError(LoraRecError):
     """A table, an id or a history that cannot be used."""
 
 
+class ArgumentError(LoraRecError, ValueError):
+    """A number or a name that a function does not take, such as a list of no items."""
+
+
 class RecipeError(LoraRecError):
     """A recipe or an override that is wrong or would have no effect."""
 

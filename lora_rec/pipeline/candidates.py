@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from lora_rec.data.impressions import Impressions, ImpressionSplit, join_impressions
 from lora_rec.data.lists import Lists
+from lora_rec.errors import ArgumentError
 from lora_rec.metrics import impression_auc
 from lora_rec.rank.candidates import CandidateScorer
 from lora_rec.train.candidates import learn_click_bias
@@ -93,7 +94,7 @@ def fit_candidates(
         if best is None or score > best[0]:
             best = (score, epochs, rate_prior)
     if best is None:
-        raise ValueError(f"n_trials: {n_trials} is below 1")
+        raise ArgumentError(f"n_trials: {n_trials} is below 1")
     score, epochs, rate_prior = best
     before = join_impressions([split.train, split.validation])
     scorer = learn_click_bias(train(before, epochs), before, rate_prior=rate_prior)

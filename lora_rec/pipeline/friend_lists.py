@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lora_rec.adapter_settings import SETTING_NAMES
 from lora_rec.data.dataset import Dataset
 from lora_rec.data.friends import withhold_friends
-from lora_rec.errors import DataError
+from lora_rec.errors import ArgumentError, DataError
 from lora_rec.pipeline.data import load_data
 from lora_rec.pipeline.friends import choose_friend_settings, find_numbers, tastes_of
 from lora_rec.pipeline.judge_friends import (
@@ -121,10 +121,10 @@ def explain_friends(
 
     Raises:
         DataError: an unknown user.
-        ValueError: k is below 1.
+        ArgumentError: k is below 1.
     """
     if k < 1:
-        raise ValueError(f"k: {k} is below 1; give the length of the list")
+        raise ArgumentError(f"k: {k} is below 1; give the length of the list")
     ids = data.dataset.user_ids
     asked = np.arange(len(ids)) if users is None else find_numbers(users, ids, what="user")
     with tqdm(total=len(asked), desc="friends", disable=not show_progress) as bar:

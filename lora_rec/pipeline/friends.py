@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from lora_rec.data.dataset import Dataset
 from lora_rec.data.friends import evaluate_on_friends, withhold_friends
 from lora_rec.data.lists import Lists
-from lora_rec.errors import DataError, did_you_mean
+from lora_rec.errors import ArgumentError, DataError, did_you_mean
 from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.rank.friends import FriendModel, FriendSettings
 from lora_rec.rank.taste import Tastes, describe_tastes
@@ -152,10 +152,10 @@ def recommend_friends(
 
     Raises:
         DataError: an unknown id, one string for a list, a user and a history at once, or nothing at all.
-        ValueError: `k` is below 1.
+        ArgumentError: `k` is below 1.
     """
     if k < 1:
-        raise ValueError(f"k: {k} is below 1; give the length of the list")
+        raise ArgumentError(f"k: {k} is below 1; give the length of the list")
     if (user is None) == (len(history) == 0 and len(friends) == 0):
         raise DataError("recommend_friends: give either a user, or the history or friends of somebody new")
     if user is not None:

@@ -13,7 +13,7 @@ from lora_rec.data.examples import Examples
 from lora_rec.pipeline import plan_memory as memory
 from lora_rec.pipeline.data import Texts
 from lora_rec.rank.baselines import USERS_AT_ONCE
-from lora_rec.rank.linear import EXACT_CELLS, EXACT_ROWS
+from lora_rec.rank.linear import EXACT_CELLS, EXACT_ROWS, MAX_RANK
 from lora_rec.recipe import HeadSection, Recipe
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches
 from lora_rec.train.item_item import EXACT_ITEMS
@@ -21,8 +21,6 @@ from lora_rec.train.losses import CATALOGUE_ROWS
 from lora_rec.train.sequence import FULL_SOFTMAX_ITEMS, N_SAMPLED
 
 SIMULATED_STEPS = 200  # of training, to see which sizes of micro-batches come up
-LARGE_RANK = 1024
-"""Eigenvectors of a matrix too large to be decomposed exactly, see `rank.linear.decompose`."""
 
 
 @dataclass(frozen=True)
@@ -82,13 +80,14 @@ def micro_batch_sizes(
     of_items: set[tuple[int, int]] = set()
     n_batches = max(1, len(examples) // section.batch_size)
     steps = [(epoch, step) for epoch in range(1, section.epochs + 1) for step in range(n_batches)]
-    n_extra = min(section.extra_items, len(items))
+    taken = np.unique(examples.targets.values)  # what nobody took is nobody's negative
+    n_extra = min(section.extra_items, len(taken))
     order = np.arange(len(examples))
     for epoch, step in steps[:SIMULATED_STEPS]:
         if step == 0:
             order = np.random.default_rng([section.seed, epoch]).permutation(len(examples))
         rows = np.array_split(order, n_batches)[step]
-        extra = np.random.default_rng([section.seed, step, epoch]).choice(len(items), n_extra, replace=False)
+        extra = np.random.default_rng([section.seed, step, epoch]).choice(taken, n_extra, replace=False)
         chosen = np.unique(np.concatenate([examples.targets.take(rows).values, extra]))
         of_users |= _shapes(users.lengths[np.unique(texts.example_texts[rows])], budget)
         of_items |= _shapes(items.lengths[chosen], budget)
@@ -158,7 +157,7 @@ def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int
         rank = min(rows, n_items)
         decomposing = 4 * rows * n_items + 24 * rank * rank
     else:
-        rank = min(LARGE_RANK, n_items)
+        rank = min(MAX_RANK, n_items)
         decomposing = 8 * n_interactions * rank + 16 * n_items * rank
     vectors = 4 * n_items * rank
     sequence = _sequence(recipe.head, n_items)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from lora_rec.data.dataset import Dataset, Split
 from lora_rec.metrics import format_table
 from lora_rec.pipeline.evidence import collect_evidence
 from lora_rec.pipeline.head import FittedHead
+from lora_rec.pipeline.plan_memory import peak_memory
 from lora_rec.pipeline.ranking import Comparison, LinearChoice
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.ranker import Recommender
@@ -43,7 +43,7 @@ class Stages:
         began = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - began
-        self.peak_gb[name] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+        self.peak_gb[name] = peak_memory() / 1e9
         logger.info("%s: %.1f s, peak memory so far %.2f GB", name, self.seconds[name], self.peak_gb[name])
 
     def to_json(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
-from lora_rec.errors import DataError, missing_extra
+from lora_rec.errors import ArgumentError, DataError, missing_extra
 from lora_rec.rank.search import top_k
 
 INDEX, ABOUT = "index.faiss", "index.json"
@@ -80,7 +80,7 @@ class ItemIndex:
             Items (U, K) and scores (U, K) as `search.top_k` gives them; -1 and -inf where fewer are left.
 
         Raises:
-            ValueError: a value is not finite, or shapes or `k` do not fit.
+            ArgumentError: a value is not finite, or shapes or `k` do not fit.
         """
         queries = np.ascontiguousarray(user_vectors, dtype=np.float32)
         _check(queries, self.about.width, k, exclude)
@@ -140,13 +140,13 @@ class ItemIndex:
 def _check(queries: _Array, width: int, k: int, exclude: Lists | None) -> None:
     """Refuses what cannot be searched for; see `ItemIndex.search`."""
     if queries.ndim != 2 or queries.shape[1] != width:
-        raise ValueError(f"user_vectors: shape {queries.shape}; give (U, {width}), one row per user")
+        raise ArgumentError(f"user_vectors: shape {queries.shape}; give (U, {width}), one row per user")
     if not np.isfinite(queries).all():
-        raise ValueError("user_vectors: a value is not finite; check what made them")
+        raise ArgumentError("user_vectors: a value is not finite; check what made them")
     if k < 1:
-        raise ValueError(f"k: {k} is below 1; give the length of the list")
+        raise ArgumentError(f"k: {k} is below 1; give the length of the list")
     if exclude is not None and len(exclude) not in (0, len(queries)):
-        raise ValueError(f"exclude: {len(exclude)} lists for {len(queries)} users; give one for each")
+        raise ArgumentError(f"exclude: {len(exclude)} lists for {len(queries)} users; give one for each")
 
 
 def open_index(folder: str | Path, vectors: _Array) -> ItemIndex:

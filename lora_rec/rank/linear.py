@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
 
+MAX_RANK = 1024  # of a matrix too large to be decomposed exactly
 EXACT_ROWS = 4096
 EXACT_CELLS = 200_000_000
 USERS_AT_ONCE = 64  # bounds the memory of their histories' factors
@@ -75,7 +76,7 @@ def decompose(
     n_items: int,
     text_vectors: NDArray[np.float32] | None = None,
     text_weight: float = 0.0,
-    max_rank: int = 1024,
+    max_rank: int = MAX_RANK,
     seed: int = 0,
 ) -> Spectrum:
     """Decomposes the user-item matrix, with text vectors as further rows.

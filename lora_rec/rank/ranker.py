@@ -104,7 +104,7 @@ class Recommender(Catalogue):
         Raises:
             DataError: the history has an unknown id, strengths do not fit it, categories are asked for that
                 the bundle does not have, or quotas cannot be met.
-            ValueError: k, diversity, n_candidates or explore is out of range, the strategy or the space is
+            ArgumentError: k, diversity, n_candidates or explore is out of range, the strategy or the space is
                 unknown, or one of the two would have no effect or another one than meant.
         """
         embeddings = None if user_embedding is None else np.asarray(user_embedding, dtype=np.float32)[None, :]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.errors import ArgumentError
 from lora_rec.rank.chances import Chances
 from lora_rec.rank.check import check_settings
 from lora_rec.rank.pool import Objective, Pool
@@ -66,7 +67,7 @@ def rerank_lists(
         Items in list order and their relevance, (U, min(k, N)); -1 and -inf where a list ends early.
 
     Raises:
-        ValueError: a number is out of range, shapes differ, the strategy is unknown or lacks categories or
+        ArgumentError: a number is out of range, shapes differ, the strategy is unknown or lacks categories or
             popularity, or a candidate's score, or a vector that is looked at, is not finite.
         DataError: quotas cannot be met.
     """
@@ -74,9 +75,9 @@ def rerank_lists(
     _check(candidates, scores, item_vectors)
     by_category = diversity > 0 and strategy in CATEGORY_STRATEGIES
     if by_category and (category_weights is None or history_mix is None):
-        raise ValueError(f"strategy: {strategy!r} needs categories; give category_weights and history_mix")
+        raise ArgumentError(f"strategy: {strategy!r} needs categories; give category_weights and history_mix")
     if diversity > 0 and strategy == NOVEL and popularity is None:
-        raise ValueError(f"strategy: {strategy!r} needs how often items were taken; give popularity")
+        raise ArgumentError(f"strategy: {strategy!r} needs how often items were taken; give popularity")
     if quotas is not None:
         quotas.check(candidates)
     places = np.full((len(candidates), min(k, candidates.shape[1])), -1, dtype=np.int64)
@@ -120,13 +121,15 @@ def rerank_lists(
 
 def _check(candidates: _Ints, scores: _Floats, item_vectors: NDArray[np.floating]) -> None:
     if candidates.ndim != 2 or candidates.shape != scores.shape:
-        raise ValueError(f"candidates: shape {candidates.shape}, scores {scores.shape}; give (U, N) for both")
+        raise ArgumentError(
+            f"candidates: shape {candidates.shape}, scores {scores.shape}; give (U, N) for both"
+        )
     if candidates.max(initial=-1) >= len(item_vectors):
-        raise ValueError(
+        raise ArgumentError(
             f"candidates: item {candidates.max()}, but there are {len(item_vectors)} item_vectors"
         )
     if not np.isfinite(scores[candidates >= 0]).all():
-        raise ValueError("scores: a candidate's score is not finite")
+        raise ArgumentError("scores: a candidate's score is not finite")
 
 
 def _fill(
@@ -196,7 +199,7 @@ def _pool(
         weights[missing] = 0
     norms = np.sqrt(np.einsum("und,und->un", vectors, vectors))
     if not np.isfinite(norms).all():
-        raise ValueError("item_vectors: a candidate's vector is not finite")
+        raise ArgumentError("item_vectors: a candidate's vector is not finite")
     vectors *= np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)[:, :, None]
     users = np.arange(len(candidates))
     known = np.zeros((len(users), 0), dtype=np.float32) if popularity is None else popularity[places]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.errors import BundleError
+from lora_rec.errors import ArgumentError, BundleError
 from lora_rec.rank.chances import Chances
 from lora_rec.rank.rerank import rerank_lists
 from lora_rec.rank.rules import Quotas
@@ -71,11 +71,11 @@ class ItemSpaces:
         """Gives (N, D).
 
         Raises:
-            ValueError: the name is unknown.
+            ArgumentError: the name is unknown.
             BundleError: there are no factor vectors.
         """
         if space not in SPACES:
-            raise ValueError(f"space: {space!r} is unknown; give one of {', '.join(SPACES)}")
+            raise ArgumentError(f"space: {space!r} is unknown; give one of {', '.join(SPACES)}")
         if space == "text":
             return self.text
         if self.factors is None:
@@ -130,7 +130,7 @@ class ItemSpaces:
 
         Raises:
             BundleError: there is nothing to look at; see `vectors`.
-            ValueError: see `rerank_lists`.
+            ArgumentError: see `rerank_lists`.
             DataError: quotas cannot be met.
         """
         if diversity > 0 and strategy == NOVEL and self.popularity is None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lora_rec.errors import BundleError
+from lora_rec.errors import ArgumentError, BundleError
 from lora_rec.rank.chances import Chances
 from lora_rec.schema import VECTOR_STRATEGIES, RankingManifest
 
@@ -105,10 +105,10 @@ class Front:
             measure: one of `MEASURES`.
 
         Raises:
-            ValueError: keep or measure is none of these.
+            ArgumentError: keep or measure is none of these.
         """
         if not 0 < keep <= 1:
-            raise ValueError(f"keep: {keep} is not in (0, 1]; 0.95 keeps 95 % of the relevance")
+            raise ArgumentError(f"keep: {keep} is not in (0, 1]; 0.95 keeps 95 % of the relevance")
         _check_measure(measure)
         allowed = [p for p in (self.plain, *self.points) if self.kept(p) >= keep]
         return max(allowed, key=lambda p: (p.values[measure], p.values["ndcg"]))
@@ -121,14 +121,14 @@ class Front:
             measure: one of `MEASURES`.
 
         Raises:
-            ValueError: no setting reaches it; the most diverse one is named.
+            ArgumentError: no setting reaches it; the most diverse one is named.
         """
         _check_measure(measure)
         every = (self.plain, *self.points)
         allowed = [p for p in every if p.values[measure] >= least]
         if not allowed:
             best = max(every, key=lambda p: p.values[measure])
-            raise ValueError(
+            raise ArgumentError(
                 f"least-diversity: no setting reaches {measure} {least:g}; the most there is is"
                 f" {best.values[measure]:.4f} ({best.line}, diversity {best.diversity:g}, which keeps"
                 f" {self.kept(best):.1%} of ndcg@{self.k}); ask for less"
@@ -160,4 +160,4 @@ def store_setting(ranking: RankingManifest, setting: Point) -> RankingManifest:
 
 def _check_measure(measure: str) -> None:
     if measure not in MEASURES:
-        raise ValueError(f"measure: {measure!r} is unknown; give one of {', '.join(MEASURES)}")
+        raise ArgumentError(f"measure: {measure!r} is unknown; give one of {', '.join(MEASURES)}")
