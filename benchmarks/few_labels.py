@@ -16,6 +16,7 @@ python benchmarks/few_labels.py --data-root ../shared/data
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 from dataclasses import dataclass
@@ -375,6 +376,10 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.WARNING)
     arguments.runs.mkdir(parents=True, exist_ok=True)
+    # Runs are kept apart by what they ran: the code with its numbers, and the sizes.
+    files = [Path(__file__).with_name(f"{name}.py") for name in ("few_labels", "few_labels_watched")]
+    sources = [file.read_bytes() for file in files]
+    settings = hashlib.sha256(b"".join([*sources, str(arguments.sizes).encode()])).hexdigest()[:8]
     dataset, asked = ask(arguments.data_root)
     share = asked.labels[TEST].mean()
     print(
@@ -387,14 +392,16 @@ def main() -> None:
     rows = rows_of("0 baseline", [asked.baseline[TEST].tolist()], asked)[:1]
     for kind, run in kinds.items():
         for seed in arguments.seeds:
-            file = arguments.runs / f"{kind}-{seed}.json"
+            file = arguments.runs / f"{kind}-{seed}-{settings}.json"
             if not file.exists():
-                file.write_text(json.dumps(run(seed)), encoding="utf-8")
-        files = sorted(arguments.runs.glob(f"{kind}-*.json"))
+                scratch = file.with_suffix(".part")
+                scratch.write_text(json.dumps(run(seed)), encoding="utf-8")
+                scratch.replace(file)
+        files = sorted(arguments.runs.glob(f"{kind}-*-{settings}.json"))
         kept = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         for name in kept[0]:
             rows += rows_of(name, [found[name] for found in kept], asked)
-    seeds = [int(file.stem.removeprefix("seed-")) for file in sorted(arguments.runs.glob("seed-*.json"))]
+    seeds = [int(file.stem.split("-")[1]) for file in sorted(arguments.runs.glob(f"seed-*-{settings}.json"))]
     header = header_of("few_labels", "python benchmarks/few_labels.py --data-root DATA")
     write_rows("few_labels", header | {"seeds": seeds, "liked": float(share)}, rows)
 

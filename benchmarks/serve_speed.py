@@ -3,8 +3,8 @@
 10,000 and 100,000 items, histories of 50, one thread, one user a call. Beside it, in turns of 20 calls: a
 dense EASE in numpy (10,000 items alone; ten times as many would take 40 GB), and MiniLM reading the last ten
 items of that history as text, which is what a list would cost at least with the language model in its path.
-`value` is the median over users, `low` and `high` the quartiles; `ms` is what a clock shows, `cpu_ms` what the
-process used: on a machine with other work the first is longer.
+`value` is the median over users, `low` and `high` the quartiles; `ms` is what a clock shows, `cpu_ms` what
+the process used: on a machine with other work the first is longer.
 
 python benchmarks/serve_speed.py
 """

@@ -82,4 +82,5 @@ def _push(arguments: argparse.Namespace) -> None:
             print(f"{word}: {', '.join(files)}")
     print(f"unchanged: {pushed.n_unchanged} files")
     print(f"commit {pushed.commit}: {pushed.url}")
-    print(f"load it: lora_rec.load({pushed.name!r})")
+    at = f", revision={arguments.revision!r}" if arguments.revision else ""
+    print(f"load it: lora_rec.load({pushed.name!r}{at})")

@@ -7,6 +7,19 @@ from dataclasses import dataclass, fields
 
 from lora_rec.config import require
 
+_PART = r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+_HUB_NAME = re.compile(f"{_PART}/{_PART}")
+
+
+def is_hub_name(name: str) -> bool:
+    """Says whether a text could name a repository on the Hub, whose client has these rules.
+
+    >>> is_hub_name("ann/films"), is_hub_name("runs/a/b"), is_hub_name("/tmp/films"), is_hub_name("ann/a--b")
+    (True, False, False, False)
+    """
+    plain = _HUB_NAME.fullmatch(name) is not None and len(name) <= 96
+    return plain and "--" not in name and ".." not in name and not name.endswith(".git")
+
 
 @dataclass(frozen=True)
 class HubSection:
@@ -32,7 +45,7 @@ class HubSection:
         require(
             [
                 (
-                    self.push is None or re.fullmatch(r"[\w.-]+/[\w.-]+", self.push) is not None,
+                    self.push is None or is_hub_name(self.push),
                     f"push: {self.push!r} is no name on the Hub; give owner/name",
                 ),
                 (

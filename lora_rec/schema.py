@@ -168,6 +168,8 @@ class Manifest:
                 fields["data"] = DataManifest(**tree["data"])
             if not all(isinstance(part, str) for pair in fields["files"].items() for part in pair):
                 raise TypeError("files: a name or a digest is no text")
+            if not set(fields.get("left_out", [])) <= set(LEFT_OUT):
+                raise TypeError(f"left_out: {fields['left_out']!r}")
             return cls(**fields)
         except (AttributeError, KeyError, TypeError) as error:
             raise BundleError(

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
+from tiny import rewrite
 
 import lora_rec
 from lora_rec.bundle import (
@@ -168,6 +169,33 @@ def test_a_changed_or_missing_file_is_named(copy):
     vectors.unlink()
     with pytest.raises(BundleError, match=r"item_vectors.npy: missing; get the bundle again"):
         lora_rec.load(copy)
+
+
+ITEMS = {"ids": [f"i{n}" for n in range(40)], "fields": {"title": ["x"] * 40}}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("head.safetensors", b"xx"),
+        ("items.json", b"[]"),
+        ("items.json", json.dumps(ITEMS | {"fields": []}).encode()),
+        ("items.json", json.dumps(ITEMS | {"ids": list(range(40))}).encode()),
+        ("items.json", json.dumps(ITEMS | {"ids": ["i1"] * 40}).encode()),
+        ("item_vectors.npy", b"x"),
+        ("bundle.json", {"left_out": None}),
+        ("bundle.json", {"left_out": ["head"]}),
+    ],
+)
+def test_a_file_with_the_right_hash_and_the_wrong_content_is_one_error(bundle, tmp_path, name, content):
+    def change(place):
+        if name == "bundle.json":
+            manifest = json.loads((place / name).read_text()) | content
+            content_of = json.dumps(manifest).encode()
+        (place / name).write_bytes(content_of if name == "bundle.json" else content)
+
+    with pytest.raises(BundleError, match="get the bundle again"):
+        lora_rec.load(rewrite(bundle, tmp_path / "changed", change))
 
 
 def test_a_newer_format_and_no_bundle(copy, tmp_path):

@@ -156,6 +156,8 @@ def recommend_all(
                 blocks.note(block, file_digest(file))
             n_rows += _count_rows(file)
             n_users, n_blocks = n_users + len(ids), n_blocks + 1
+        if not n_users:
+            raise DataError("users: there are none, so there are no lists; nothing was written")
         counts = {"n_users": n_users, "n_rows": n_rows, "n_blocks": n_blocks}
         (blocks.folder / ABOUT).write_text(
             json.dumps(about | counts, indent=1, default=_plain), encoding="utf-8"

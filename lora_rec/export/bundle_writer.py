@@ -21,10 +21,18 @@ from lora_rec.data.dataset import Dataset
 from lora_rec.data.publishers import PUBLISHERS
 from lora_rec.data_section import DataSection
 from lora_rec.export.towers import describe_tower, save_towers
+from lora_rec.hub_section import is_hub_name
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import MEASUREMENTS, Front, Point, store_setting
 from lora_rec.recipe import Recipe
-from lora_rec.schema import FORMAT_VERSION, TOWERS, DataManifest, Manifest, RankingManifest, TextManifest
+from lora_rec.schema import (
+    FORMAT_VERSION,
+    TOWERS,
+    DataManifest,
+    Manifest,
+    RankingManifest,
+    TextManifest,
+)
 from lora_rec.towers.two_tower import TwoTower
 
 Arrays = Mapping[str, NDArray[np.generic]]
@@ -129,15 +137,14 @@ def describe_source(section: DataSection) -> DataManifest:
     """Gives what the data is called, its terms and its publisher's page."""
     if section.source == "files":
         named = section.name or "own tables"
-        on_hub = re.fullmatch(r"[\w.-]+/[\w.-]+", named) is not None
-        return DataManifest(named, section.licence, dataset_id=named if on_hub else None)
+        return DataManifest(named, section.licence, dataset_id=named if is_hub_name(named) else None)
     publisher = PUBLISHERS[section.source.removesuffix("-small")]
     title = section.source + (f" ({section.variant})" if section.variant else "")
     return DataManifest(title, publisher.licence, publisher.home, section.source)
 
 
 def portable_recipe(recipe: Recipe) -> str:
-    """Gives the resolved recipe; an absolute path is cut to its last part, since bundles travel."""
+    """Gives the resolved recipe; paths that lead elsewhere are cut, since bundles travel."""
     return cut_paths(
         recipe.to_yaml(),
         ("data.root", "data.interactions", "data.items", "data.friends"),
@@ -147,7 +154,7 @@ def portable_recipe(recipe: Recipe) -> str:
 
 
 def cut_paths(text: str, *names: Iterable[str]) -> str:
-    """Gives a recipe with absolute paths, its output's too, cut to their last parts.
+    """Gives a recipe with paths that lead elsewhere, its output's too, cut to their last parts.
 
     Args:
         text: the recipe as YAML.
@@ -161,13 +168,26 @@ def cut_paths(text: str, *names: Iterable[str]) -> str:
         for section in sections:
             holder = holder.get(section) or {}
         value = holder.get(name)
-        if value and (PurePath(value).is_absolute() or value.startswith("~")):
+        if value and leads_elsewhere(value):
             holder[name] = PurePath(value).name
             cut.append(path)
-    if PurePath(tree["output"]).is_absolute():
+    if leads_elsewhere(tree["output"]):
         tree["output"] = f"runs/{PurePath(tree['output']).name}"
     note = f"# Paths of the machine that ran this were cut; set again: {', '.join(cut)}\n" if cut else ""
     return note + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def leads_elsewhere(path: str) -> bool:
+    """Says whether a path leads out of the folder that it starts from.
+
+    >>> leads_elsewhere("/srv/clicks.csv"), leads_elsewhere("~/a"), leads_elsewhere("a/../../b.csv")
+    (True, True, True)
+    >>> leads_elsewhere("data/clicks.csv"), leads_elsewhere("owner/name")
+    (False, False)
+    """
+    parts = PurePath(path.replace("\\", "/")).parts
+    with_drive = re.match(r"[A-Za-z]:[\\/]|[\\/]{2}|file:", path) is not None
+    return with_drive or path.startswith(("/", "~")) or ".." in parts
 
 
 def version_of(package: str) -> str:

@@ -96,6 +96,8 @@ def _as_ids(ids: pa.Array, *, where: str) -> pa.Array:
     """Gives ids as strings."""
     if pa.types.is_dictionary(ids.type):
         ids = ids.dictionary_decode()
+    if pa.types.is_string_view(ids.type):
+        ids = ids.cast(pa.large_string())
     if not (
         pa.types.is_integer(ids.type) or pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type)
     ):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lora_rec.errors import HubError
-from lora_rec.hub.client import ask, is_hub_name, open_hub
+from lora_rec.hub.client import ask, open_hub
+from lora_rec.hub_section import is_hub_name
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 """Weights in any other format can run code when they are read."""

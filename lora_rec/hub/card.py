@@ -33,20 +33,24 @@ MEANINGS = {
 }
 
 
-def write_card(contents: Contents, *, name: str, licence: str | None = None) -> str:
+def write_card(
+    contents: Contents, *, name: str, revision: str | None = None, licence: str | None = None
+) -> str:
     """Gives README.md: the same text for the same bundle, so that it is sent once.
 
     Args:
         contents: what is pushed.
         name: OWNER/NAME of the repository.
+        revision: branch that its code names; the main one when left out.
         licence: of the bundle.
     """
     manifest = contents.manifest
+    at = "" if revision is None else f", revision={revision!r}"
     results = Results.of(contents.read_json("metrics.json"))
     parts = [
         f"# {name.split('/')[1]}",
         _introduction(manifest),
-        load_it(contents, name),
+        load_it(contents, name, at),
         "## What is in it",
         *_towers(manifest, results),
         "## Data",
@@ -54,9 +58,9 @@ def write_card(contents: Contents, *, name: str, licence: str | None = None) -> 
         *_quality(results),
         *_trade_off(contents),
         "## Without `lora_rec`",
-        load_plainly(manifest, name),
+        load_plainly(manifest, name, at),
         "## New items",
-        new_items(contents, name),
+        new_items(contents, name, at),
         "## Limits",
         *_limits(contents),
     ]

@@ -1,4 +1,7 @@
-"""The code on a card; tests run it as it stands there."""
+"""The code on a card; tests run it as it stands there.
+
+A repository is named by its name as Python writes it, and by what says which branch, e.g. `, revision='v2'`.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ OWN_FORMAT = ("bottleneck", "full")
 EXAMPLE = {"item_tower": "A text of an item", "user_tower": "One item; another item"}
 
 
-def load_it(contents: Contents, name: str) -> str:
+def load_it(contents: Contents, name: str, at: str) -> str:
     """Gives the lines that load and use it."""
     manifest = contents.manifest
     if ITEM_VECTORS in manifest.left_out:
         return (
             _block("pip install 'lora-rec[train,hub]'", language="text")
             + "\n\n"
-            + _block(_towers(manifest, name))
+            + _block(_towers(manifest, name, at))
         )
     if "shown.safetensors" in contents.files:
         use = "rec.rank_shown(history={0!r}, shown={1!r})"
@@ -36,15 +39,15 @@ def load_it(contents: Contents, name: str) -> str:
         + "\n\n"
         + _block(
             "import lora_rec\n\n"
-            f"rec = lora_rec.load({name!r})  # numpy alone\n"
+            f"rec = lora_rec.load({name!r}{at})  # numpy alone\n"
             f"for item in {use.format(history, shown)}:\n"
             "    print(item.rank, item.item_id, item.title)"
         )
     )
 
 
-def _towers(manifest: Manifest, name: str) -> str:
-    lines = ["import lora_rec", "", f"towers = lora_rec.load_towers({name!r}{_bases(manifest)})"]
+def _towers(manifest: Manifest, name: str, at: str) -> str:
+    lines = ["import lora_rec", "", f"towers = lora_rec.load_towers({name!r}{at}{_bases(manifest)})"]
     calls = {"item_tower": "items = towers.encode_items", "user_tower": "users = towers.encode_users"}
     lines += [f"{calls[tower]}([{EXAMPLE[tower]!r}])  # (1, {manifest.width})" for tower in manifest.towers]
     if len(manifest.towers) > 1:
@@ -61,7 +64,7 @@ def _bases(manifest: Manifest) -> str:
     )
 
 
-def load_plainly(manifest: Manifest, name: str) -> str:
+def load_plainly(manifest: Manifest, name: str, at: str) -> str:
     """Gives the lines that make vectors with transformers and peft alone."""
     plain = [tower for tower in ("item_tower", "user_tower") if _is_plain(manifest, tower)]
     own = sorted({f"`{t.adapter}`" for t in manifest.towers.values() if t.adapter in OWN_FORMAT})
@@ -73,7 +76,8 @@ def load_plainly(manifest: Manifest, name: str) -> str:
         other = f" Of the other tower's kind, {' or '.join(own)}, peft has none; load it with `lora_rec`."
     return (
         f"The adapter lies in {folders}, as plain [PEFT](https://github.com/huggingface/peft) has it; pooling"
-        f" and map are four lines.{other}\n\n" + _block(plain_code(manifest.towers[plain[0]], plain[0], name))
+        f" and map are four lines.{other}\n\n"
+        + _block(plain_code(manifest.towers[plain[0]], plain[0], name, at))
     )
 
 
@@ -81,7 +85,7 @@ def _is_plain(manifest: Manifest, tower: str) -> bool:
     return tower in manifest.towers and manifest.towers[tower].adapter not in OWN_FORMAT
 
 
-def plain_code(tower: TowerManifest, folder: str, name: str) -> str:
+def plain_code(tower: TowerManifest, folder: str, name: str, at: str) -> str:
     """Gives the code of one tower."""
     base = tower.base_model_id if tower.is_on_hub else f"FOLDER/{tower.base_model_id}"
     revision = f", revision={tower.revision!r}" if tower.revision else ""
@@ -99,7 +103,7 @@ def plain_code(tower: TowerManifest, folder: str, name: str) -> str:
         f"model = {load}",
     ]
     if adapted:
-        lines.append(f"model = PeftModel.from_pretrained(model, {name!r}, subfolder={folder!r})")
+        lines.append(f"model = PeftModel.from_pretrained(model, {name!r}{at}, subfolder={folder!r})")
     lines += [
         "model.eval()",
         f"batch = tokenizer([{EXAMPLE[folder]!r}], return_tensors='pt', padding=True, truncation=True,"
@@ -108,7 +112,7 @@ def plain_code(tower: TowerManifest, folder: str, name: str) -> str:
         "    states = model(**batch).last_hidden_state",
         "mask = batch['attention_mask']",
         f"pooled = {_POOLING[tower.pooling]}",
-        f"p = load_file(hf_hub_download({name!r}, 'projections.safetensors'))",
+        f"p = load_file(hf_hub_download({name!r}, 'projections.safetensors'{at}))",
         f"p = {{key: p[f'{folder}.{{key}}'] for key in ('mean', 'scale', 'weight', 'bias')}}",
         "vectors = (pooled - p['mean']) * p['scale'] @ p['weight'].T + p['bias']",
         "vectors = torch.nn.functional.normalize(vectors, dim=-1)",
@@ -116,7 +120,7 @@ def plain_code(tower: TowerManifest, folder: str, name: str) -> str:
     return "\n".join(lines)
 
 
-def new_items(contents: Contents, name: str) -> str:
+def new_items(contents: Contents, name: str, at: str) -> str:
     """Says how items are ranked that are not in the bundle."""
     manifest = contents.manifest
     if len(manifest.towers) < 2:
@@ -128,7 +132,7 @@ def new_items(contents: Contents, name: str) -> str:
         return "Both towers encode any text: the code above ranks whatever you give it."
     if "shown.safetensors" in contents.files:
         return "A new item needs its text alone:\n\n" + _block(
-            f"towers = lora_rec.load_towers({name!r}{_bases(manifest)})\n"
+            f"towers = lora_rec.load_towers({name!r}{at}{_bases(manifest)})\n"
             "vectors = towers.read_items(['The text of a new item'])\n"
             f"rec.rank_shown({contents.read_json('items.json')['ids'][:2]!r}, shown=['new'],"
             " new_items={'new': vectors[0]})"
@@ -137,7 +141,7 @@ def new_items(contents: Contents, name: str) -> str:
         "Items of the catalogue that nobody has taken yet are in the lists already. An item that came later"
         " is scored by its text, beside the catalogue's; the ranking head learns of it in the next run.\n\n"
         + _block(
-            f"towers = lora_rec.load_towers({name!r}{_bases(manifest)})\n"
+            f"towers = lora_rec.load_towers({name!r}{at}{_bases(manifest)})\n"
             "new = towers.encode_items(['The text of a new item'])\n"
             f"user = towers.encode_users([{EXAMPLE['user_tower']!r}])\n"
             "print(user @ new.T, (user @ rec.item_vectors.T).max())"

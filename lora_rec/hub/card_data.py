@@ -108,7 +108,9 @@ def _model_index(manifest: Manifest, results: Results, name: str) -> list[dict[s
         "task": {"type": PIPELINE_TAG, "name": "Recommendation"},
         "dataset": {
             "name": title,
-            "type": (data and data.dataset_id) or re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-"),
+            "type": (data and data.dataset_id)
+            or re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+            or "own-tables",
             "split": "test",
         },
         "metrics": metrics,

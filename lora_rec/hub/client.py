@@ -16,21 +16,12 @@ T = TypeVar("T")
 
 TRIES = 3
 WAIT_SECONDS = 1.0
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+LONGEST_WAIT = 10.0
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{20,}")
 
 
 class Unreachable(HubError):
     """The Hub does not answer, or is down; a copy in the cache may do."""
-
-
-def is_hub_name(name: str) -> bool:
-    """Says whether a text could name a repository on the Hub.
-
-    >>> is_hub_name("ann/films"), is_hub_name("runs/a/b"), is_hub_name("/tmp/films")
-    (True, False, False)
-    """
-    return NAME.fullmatch(name) is not None
 
 
 def open_hub(token: str | None = None) -> HfApi:
@@ -74,14 +65,29 @@ def ask(call: Callable[[], T], api: HfApi, *, name: str, revision: str | None = 
         except LoraRecError:
             raise
         except Exception as error:
-            if left and _may_pass(error):
-                time.sleep(WAIT_SECONDS)
+            cause = _cause_of(error)
+            if left and _may_pass(cause):
+                time.sleep(_wait_for(cause))
                 continue
-            known = translate(error, name=name, revision=revision, token=token_of(api))
+            known = translate(cause, name=name, revision=revision, token=token_of(api))
             if known is None:
                 raise
             raise known from error
     raise AssertionError("the last try returns or raises")
+
+
+def _cause_of(error: Exception) -> Exception:
+    """Gives the error of the Hub that a failed upload wraps into a RuntimeError."""
+    while isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def _wait_for(error: Exception) -> float:
+    """Gives the seconds until the next try: those that the Hub asks for, up to a bound."""
+    response = getattr(error, "response", None)
+    asked = "" if response is None else response.headers.get("Retry-After", "")
+    return min(float(asked), LONGEST_WAIT) if asked.isdecimal() else WAIT_SECONDS
 
 
 def hide_tokens(text: str, token: str | None) -> str:
@@ -126,7 +132,7 @@ def translate(error: Exception, *, name: str, revision: str | None, token: str |
             f"{name}: the Hub cannot be reached ({type(error).__name__}: {_first_line(error, token)});"
             " check the network and try again"
         )
-    if isinstance(error, (OSError, ValueError)):
+    if isinstance(error, (OSError, ValueError, RuntimeError)):
         return HubError(f"{name}: {_first_line(error, token)}; put that right and try again")
     return None
 
@@ -146,7 +152,7 @@ def _translate_status(error: Any, *, name: str, token: str | None) -> HubError:
     if status in (409, 412):
         return HubError(f"{name}: somebody else changed it meanwhile ({said or status}); try again")
     if status == 429:
-        return HubError(f"{name}: the Hub has had too many requests from here; wait some minutes")
+        return Unreachable(f"{name}: the Hub has had too many requests from here; wait some minutes")
     if status >= 500:
         return Unreachable(f"{name}: the Hub is in trouble (status {status}); try again later")
     return HubError(f"{name}: the Hub refused ({said or status}); put that right and try again")
@@ -161,7 +167,7 @@ def _may_pass(error: Exception) -> bool:
     from huggingface_hub import errors
 
     if isinstance(error, errors.HfHubHTTPError):
-        return error.response.status_code >= 500
+        return error.response.status_code >= 500 or error.response.status_code == 429
     transport: type[Exception] = errors.HfHubHTTPError.__mro__[1]
     # Who is not there now is not there in a second either: a copy in the cache is better than waiting.
     absent = ("ConnectError", "ConnectTimeout", "ProxyError", "UnsupportedProtocol")

@@ -36,7 +36,10 @@ _TEXT_SUFFIXES = (".json", ".yaml")
 _DATA_FILES = ("items.json", "metrics.json", "diversity.json")
 """Their texts are items' fields and names of categories, such as /books/crime, and no settings."""
 _TOKEN = re.compile(rb"\bhf_[A-Za-z0-9]{30,}")
-_LOCAL_PATH = re.compile(r"~?/[^/\s]+/|[A-Za-z]:[\\/]")
+# A separator of categories may be a slash, and a template may have some between its fields.
+_LOCAL_PATH = re.compile(
+    r"~[^/\s]*/|/[\w.][^/{}]*(/|$)|([^{}]*[\\/])?\.\.[\\/]|[A-Za-z]:[\\/]|[\\]{2}\w|file:|.*\s/(home|Users|root)/"
+)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from lora_rec.bundle import MANIFEST, file_digest, replace_file
 from lora_rec.errors import BundleError
-from lora_rec.hub.client import Unreachable, ask, is_hub_name, open_hub
-from lora_rec.hub.names import check_listing
+from lora_rec.hub.client import Unreachable, ask, open_hub
+from lora_rec.hub.names import check_listing, is_known
+from lora_rec.hub_section import is_hub_name
 from lora_rec.schema import Manifest
 
 if TYPE_CHECKING:
@@ -76,10 +77,20 @@ def pull_bundle(name: str, *, revision: str, token: str | None) -> Path:
     is_there = cached is not None and cached.name == commit
     folder = cached if cached is not None and is_there else _cached(name, commit) or _fetch(api, name, commit)
     if commit != revision:
-        reference = folder.parents[1] / "refs" / revision
+        _remember(folder.parents[1] / "refs" / revision, commit)
+    return folder
+
+
+def _remember(reference: Path, commit: str) -> None:
+    """Writes down which commit a branch or tag is, for a call without the Hub."""
+    try:
+        if reference.is_file() and reference.read_text(encoding="ascii").strip() == commit:
+            return
         reference.parent.mkdir(parents=True, exist_ok=True)
         replace_file(reference, commit.encode())
-    return folder
+    except (OSError, UnicodeDecodeError, BundleError) as error:
+        # The copy is there and was checked; a cache may be read-only.
+        logger.warning("%s: cannot be written (%s); it is not found without the Hub", reference, error)
 
 
 def _cached(name: str, revision: str) -> Path | None:
@@ -94,6 +105,10 @@ def _cached(name: str, revision: str) -> Path | None:
     try:
         digests = dict(json.loads((folder / MANIFEST).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    # Another client puts any file there: a name that leads out of the folder is not to be looked at, much
+    # less deleted as damaged. `check_listing` says what is wrong with it.
+    if not all(is_known(str(file)) for file in digests):
         return None
     if not all((folder / file).is_file() for file in digests):
         return None

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from lora_rec.bundle import MANIFEST
 from lora_rec.errors import BundleError, HubError
 from lora_rec.hub.card import write_card
-from lora_rec.hub.client import ask, is_hub_name, open_hub, token_of
+from lora_rec.hub.client import ask, open_hub, token_of
 from lora_rec.hub.contents import Contents, gather
 from lora_rec.hub.names import CARD, is_harmless, is_known
+from lora_rec.hub_section import is_hub_name
 from lora_rec.schema import TOWERS
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def push_bundle(
     Raises:
         BundleError: see `contents.gather`.
         HubError: the name is none, there is no token, the Hub refuses, or the repository holds something
-            else or is public although `private` was asked for; the commit is whole or was not made.
+            else or is public where `private` is true, or the reverse; the commit is whole or was not made.
     """
     if not is_hub_name(name):
         raise HubError(f"{name}: no name on the Hub; give owner/name")
@@ -89,8 +90,9 @@ def push_bundle(
     )
     if secret is None:
         raise HubError(f"{name}: there is no token; log in first (hf auth login), or set HF_TOKEN")
-    contents.files[CARD] = write_card(contents, name=name, licence=licence).encode()
     branch = revision or BRANCH
+    named = None if branch == BRANCH else branch
+    contents.files[CARD] = write_card(contents, name=name, revision=named, licence=licence).encode()
     head = _open_repository(api, name, branch=branch, private=private)
     there = _list_files(api, name, head)
     _refuse_other_contents(there, name)
@@ -123,6 +125,11 @@ def _open_repository(api: HfApi, name: str, *, branch: str, private: bool | None
         raise HubError(
             f"{name}: it exists and is public, and a private one was asked for; nothing was sent; make it"
             " private on its page, or push to another name"
+        )
+    if private is False and info.private:
+        raise HubError(
+            f"{name}: it exists and is private, and a public one was asked for; nothing was sent; make it"
+            " public on its page, or leave that wish out"
         )
     if branch == BRANCH:
         return str(info.sha)

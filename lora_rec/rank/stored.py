@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lora_rec.bundle import read_manifest
@@ -62,7 +63,7 @@ def read_stored(folder: str | Path) -> Stored:
         )
     try:
         return _read(root, manifest, heads)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, TypeError, AttributeError, SafetensorError) as error:
         raise BundleError(f"{folder}: a file does not read ({error}); get the bundle again") from error
 
 
@@ -80,6 +81,8 @@ def _read(root: Path, manifest: Manifest, heads: set[str]) -> Stored:
     if "head" in heads:
         head = replace(RankingHead.from_arrays(arrays["head"]), popularity=spaces.popularity)
     n = manifest.n_items
+    if not all(isinstance(item, str) for item in items["ids"]) or len(set(items["ids"])) < len(items["ids"]):
+        raise ValueError("items.json: an id is no text, or there twice")
     lengths = {
         "items.json": len(items["ids"]),
         "similarity_vectors.npy": len(spaces.text),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 YES, NO = " yes", " no"
 """How the answers go on from the prompt."""
+QUESTION_END = "Answer yes or no:"
 
 
 def like_prompt(liked: Sequence[str], disliked: Sequence[str], item: str) -> str:
@@ -16,5 +17,5 @@ def like_prompt(liked: Sequence[str], disliked: Sequence[str], item: str) -> str
     """
     parts = [f"The user liked: {'; '.join(liked)}." if len(liked) else ""]
     parts += [f"The user did not like: {'; '.join(disliked)}." if len(disliked) else ""]
-    parts += [f"Did the user like {item}? Answer yes or no:"]
+    parts += [f"Did the user like {item}? {QUESTION_END}"]
     return " ".join(part for part in parts if part)

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 
 from lora_rec.errors import TowerError
 from lora_rec.text.collate import BatchSource
-from lora_rec.text.prompts import NO, YES
+from lora_rec.text.prompts import NO, QUESTION_END, YES
 from lora_rec.towers.two_tower import Tower, encode_states
 from lora_rec.train.epochs import TrainingResult, run_epochs
 from lora_rec.train.shared import learn_texts
@@ -179,8 +179,13 @@ def answer_by_yes_or_no(tower: Tower, *, where: str = "item_tower") -> YesNo:
             f"{where}: answers are the next word after a prompt, and this tower is an {info.kind} that pools"
             f" {tower.pooling!r}; use a GPT-type backbone with pooling last"
         )
-    tokens = [info.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in (YES, NO)]
-    if tokens[0] == tokens[1]:
+    # As they go on from a prompt: LLaMA's tokenizer begins every text with a space, a token of its own.
+    asked, *answered = (
+        info.tokenizer(f"{QUESTION_END}{text}", add_special_tokens=False)["input_ids"]
+        for text in ("", YES, NO)
+    )
+    tokens = [answer[len(asked)] for answer in answered if answer[: len(asked)] == asked]
+    if len(set(tokens)) < 2:
         raise TowerError(f"{where}: the tokenizer has one token for {YES!r} and {NO!r}; use another backbone")
     config: Any = info.model.config
     bias = None

@@ -53,6 +53,19 @@ def test_somebody_new_and_what_is_gone(bundle):
     assert [row["item_id"] for row in lists] == expected
 
 
+def test_ids_as_views_of_strings(bundle):
+    rec = lora_rec.load(bundle)
+    histories = [["i3", "i5"], ["i23"]]
+    views = pa.table(
+        {
+            "user_id": pa.array(["ann", "bob"], pa.string_view()),
+            "history": pa.ListArray.from_arrays([0, 2, 3], pa.array(["i3", "i5", "i23"], pa.string_view())),
+        }
+    )
+    plain = pa.table({"user_id": ["ann", "bob"], "history": histories})
+    assert recommend_block(rec, views, k=3) == recommend_block(rec, plain, k=3)
+
+
 @pytest.mark.parametrize(
     ("table", "message"),
     [

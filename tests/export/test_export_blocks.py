@@ -235,6 +235,16 @@ def test_unknown_items_are_skipped_where_that_is_asked_for(bundle, tables, store
     assert {row["user_id"]: row["item_id"] for row in rows_of(tmp_path / "lists")} == firsts
 
 
+def test_no_users_leave_older_lists_alone(bundle, stored, tmp_path):
+    rec = lora_rec.load(bundle)
+    before = rows_of(recommend_all(rec, stored, tmp_path / "lists").folder)
+    nobody = pa.table({"user_id": pa.array([], pa.string()), "history": pa.array([], pa.list_(pa.string()))})
+    pq.write_table(nobody, tmp_path / "u.parquet")
+    with pytest.raises(DataError, match="users: there are none"):
+        recommend_all(rec, tmp_path / "u.parquet", tmp_path / "lists")
+    assert rows_of(tmp_path / "lists") == before
+
+
 def test_an_unknown_item_is_said_with_file_and_user(bundle, stored, tmp_path):
     table = pa.table({"user_id": ["a", "b", "c"], "history": [["i1"], ["i2"], ["i99"]]})
     pq.write_table(table, tmp_path / "u.parquet")

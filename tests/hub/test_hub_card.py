@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from hub_server.cards import find_errors
 from markdown_it import MarkdownIt
 from test_hub_round_trip import push
 from tiny import rewrite
 
+from lora_rec.data_section import DataSection
+from lora_rec.export.bundle_writer import describe_source
 from lora_rec.hub.card import write_card
 from lora_rec.hub.card_code import load_plainly
 from lora_rec.hub.contents import gather
@@ -27,6 +30,12 @@ value = [vars(result) for result in card.data.eval_results]
 def learned(make_bundle):
     """A bundle whose towers have moved."""
     return make_bundle("learned", train={"epochs": 1})
+
+
+def test_only_what_the_hub_could_name_is_called_a_data_set_there():
+    for name, dataset_id in (("ann/clicks", "ann/clicks"), ("магазин/2024", None), ("own", None)):
+        section = DataSection(interactions="c.csv", items="i.csv", name=name)
+        assert describe_source(section).dataset_id == dataset_id
 
 
 def card_of(hub, name):
@@ -74,6 +83,10 @@ def test_bases_and_data_of_the_hub_stand_in_the_metadata(learned, tmp_path):
     assert head["base_model_relation"] == "adapter"
     assert head["datasets"] == ["ann/films"]
     assert head["model-index"][0]["results"][0]["dataset"]["type"] == "ann/films"
+    for name in ("电影", "clicks of 2024"):
+        manifest["data"] = {"name": name, "licence": None, "home": None, "dataset_id": None}
+        (copy / "bundle.json").write_text(json.dumps(manifest))
+        assert find_errors(write_card(gather(copy), name="ann/x")) == []
     for said in ("`" + "a" * 40 + "`", "| mit |", "for research", "steepness 1.25, typical chance 0.03"):
         assert said in card
 
@@ -114,12 +127,12 @@ def test_the_tower_that_peft_does_load_has_its_code(learned, own):
     manifest = gather(learned).manifest
     (plain,) = set(TOWERS) - {own}
     text = load_plainly(
-        replace(manifest, **{own: replace(manifest.towers[own], adapter="bottleneck")}), "ann/x"
+        replace(manifest, **{own: replace(manifest.towers[own], adapter="bottleneck")}), "ann/x", ""
     )
     assert f"subfolder='{plain}'" in text
     assert "Of the other tower's kind, `bottleneck`, peft has none" in text
     neither = {name: replace(manifest.towers[name], adapter="full") for name in TOWERS}
-    text = load_plainly(replace(manifest, **neither), "ann/x")
+    text = load_plainly(replace(manifest, **neither), "ann/x", "")
     assert text == "peft has no adapter of the kind `full`; load it with `lora_rec`."
 
 

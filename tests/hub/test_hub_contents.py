@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from hub_server import WRITE_TOKEN
 from test_hub_errors import fails
 from test_hub_round_trip import LISTS, LOAD, PUSH, push
@@ -91,6 +93,32 @@ def test_a_planted_path_is_refused(copy, tmp_path):
         gather(rewrite(copy, tmp_path / "path", plant))
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/srv", "../../home/ann/x", "data/../../x.csv", "/my data/shop/clicks.csv", "~ann/x", "file:///home/x"]
+    + ["C:\\\\x", r"\\server\x", "see /home/ann/secret"],
+)
+def test_a_planted_path_of_any_form_is_refused(copy, tmp_path, path):
+    def plant(place):
+        recipe = yaml.safe_load((place / "recipe.yaml").read_text())
+        recipe["data"]["root"] = path
+        (place / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    with pytest.raises(BundleError, match=r"holds a path of this machine \(data.root"):
+        gather(rewrite(copy, tmp_path / "path", plant))
+
+
+def test_slashes_in_templates_and_separators_are_no_paths(copy, tmp_path):
+    def plant(place):
+        recipe = yaml.safe_load((place / "recipe.yaml").read_text())
+        recipe["text"]["item_template"] = "/{title}/ {genres} / {year}"
+        recipe["ranking"] |= {"category_separator": "/"}
+        recipe["data"] |= {"root": "data/films", "name": "ann/films", "separator": " / "}
+        (place / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+    assert "recipe.yaml" in gather(rewrite(copy, tmp_path / "named", plant)).files
+
+
 def test_names_of_categories_are_no_paths(copy, tmp_path):
     def name_slices(place):
         metrics = json.loads((place / "metrics.json").read_text())
@@ -108,6 +136,11 @@ def test_the_recipe_of_a_bundle_names_no_folder_of_this_machine(tmp_path):
     recipe = Recipe.load(config, overrides=[f"{name}=/home/ann/{name}" for name in names])
     text = portable_recipe(recipe)
     assert "/home/ann" not in text
+    up = [f"{name}=../../ann/{name}" for name in names]
+    up[-1] = "output=~/ann/output"
+    text = portable_recipe(Recipe.load(config, overrides=up))
+    assert not {"ann", ".."} & set(re.split(r"[/\s]", text))
+    assert yaml.safe_load(text)["output"] == "runs/output"
     assert text.count("translate_there") == 3  # the note, the setting and what stands there now
 
 

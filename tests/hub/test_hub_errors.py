@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 from hub_server import READ_TOKEN, USER, WRITE_TOKEN
 from test_hub_round_trip import LISTS, LOAD, PUSH, push
+from tiny import rewrite
 
 STRANGER = "hf_StRaNgErStRaNgErStRaNgErStRaN00003"
 
@@ -58,6 +60,8 @@ def test_a_folder_wins_and_a_name_that_is_neither_says_so(client, films, bundle,
         name="runs/a/b",
         options={},
     )
+    for name in ("ann/a--b", "ann/films.git", "ann/" + "x" * 99):
+        fails(client, LOAD, "BundleError", "this is no name on the Hub", name=name, options={})
     assert hub.requests == []
 
 
@@ -148,6 +152,63 @@ def test_a_public_repository_is_not_taken_for_a_private_one(client, films, hub, 
         options={"private": True},
     )
     assert hub.store.resolve(films, "main") == head
+
+
+def test_a_private_repository_is_not_taken_for_a_public_one(client, hub, bundle):
+    hub.store.create("ann/hidden", private=True)
+    said = "it exists and is private, and a public one was asked for"
+    fails(client, PUSH, "HubError", said, name="ann/hidden", bundle=str(bundle), options={"private": False})
+    push(client, bundle, "ann/hidden")
+
+
+@pytest.mark.parametrize(
+    ("status", "text"), [(403, "the token may not do this"), (400, "the Hub refused"), (500, "in trouble")]
+)
+def test_an_upload_that_fails_says_why(client, hub, bundle, tmp_path, status, text):
+    def change(place):  # or the Hub has the file already
+        vectors = np.load(place / "factor_vectors.npy")
+        np.save(place / "factor_vectors.npy", vectors + np.float16(1 / status))
+
+    # The client wraps what happens to a large file into an error without a reason.
+    hub.fail("/_lfs/", status=status, times=99)
+    error, own = "Unreachable" if status == 500 else "HubError", rewrite(bundle, tmp_path / "own", change)
+    fails(client, PUSH, error, text, name=f"ann/upload{status}", bundle=str(own), options={})
+
+
+def test_too_many_requests_are_waited_for_and_a_copy_does_meanwhile(client, films, hub):
+    hub.fail("/api/models/", status=429)
+    near = client.value(LOAD + LISTS, name=films, options={})
+    hub.fail("/api/models/", status=429, times=99)
+    answer = client.run(LOAD + LISTS, name=films, options={})
+    assert answer.value == near
+    assert "using the copy of" in answer.log
+
+
+def test_a_copy_in_a_cache_that_cannot_be_written_is_loaded(client, films, monkeypatch):
+    near = client.value(LOAD + LISTS, name=films, options={})
+    block = "import lora_rec.hub.pull as p\nreplace_file = p.replace_file\n"
+    block += "def no(*a): raise OSError(30, 'read-only')\np.replace_file = no\n"
+    assert client.value(block + LOAD + LISTS, name=films, options={}) == near
+    lost = "import pathlib\n(pathlib.Path(cache) / 'models--ann--films/refs/main').write_text('0' * 40)\n"
+    answer = client.run(lost + LOAD + LISTS, name=films, options={}, cache=str(client.cache))
+    assert answer.value == near
+    assert "it is not found without the Hub" in answer.log
+    client.value("p.replace_file = replace_file\nvalue = None")
+
+
+def test_a_manifest_in_the_cache_deletes_nothing_of_the_users(client, hub, tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    up = "../" * 30 + str(precious)[1:]
+    for name, file in (("ann/absolute", str(precious)), ("ann/up", up)):
+        hub.store.create(name, private=False)
+        manifest = json.dumps({"files": {file: "0" * 64}}).encode()
+        hub.store.commit(name, "main", "x", {"bundle.json": manifest}, {}, [])
+        client.value(
+            "from huggingface_hub import snapshot_download\nvalue = snapshot_download(name)", name=name
+        )
+        assert client.run(LOAD, name=name, options={}).error == "BundleError"
+        assert precious.read_text() == "mine"
 
 
 def test_a_cut_connection_leaves_nothing_and_the_second_try_works(client, films, hub):

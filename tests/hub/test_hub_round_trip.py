@@ -68,6 +68,14 @@ def test_branches_tags_and_commits(client, hub, bundle, tmp_path):
     assert load("main") == load("v1") == load(first["commit"]) == load(None) == [0, first["commit"]]
     assert load("diverse") == [lora_rec.load(copy).manifest.ranking.diversity, second["commit"]]
     assert load("diverse")[0] > 0
+    card = client.value(
+        "from huggingface_hub import hf_hub_download\n"
+        "value = open(hf_hub_download(name, 'README.md', revision='diverse')).read()",
+        name="ann/versions",
+    )
+    assert card.count("'ann/versions'") == card.count("'ann/versions', revision='diverse'") + card.count(
+        "'projections.safetensors', revision='diverse'"
+    )
     third = push(client, copy, "ann/versions")  # the branch has moved: main is asked for again
     assert load("main") == [load("diverse")[0], third["commit"]]
 
@@ -85,6 +93,8 @@ def test_the_command_line(client, hub, bundle):
     near = lora_rec.load(bundle).recommend(["i3", "i5"], k=3)
     assert [row["item_id"] for row in rows] == [item.item_id for item in near]
     assert "ann/shell: 40 items" in client.run(run, command=["info", "ann/shell"]).out
+    again = client.run(run, command=["push", str(bundle), "ann/shell", "--revision", "v2"])
+    assert "load it: lora_rec.load('ann/shell', revision='v2')" in again.out
     failed = client.run(run, command=["recommend", "ann/shall", "--history", "i3"])
     assert failed.value == 1
     assert "lora-rec: ann/shall: there is no such folder here, and the Hub has no such" in failed.out

@@ -15,7 +15,7 @@ PIPELINE_TAGS = {
     "text-ranking",
 }
 LICENCES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "other", "unknown", "openrail", "bsd-3-clause"}
-REPO_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
+REPO_ID = re.compile(r"(?:[\w.-]+/)?[\w.-]+", re.ASCII)
 
 
 def find_errors(content):
@@ -59,6 +59,8 @@ def _index_errors(index):
                 yield f'"{where}.task.type" is required'
             if not {"type", "name"} <= set(result.get("dataset", {})):
                 yield f'"{where}.dataset.type" and "name" are required'
+            elif not REPO_ID.fullmatch(result["dataset"]["type"]):
+                yield f'"{where}.dataset.type" fails to match'
             for metric in result.get("metrics") or [{}]:
                 if not isinstance(metric.get("type"), str) or "value" not in metric:
                     yield f'"{where}.metrics" need "type" and "value"'

@@ -9,8 +9,9 @@ from accelerate import Accelerator
 from tiny import make_tower
 from tiny_models import tiny_config, write_tokenizer
 from tiny_names import TITLES
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, normalizers
+from tokenizers.models import BPE
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 import lora_rec.train.prompts as prompts_module
 from lora_rec.errors import TowerError
@@ -168,6 +169,36 @@ def test_what_cannot_answer_is_refused(models, speaker):
     with pytest.raises(TowerError, match="one token for ' yes' and ' no'"):
         answer_by_yes_or_no(make_tower(models["llama"]))  # both are unknown to its tokenizer
     assert json.loads((speaker[True] / "config.json").read_text())["tie_word_embeddings"]
+
+
+def test_an_answer_is_the_token_that_follows_the_prompt(tmp_path):
+    # LLaMA's tokenizer puts a space before every text, so " yes" alone begins with the token of a space.
+    letters = ["<unk>", "<eos>", "\u2581", *sorted(set("Answer yes or no:") - {" "})]
+    vocabulary = {token: place for place, token in enumerate(letters)}
+    merges = [("y", "e"), ("ye", "s"), ("\u2581", "yes"), ("n", "o"), ("\u2581", "no")]
+    for pair in merges:
+        vocabulary.setdefault("".join(pair), len(vocabulary))
+    tokenizer = Tokenizer(BPE(vocabulary, merges, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    )
+    folder, names = tmp_path / "llama-like", {"unk_token": "<unk>", "eos_token": "<eos>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(folder)
+    config = AutoConfig.for_model(
+        "llama",
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        vocab_size=len(vocabulary),
+        tie_word_embeddings=True,
+    )
+    AutoModel.from_config(config).save_pretrained(folder)
+    tower = make_tower(folder, pooling="last", trained_layers=1)
+    answers = answer_by_yes_or_no(tower)
+    rows = tower.backbone_info.embeddings.weight[[vocabulary["\u2581yes"], vocabulary["\u2581no"]]]
+    torch.testing.assert_close(answers.rows, rows.detach().float())
 
 
 def test_labels_for_self_training_and_active_learning():
