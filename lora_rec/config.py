@@ -133,6 +133,10 @@ def _build(cls: type, tree: Mapping[str, Any], *, path: str, problems: list[str]
         elif (section := _section(hints[key])) is not None:
             if isinstance(raw, Mapping):
                 values[key] = _build(section, raw, path=f"{where}.", problems=problems)
+            elif section is not hints[key] and raw == "":
+                problems.append(
+                    f"{where}: empty; write {key}: {{}} for its defaults, or null to go without it"
+                )
             elif section is not hints[key] and _is_null(raw):
                 values[key] = None
             else:

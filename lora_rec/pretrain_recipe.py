@@ -89,7 +89,8 @@ class PretrainRecipe:
     """Folder of the adapter; replaced as a whole when the run is done."""
     tasks: TasksSection
     data: DataSection | None = None
-    """As in the recipe that goes on from here; only what its split gives for training is read."""
+    """As in the recipe that goes on from here. Of the histories only what its split gives for training is
+    read, of the items all texts, also those of items that come later."""
     corpus: CorpusSection | None = None
     """Texts of any kind instead."""
     text: TextSection = field(default_factory=TextSection)
@@ -101,7 +102,8 @@ class PretrainRecipe:
         """Checks what concerns several sections."""
         plain = TextSection()
         names = ("item_template", "history_item_template", "friends_length", "n_shared_tags")
-        unused = names if self.corpus is not None else names[2:]
+        # Those of a recipe that goes on may say more than is read here.
+        unused = names if self.corpus is not None else ()
         given = [f"text.{name}" for name in unused if getattr(self.text, name) != getattr(plain, name)]
         reads = [
             f"tasks.{name}.reads"
@@ -119,9 +121,8 @@ class PretrainRecipe:
                 ),
                 (
                     not given,
-                    f"{', '.join(given)}: has no effect "
-                    + ("with a corpus, whose texts are read as they are" if self.corpus else "without labels")
-                    + "; leave it out",
+                    f"{', '.join(given)}: has no effect with a corpus, whose texts are read as they are;"
+                    " leave it out",
                 ),
                 (
                     not reads or self.corpus is None,

@@ -15,6 +15,7 @@ import lora_rec
 from lora_rec.cli import main
 from lora_rec.config import build_config
 from lora_rec.errors import BundleError, DataError, RecipeError
+from lora_rec.pipeline.shown import prepare_shown
 from lora_rec.rank.candidates import project
 from lora_rec.recipe import Recipe
 
@@ -100,6 +101,9 @@ def test_a_new_item_is_ordered_by_its_text(shown_bundle, models):
 
 def test_mistakes_are_told(shown_bundle, bundle, tree, tmp_path):
     rec = lora_rec.load(shown_bundle)
+    assert rec.rank_shown(["N1"], shown=(f"N{n}" for n in (7, 8))) == rec.rank_shown(
+        ["N1"], shown=["N7", "N8"]
+    )
     with pytest.raises(DataError, match=r"shown \(a new item's vector.*unknown item id 'N77'"):
         rec.rank_shown(["N1"], shown=["N77"])
     with pytest.raises(DataError, match="'N1' is there twice"):
@@ -115,6 +119,34 @@ def test_mistakes_are_told(shown_bundle, bundle, tree, tmp_path):
     wrong = {"data": tree["data"] | {"split": "random"}, "head": {"epochs": 3}}
     with pytest.raises(RecipeError, match=r"head: has no effect on shown lists[\s\S]*set last_day or time"):
         run(tree | wrong, tmp_path / "none")
+
+
+def write_days(folder, days, *, clicked=1):
+    """Ten lists on each of some days of November 2019; those of the last day have so many clicks of two."""
+    lines = []
+    for day in days:
+        clicks = clicked if day == days[-1] else 1
+        for n in range(10):
+            shown = f"N{n}-1 N{n + 20}-{int(clicks > 1)}"
+            lines.append(f"{len(lines)}\tU{n}\t11/{day}/2019 2:{n:02}:00 PM\tN1 N{n + 2}\t{shown}\n")
+    (folder / "behaviors.tsv").write_text("".join(lines))
+    (folder / "news.tsv").write_text("".join(f"N{n}\tnews\tnews {n}\n" for n in range(40)))
+    return {"source": "mind", "root": str(folder), "split": "last_day"}
+
+
+def test_a_log_that_is_too_short_is_refused_before_anything_trains(tree, tmp_path):
+    def prepare(days, **settings):
+        data = write_days(tmp_path, days, **settings)
+        return prepare_shown(build_config(Recipe, tree | {"output": "x", "data": data}))
+
+    with pytest.raises(DataError, match="all lies on 2 days"):
+        prepare([11, 12])
+    with pytest.raises(DataError, match="all 10 lists to learn from lie within 86,400 seconds"):
+        prepare([11, 12, 13])
+    with pytest.raises(DataError, match="none of 10 lists of the test part has a click and an item without"):
+        prepare([10, 11, 12, 13], clicked=2)
+    split = prepare([7, 8, 11, 14]).split  # weekends without lists
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [20, 10, 10]
 
 
 def test_there_is_no_page_about_it(shown_bundle, tmp_path, capsys):

@@ -47,6 +47,13 @@ class Impressions:
     def __len__(self) -> int:
         return len(self.users)
 
+    @property
+    def tells(self) -> NDArray[np.bool_]:
+        """Which lists (I,) can be learned from or judged by: they have a click, and an item without."""
+        owners = np.repeat(np.arange(len(self)), self.candidates.counts)
+        n_clicks = np.bincount(owners, weights=self.clicks, minlength=len(self))
+        return (n_clicks > 0) & (n_clicks < self.candidates.counts)
+
     def take(self, indices: ArrayLike) -> Impressions:
         """Gives the chosen impressions in the order asked for."""
         chosen = np.asarray(indices, np.int64)

@@ -125,21 +125,26 @@ def find_quantiles(times: _Ints, *, validation: float, test: float) -> tuple[int
     if start == end or start == ordered[0]:
         raise DataError(
             f"split_at_quantiles: a part is empty, because many interactions have the time {start}; "
-            "choose other shares, or leave_last_out"
+            "choose other shares (data.validation_quantile, data.test_quantile), or another data.split"
         )
     return start, end
 
 
 def find_last_day(times: _Ints) -> tuple[int, int]:
-    """Gives the beginnings of the last day but one and of the last day, in UTC.
+    """Gives the beginnings of the last two days on which anything happened, in UTC.
 
     >>> find_last_day(np.array([3 * 86_400 + 5, 86_400]))
-    (172800, 259200)
+    (86400, 259200)
     """
     if not times.size:
         raise DataError("split_at_last_day: the data has no interactions; give some")
-    last = int(times.max()) // DAY * DAY
-    return last - DAY, last
+    days = np.unique(times // DAY)
+    if len(days) < 3:
+        raise DataError(
+            f"split_at_last_day: all lies on {len(days)} days, and each of the last two is a part of its own;"
+            " give a longer log, or split at quantiles of the times (data.split=time)"
+        )
+    return int(days[-2]) * DAY, int(days[-1]) * DAY
 
 
 def split_randomly(dataset: Dataset, *, shares: Sequence[float] = (0.8, 0.1, 0.1), seed: int = 0) -> Split:

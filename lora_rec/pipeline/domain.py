@@ -13,8 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.columns import read_texts
+from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.lists import Lists
+from lora_rec.data.publishers import load_published
 from lora_rec.data.sources import read_table
+from lora_rec.data.splits import find_quantiles, split_at_time
+from lora_rec.data_section import DataSection
 from lora_rec.errors import DataError, did_you_mean
 from lora_rec.pipeline.data import load_data, split_data
 from lora_rec.pretrain_recipe import CorpusSection, PretrainRecipe
@@ -23,6 +27,7 @@ from lora_rec.text.templates import render_histories, render_items
 logger = logging.getLogger(__name__)
 
 MOST_HELD_OUT = 2000
+SHOWN_SOURCES = ("mind",)
 BLOCK = 16
 """Rows of a corpus without groups that count as one sequence."""
 
@@ -93,8 +98,11 @@ class Domain:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Tells the same texts and sequences again."""
+        """Tells the same fields, templates and sequences again."""
         digest = hashlib.sha256()
+        # Templates say which of the fields is the text; of a corpus nothing else does.
+        for template in (self.template, self.history_template):
+            digest.update(f"{len(template)}:{template}".encode())
         for name, texts in self.fields.items():
             digest.update(f"{len(name)}:{name}".encode())
             for text in texts:
@@ -130,7 +138,9 @@ def read_domain(recipe: PretrainRecipe) -> Domain:
         )
     assert recipe.data is not None  # the recipe has checked that there is one of the two
     dataset = load_data(recipe.data)
-    histories = split_data(recipe.data, dataset).train_histories()
+    histories = cut_domain(recipe.data, dataset).train_histories()
+    if recipe.text.is_social:
+        logger.info("text.friends_length, text.n_shared_tags: not read here, where there are no labels")
     return Domain(
         fields=dataset.item_fields,
         template=recipe.text.item_template,
@@ -141,6 +151,24 @@ def read_domain(recipe: PretrainRecipe) -> Domain:
         held_out=section.held_out,
         seed=section.seed,
     )
+
+
+def cut_domain(section: DataSection, dataset: Dataset) -> Split:
+    """Splits as the run that goes on from here; where that may be either of two, at the earlier moments.
+
+    Quantiles of the times of shown lists, which `recipes/shown_lists.py` cuts at, are not those of clicks.
+    """
+    split = split_data(section, dataset)
+    if section.split != "time" or section.source not in SHOWN_SOURCES:
+        return split
+    published = load_published(section.source, section.root, variant=section.variant)
+    if published.impressions is None:
+        return split
+    shares = {"validation": section.validation_quantile, "test": section.test_quantile}
+    times = (dataset.times, published.impressions.times)
+    moments = [find_quantiles(found, **shares) for found in times if found is not None]
+    validation_from, test_from = np.min(moments, axis=0).tolist()
+    return split_at_time(dataset, validation_from=validation_from, test_from=test_from)
 
 
 def _of_two(sequences: Lists | Sequence[NDArray[np.int64]]) -> Lists:

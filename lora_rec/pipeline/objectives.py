@@ -102,12 +102,10 @@ def telling_lists(impressions: Impressions) -> Impressions:
     Raises:
         DataError: there is none.
     """
-    owners = np.repeat(np.arange(len(impressions)), impressions.candidates.counts)
-    clicks = np.bincount(owners, weights=impressions.clicks, minlength=len(impressions))
-    tells = (clicks > 0) & (clicks < impressions.candidates.counts) & (impressions.histories.counts > 0)
-    if not tells.any():
+    wanted = impressions.tells & (impressions.histories.counts > 0)
+    if not wanted.any():
         raise DataError(
             f"objectives.listwise: none of {len(impressions):,} lists in training has a history, a click and"
             " an item without; leave it out"
         )
-    return impressions.take(np.flatnonzero(tells))
+    return impressions.take(np.flatnonzero(wanted))

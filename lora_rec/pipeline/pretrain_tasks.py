@@ -14,6 +14,7 @@ from lora_rec.data.columns import read_texts
 from lora_rec.data.lists import Lists
 from lora_rec.data.sources import read_table
 from lora_rec.errors import DataError, did_you_mean
+from lora_rec.pipeline.data import number_texts
 from lora_rec.pipeline.domain import Domain
 from lora_rec.pipeline.sources import open_source
 from lora_rec.pretrain_recipe import PretrainRecipe
@@ -88,23 +89,28 @@ class Builder:
     def nsp(self, section: Any) -> Task:
         """Next-sentence prediction."""
         domain = self.domain
-        pairs = draw_pairs(
-            domain.sequences, per_sequence=section.pairs_per_sequence, seed=self.recipe.train.seed
-        )
-        texts = np.array(render_items(domain.template, domain.fields, where=domain.where), dtype=object)
+        texts, numbers = number_texts(render_items(domain.template, domain.fields, where=domain.where))
+        sequences = Lists(numbers[domain.sequences.values], domain.sequences.offsets)
+        # Each part by itself: a stranger from the other one would be seen in training, as a stranger alone.
+        seed, per_sequence = self.recipe.train.seed, section.pairs_per_sequence
+        parts = [
+            draw_pairs(sequences.take(part), per_sequence=per_sequence, seed=seed)
+            for part in domain.sequence_parts
+        ]
         tokens = tokenize_pairs(
             self.tower.backbone_info.tokenizer,
-            texts[pairs.firsts].tolist(),
-            texts[pairs.seconds].tolist(),
+            [texts[i] for pairs in parts for i in pairs.firsts],
+            [texts[i] for pairs in parts for i in pairs.seconds],
             max_tokens=self.recipe.tower.max_tokens,
         )
-        train, held_out = (np.flatnonzero(np.isin(pairs.sequences, p)) for p in domain.sequence_parts)
+        follow = np.concatenate([pairs.follow for pairs in parts]).astype(np.int64)
+        n_train = len(parts[0].follow)
         return TextClassification(
             "nsp",
             self._open(tokens, "pairs"),
-            np.eye(2, dtype=np.float32)[pairs.follow.astype(np.int64)],
-            train=train,
-            held_out=held_out,
+            np.eye(2, dtype=np.float32)[follow],
+            train=np.arange(n_train),
+            held_out=np.arange(n_train, len(follow)),
             hidden_size=self.tower.hidden_size,
         )
 

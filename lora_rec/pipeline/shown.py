@@ -28,7 +28,7 @@ from lora_rec.rank.candidates import CandidateScorer, unit_rows
 from lora_rec.recipe import HeadSection, RankingSection, Recipe
 from lora_rec.text.templates import render_histories, render_items
 from lora_rec.towers.two_tower import TwoTower
-from lora_rec.train.candidates import count_clicks
+from lora_rec.train.candidates import check_periods, count_clicks
 from lora_rec.train.checkpoint import Checkpoints
 from lora_rec.train.loop import TrainingResult
 from lora_rec.train.objectives import Material, ShownLists
@@ -67,7 +67,7 @@ def prepare_shown(recipe: Recipe) -> ShownData:
 
     Raises:
         RecipeError: settings that have no effect on shown lists, all in one message.
-        DataError: the source has no shown lists.
+        DataError: the source has no shown lists, or too short a log of them.
     """
     _refuse_settings(recipe)
     section = recipe.data
@@ -77,6 +77,7 @@ def prepare_shown(recipe: Recipe) -> ShownData:
     if published.impressions is None:
         raise DataError(_no_lists(section.source))
     dataset, split = published.dataset, split_shown(section, published.impressions)
+    _refuse_short_logs(split)
     histories = last_histories(split.train)
     examples = draw_examples(
         histories,
@@ -141,7 +142,24 @@ def split_shown(section: DataSection, impressions: Impressions) -> ImpressionSpl
     else:
         shares = {"validation": section.validation_quantile, "test": section.test_quantile}
         start, end = find_quantiles(impressions.times, **shares)
-    return split_impressions(impressions, validation_from=start, test_from=end)
+    try:
+        return split_impressions(impressions, validation_from=start, test_from=end)
+    except DataError as error:
+        raise DataError(
+            f"data.split: {section.split!r} leaves a part without lists; give a longer log, or"
+            " data.split=time with other data.validation_quantile and data.test_quantile"
+        ) from error
+
+
+def _refuse_short_logs(split: ImpressionSplit) -> None:
+    """Refuses at once what the scorer of shown lists would refuse after the adapters were trained."""
+    for name, part in (("validation", split.validation), ("test", split.test)):
+        if not part.tells.any():
+            raise DataError(
+                f"data.split: none of {len(part):,} lists of the {name} part has a click and an item without,"
+                " so nothing can be judged; give a longer log, or another data.split"
+            )
+    check_periods(split.train)
 
 
 def teach_shown(recipe: Recipe, data: ShownData) -> Teacher:

@@ -147,7 +147,11 @@ class Recommender(Catalogue):
             BundleError: the bundle ranks a catalogue and has not learned from shown lists.
         """
         ordered = order_shown(
-            self._shown, history, shown=shown, new_items=new_items or {}, find=self.find_items
+            self._shown,
+            history,
+            shown=shown,
+            new_items={} if new_items is None else new_items,
+            find=self.find_items,
         )
         places = self.positions
         return [

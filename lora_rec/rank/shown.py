@@ -44,9 +44,9 @@ def order_shown(
         )
     if isinstance(history, str):
         raise DataError(f"history: {history!r} is one string; give a list of item ids")
-    if isinstance(shown, str) or len(shown) == 0:
+    if isinstance(shown, str) or len(shown := [str(name) for name in shown]) == 0:
         raise DataError(f"shown: {shown!r}; give a list of item ids")
-    shown, new_items = [str(name) for name in shown], {str(name): v for name, v in new_items.items()}
+    new_items = {str(name): v for name, v in new_items.items()}
     if len(set(shown)) < len(shown):
         twice = next(item for item in shown if shown.count(item) > 1)
         raise DataError(f"shown: {twice!r} is there twice; give each item once")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-# Chinese and Japanese letters stand alone: their words are not parted by spaces.
-_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_ALONE}]|[^\W{_ALONE}]+")
+LETTERS_ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Chinese and Japanese letters, for a class of a pattern: their words are not parted by spaces."""
+_WORD = re.compile(rf"[{LETTERS_ALONE}]|[^\W{LETTERS_ALONE}]+")
 OUTSIDE = 0
 """Tag of a token that belongs to no name."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.text.entities import LETTERS_ALONE
 from lora_rec.text.templates import SEPARATOR, UNTITLED, fill_template, find_fields
 
+_WORD = re.compile(rf"(?P<space>\s*)(?P<word>[{LETTERS_ALONE}]|[^\s{LETTERS_ALONE}]+)")
+_LETTER = re.compile(r"[^\W_]")
 MASKED = -1
 """Stands for an item of a history that is not told."""
 
@@ -21,16 +25,16 @@ def crop(history: NDArray[np.int64], generator: np.random.Generator, *, share: f
 
 
 def mask(history: NDArray[np.int64], generator: np.random.Generator, *, share: float) -> NDArray[np.int64]:
-    """Hides a share of the items, never all of them."""
-    n_hidden = min(int(share * len(history)), len(history) - 1)
+    """Hides a share of the items, one at least and never all of them; none where nothing is to be hidden."""
+    n_hidden = min(max(int(share > 0), int(share * len(history))), len(history) - 1)
     view = history.copy()
     view[generator.choice(len(history), size=n_hidden, replace=False)] = MASKED
     return view
 
 
 def reorder(history: NDArray[np.int64], generator: np.random.Generator, *, share: float) -> NDArray[np.int64]:
-    """Shuffles a stretch of a history."""
-    length = int(share * len(history))
+    """Shuffles a stretch of a history, of two items at least; none where nothing is to be shuffled."""
+    length = min(max(2 * int(share > 0), int(share * len(history))), len(history))
     start = int(generator.integers(len(history) - length + 1))
     view = history.copy()
     view[start : start + length] = generator.permutation(view[start : start + length])
@@ -75,7 +79,9 @@ def item_view(
     field_dropout: float,
     word_dropout: float,
 ) -> str:
-    """Writes an item without some of its fields and words; one of each stays.
+    """Writes an item without some of its fields and words; one of each stays, and that word has a letter.
+
+    Chinese and Japanese letters are words of their own.
 
     Args:
         template: of items, see `templates.render_items`.
@@ -88,12 +94,17 @@ def item_view(
     kept = _keep_some(len(full), generator, dropout=field_dropout)
     dropped = {name for name, keep in zip(full, kept, strict=True) if not keep}
     filled = fill_template(template, {n: "" if n in dropped else v for n, v in values.items()})
-    words = "".join(piece for piece, _ in filled).split()
-    kept = _keep_some(len(words), generator, dropout=word_dropout)
-    return " ".join(word for word, keep in zip(words, kept, strict=True) if keep) or UNTITLED
+    words = list(_WORD.finditer("".join(piece for piece, _ in filled)))
+    tells = np.array([_LETTER.search(word["word"]) is not None for word in words], dtype=bool)
+    kept = _keep_some(len(words), generator, dropout=word_dropout, may_stay=tells)
+    # With what stood before it: Chinese letters have no spaces between them.
+    return "".join(word[0] for word, keep in zip(words, kept, strict=True) if keep).strip() or UNTITLED
 
 
-def _keep_some(n: int, generator: np.random.Generator, *, dropout: float) -> NDArray[np.bool_]:
-    """Says which of n parts stay: each by chance, and one in any case."""
+def _keep_some(
+    n: int, generator: np.random.Generator, *, dropout: float, may_stay: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]:
+    """Says which of n parts stay: each by chance, and in any case one, of some parts where they are named."""
     draws = generator.random(n)
-    return (draws >= dropout) | (draws == draws.max(initial=-1.0))
+    named = draws if may_stay is None else np.where(may_stay, draws, -1.0)
+    return (draws >= dropout) | ((named == named.max(initial=-1.0)) & (named >= 0))

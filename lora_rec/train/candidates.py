@@ -69,12 +69,7 @@ def learn_click_bias(
         raise ValueError(f"rate_prior: {rate_prior} is not positive")
     n_items = len(scorer.items)
     match = replace(scorer, item_bias=np.zeros(n_items, dtype=np.float32), new_item_bias=0.0)
-    age = (impressions.times.max(initial=0) - impressions.times) // period
-    if len(impressions) == 0 or age.min() == age.max():
-        raise DataError(
-            f"impressions.times: all {len(impressions)} lie within {period:,} seconds, and click rates are"
-            " those of the time before; give a longer log or a shorter period"
-        )
+    age = check_periods(impressions, period=period)
     features, later = [], []
     for number in range(int(age.max()) - 1, -1, -1):
         rows = np.flatnonzero(age == number)
@@ -97,6 +92,26 @@ def learn_click_bias(
         history_weight=scorer.history_weight * match_weight,
         new_item_bias=new_weight,
     )
+
+
+def check_periods(impressions: Impressions, *, period: int = DAY) -> NDArray[np.int64]:
+    """Gives the age (n,) of each list in periods before the last one, if click rates can be weighed by them.
+
+    Raises:
+        DataError: fewer than two periods, or no list after the first with a click and without another.
+    """
+    age = (impressions.times.max(initial=0) - impressions.times) // period
+    if len(impressions) == 0 or age.min() == age.max():
+        raise DataError(
+            f"impressions.times: all {len(impressions):,} lists to learn from lie within {period:,} seconds,"
+            " and click rates are those of the time before; give a longer log"
+        )
+    if not (impressions.tells & (age < age.max())).any():
+        raise DataError(
+            f"impressions.clicks: no list after the first {period:,} seconds has a click and an item without;"
+            " nothing can be learned from these"
+        )
+    return age
 
 
 def fit_weights(features: _Floats, candidates: Lists, clicks: NDArray[np.bool_]) -> _Floats:

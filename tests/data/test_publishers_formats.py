@@ -236,6 +236,14 @@ def broken(files, name, text):
     return files() | {name: text} if callable(files) else files | {name: text}
 
 
+def test_users_that_are_numbers_with_a_point_are_found(tmp_path):
+    lines = [f"{n}\t{n}.0\t11/12/2019 2:14:46 PM\tN1\tN1-1 N2-0" for n in (1, 2)]
+    write(tmp_path, {"behaviors.tsv": "\n".join(lines) + "\n", "news.tsv": NEWS_3})
+    published = load_published("mind", tmp_path)
+    assert published.dataset.user_ids.tolist() == ["1", "2"]
+    assert published.impressions.users.tolist() == [0, 1]
+
+
 MIND = {"behaviors.tsv": "\n".join(BEHAVIORS) + "\n", "news.tsv": NEWS_3}
 ERRORS = {
     "a cell too few": (

@@ -1,5 +1,6 @@
 """Training without labels: what is read, what is refused and why, what is written, and how it goes on."""
 
+import datetime
 import json
 
 import numpy as np
@@ -12,8 +13,11 @@ from transformers import AutoModel, AutoTokenizer
 import lora_rec.towers.backbone as backbone_module
 from lora_rec.cli import main
 from lora_rec.config import build_config
+from lora_rec.data.publishers import load_published
+from lora_rec.data_section import DataSection
 from lora_rec.errors import BundleError, DataError, RecipeError, TowerError
-from lora_rec.pipeline.domain import read_domain
+from lora_rec.pipeline.data import load_data, split_data
+from lora_rec.pipeline.domain import cut_domain, read_domain
 from lora_rec.pipeline.pretrain import (
     check_tasks,
     format_result,
@@ -21,11 +25,13 @@ from lora_rec.pipeline.pretrain import (
     write_result,
 )
 from lora_rec.pipeline.pretrain_merge import merge_pretrained
+from lora_rec.pipeline.shown import split_shown
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.pretrain_recipe import PretrainRecipe
 from lora_rec.text.collate import tokenize
 from lora_rec.tower_section import TowerSection
 from lora_rec.towers.two_tower import encode
+from lora_rec.train.tasks.nsp import draw_pairs
 
 TEXTS = ["war1 war war1", "love love3", "war7"]
 
@@ -95,7 +101,7 @@ def test_a_task_that_the_backbone_cannot_do_is_refused_before_anything_is_loaded
         ),
         ({"corpus": {"path": "a.txt"}}, "data, corpus: give one of them, not both"),
         ({"data": None}, "data, corpus: give one of them"),
-        ({"text": {"friends_length": 3}}, "text.friends_length: has no effect without labels"),
+        ({"tasks": {"mlm": ""}}, "tasks.mlm: empty; write mlm: {} for its defaults, or null"),
         ({"tower": {"adapter": "prefix"}}, "tower.adapter: 'prefix' can neither be a tower's start"),
         ({"tower": {"adapter": "none"}}, "tower.adapter: 'none' learns nothing; use lora or adalora"),
         ({"train": {"held_out": 0}}, "train.held_out: 0.0 is not between 0 and 1"),
@@ -164,6 +170,56 @@ def test_held_out_texts_and_histories_are_not_learned_from(shop, models):
 def test_what_a_split_keeps_for_tests_is_not_read(shop):
     domain = read_domain(with_tasks(shop, {"nsp": {}}))
     assert set(domain.sequences.counts) == {7}  # of nine: the last two validate and test
+
+
+def test_what_a_recipe_says_of_friends_may_stay(shop, caplog):
+    caplog.set_level("INFO", logger="lora_rec")
+    recipe = build_config(PretrainRecipe, shop | {"tasks": {"mlm": {}}, "text": {"friends_length": 3}})
+    assert len(read_domain(recipe).items)
+    assert "text.friends_length, text.n_shared_tags: not read here" in caplog.text
+
+
+def test_another_column_is_another_domain(shop, tmp_path):
+    (tmp_path / "c.csv").write_text("title,body\n" + "".join(f"a{n},b{n}\n" for n in range(40)))
+    prints = {
+        read_domain(corpus_of(shop, tmp_path / "c.csv", text_column=name)).fingerprint
+        for name in ("title", "body")
+    }
+    assert len(prints) == 2
+
+
+def test_shown_lists_are_cut_before_either_run_validates(tmp_path):
+    lines = []
+    for n in range(400):  # later lists have more clicks, so quantiles of clicks lie later
+        time = datetime.datetime(2019, 11, 1) + datetime.timedelta(minutes=30 * n)
+        shown = " ".join(f"N{(n + p) % 40}-{int(p < (1 if n < 240 else 4))}" for p in range(8))
+        lines.append(f"{n}\tU{n % 20}\t{time:%m/%d/%Y %I:%M:%S %p}\tN1 N2\t{shown}\n")
+    (tmp_path / "behaviors.tsv").write_text("".join(lines))
+    (tmp_path / "news.tsv").write_text("".join(f"N{n}\tnews\ttitle {n}\n" for n in range(40)))
+    section = DataSection(source="mind", root=str(tmp_path), split="time")
+    shown = split_shown(section, load_published("mind", tmp_path).impressions)
+    dataset = load_data(section)
+    first = shown.validation.times.min()
+    assert split_data(section, dataset).train_log.times.max() >= first
+    assert cut_domain(section, dataset).train_log.times.max() < first
+
+
+def test_strangers_of_what_is_held_out_are_held_out(shop, models):
+    recipe = recipe_of(shop, ["nsp"], models=models)
+    domain = read_domain(recipe)
+    drawn = []
+
+    def draw(sequences, **settings):
+        drawn.append((sequences, draw_pairs(sequences, **settings)))
+        return drawn[-1][1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lora_rec.pipeline.pretrain_tasks.draw_pairs", draw)
+        _, (task,), _ = learner_of(recipe)
+    assert [len(sequences) for sequences, _ in drawn] == [len(part) for part in domain.sequence_parts]
+    for sequences, pairs in drawn:
+        assert set(pairs.seconds) <= set(sequences.values)
+    assert [task.n_examples, task.n_held_out] == [len(pairs.follow) for _, pairs in drawn]
 
 
 def test_equal_texts_are_one(shop, tmp_path):

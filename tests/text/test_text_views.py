@@ -1,5 +1,7 @@
 """Views of histories and items, and names in texts."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,30 @@ def test_an_item_loses_fields_and_words_and_keeps_one_of_each():
         assert [word for word in ("The", "Long", "Goodbye") if word in words] == words
     empty = dict.fromkeys(values, "")
     assert item_view(template, empty, np.random.default_rng(0), field_dropout=0.5, word_dropout=0.5)
+
+
+def test_letters_without_spaces_are_words_and_punctuation_alone_tells_nothing():
+    values = {"title": "沉默的羔羊 2", "brand": "Ikea"}
+    views = {
+        item_view("{title}", values, generator, field_dropout=0.0, word_dropout=0.5) for generator in draws()
+    }
+    assert len(views) > 10
+    for view in views:
+        letters = iter(values["title"].replace(" ", ""))
+        assert all(letter in letters for letter in view.replace(" ", "")), view  # in their order
+    whole = item_view("{title}", values, np.random.default_rng(0), field_dropout=0.0, word_dropout=0.0)
+    assert whole == values["title"]
+    for generator in draws():
+        view = item_view("{title}, {brand}", values, generator, field_dropout=0.5, word_dropout=0.9)
+        assert re.search(r"\w", view)
+
+
+def test_short_histories_are_changed_too():
+    for length in (2, 3):
+        history = np.arange(length)
+        assert all((mask(history, g, share=0.3) == MASKED).sum() == 1 for g in draws())
+        assert any(reorder(history, g, share=0.3).tolist() != history.tolist() for g in draws())
+    assert mask(np.arange(4), next(iter(draws())), share=0.0).tolist() == [0, 1, 2, 3]
 
 
 def test_the_longest_name_wins_and_names_end_at_words():

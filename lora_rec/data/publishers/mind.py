@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.data.columns import read_ids
 from lora_rec.data.dataset import Dataset
 from lora_rec.data.impressions import Impressions
 from lora_rec.data.lists import Lists
@@ -57,7 +58,8 @@ def read_mind(folder: Path) -> Published:
     rows = np.repeat(np.arange(len(table)), candidates.counts)
     clicks = marks == "1"
     dataset = _clicks(table["user"], rows[clicks], candidates.values[clicks], times, news)
-    user_rows = _places(table["user"], dataset.user_ids)
+    names = read_ids(table["user"])
+    user_rows = _places(names.names.astype(object), dataset.user_ids)[names.codes]
     if (user_rows < 0).any():
         line = int(np.argmax(user_rows < 0)) + 1
         raise DataError(f"{path}, line {line}: a user without any click; drop the users who clicked nothing")
@@ -130,7 +132,7 @@ def _clicks(
     )
 
 
-def _places(names: pd.Series, ids: NDArray[np.str_]) -> NDArray[np.int64]:
+def _places(names: NDArray[np.object_], ids: NDArray[np.str_]) -> NDArray[np.int64]:
     """Gives the internal id of each name, -1 where there is none."""
     pd = import_pandas()
     return np.asarray(pd.Index(ids.astype(object)).get_indexer(pd.Index(names)), np.int64)

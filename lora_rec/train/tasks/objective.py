@@ -85,7 +85,7 @@ class Objective:
         return list(zip(*columns, strict=True))
 
     def _n_own(self, task: Task) -> int:
-        return max(1, task.n_examples // self.batch_size)
+        return -(-task.n_examples // self.batch_size)
 
     def _order(self, task: Task, number: int, around: int) -> list[NDArray[np.int64]]:
         order = np.random.default_rng([self.seed, number, around]).permutation(task.n_examples)

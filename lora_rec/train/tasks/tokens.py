@@ -19,6 +19,7 @@ from lora_rec.train.tasks.losses import IGNORED
 from lora_rec.train.tasks.task import Validation, Work
 
 LOGIT_ROWS = 512
+LARGEST_LOSS = 700.0  # the exponential of more is no number of a computer
 """Tokens whose scores over the vocabulary are in memory at a time."""
 
 
@@ -92,7 +93,7 @@ def measure_perplexity(
         token_budget=work.token_budget,
     )
     mean = float(total / n_asked)
-    return Validation(mean, math.exp(mean))
+    return Validation(mean, math.exp(mean) if mean < LARGEST_LOSS else math.inf)
 
 
 def summed_loss(head: nn.Module, states: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
