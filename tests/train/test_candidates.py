@@ -188,9 +188,7 @@ def test_a_log_that_says_nothing_is_refused():
     with pytest.raises(DataError, match="impressions.times: all 2 lists to learn from lie within 86,400"):
         learn_click_bias(match, day)
     days = Impressions(np.arange(2), np.array([0, DAY]), lists, lists, np.ones(4, bool))
-    with pytest.raises(
-        DataError, match=r"impressions\.clicks: no list after the first 86,400 seconds"
-    ):
+    with pytest.raises(DataError, match=r"impressions\.clicks: no list after the first 86,400 seconds"):
         learn_click_bias(match, days)
     with pytest.raises(DataError, match="histories: none of 2 has two items"):
         train_text_match(texts, Lists.from_arrays([[1], [2, 2]]), width=2)
