@@ -14,6 +14,9 @@ FORMAT_VERSION = 2
 TOWERS = ("user_tower", "item_tower")
 ITEM_TEXTS, ITEM_VECTORS = "item_texts", "item_vectors"
 LEFT_OUT = (ITEM_TEXTS, ITEM_VECTORS)
+PROJECTIONS = "projections.safetensors"
+OWN_FORMAT = ("bottleneck", "full")
+"""Adapters that plain peft does not know."""
 """What a bundle can lack by its maker's wish."""
 
 Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated", "novel"]

@@ -9,9 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from lora_rec.errors import BundleError
+from lora_rec.schema import PROJECTIONS
 from lora_rec.towers.two_tower import Projection
-
-PROJECTIONS = "projections.safetensors"
 
 
 def read_projection(folder: Path, name: str, *, width: int, hidden_size: int) -> dict[str, torch.Tensor]:

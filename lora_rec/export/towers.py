@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 
 from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.errors import BundleError
-from lora_rec.export.projections import PROJECTIONS, read_projection
-from lora_rec.schema import TOWERS, Manifest, TowerManifest
+from lora_rec.export.projections import read_projection
+from lora_rec.schema import PROJECTIONS, TOWERS, Manifest, TowerManifest
 from lora_rec.text.collate import tokenize
 from lora_rec.towers.adapters import check_adapter, load_adapter, save_adapter
 from lora_rec.towers.backbone import Backbone, load_backbone

@@ -8,14 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from lora_rec.hub.contents import Contents
-from lora_rec.schema import ITEM_VECTORS, Manifest, TowerManifest
+from lora_rec.schema import ITEM_VECTORS, OWN_FORMAT, Manifest, TowerManifest
 
 _POOLING = {
     "mean": "(states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)",
     "first": "states[:, 0]",
     "last": "states[torch.arange(len(states)), mask.sum(1) - 1]",
 }
-OWN_FORMAT = ("bottleneck", "full")
 EXAMPLE = {"item_tower": "A text of an item", "user_tower": "One item; another item"}
 
 

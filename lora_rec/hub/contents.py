@@ -18,11 +18,10 @@ import yaml
 from lora_rec.bundle import MANIFEST, file_digest, manifest_text, read_manifest
 from lora_rec.errors import BundleError
 from lora_rec.hub.names import FRONT_PICTURE, USER_FILES, is_known
-from lora_rec.schema import ITEM_TEXTS, ITEM_VECTORS, TOWERS, Manifest
+from lora_rec.schema import ITEM_TEXTS, ITEM_VECTORS, PROJECTIONS, TOWERS, Manifest
 
 logger = logging.getLogger(__name__)
 
-PROJECTIONS = "projections.safetensors"
 _VECTOR_FILES = (
     "item_vectors.npy",
     "similarity_vectors.npy",

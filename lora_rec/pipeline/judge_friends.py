@@ -16,10 +16,10 @@ from lora_rec.data.friends import evaluate_on_friends, withhold_friends
 from lora_rec.data.lists import Lists
 from lora_rec.errors import DataError
 from lora_rec.metrics import ndcg_at_k
+from lora_rec.pipeline.friends import WITHHELD_SHARE
 from lora_rec.pipeline.judge import JUDGED_K
 from lora_rec.rank.search import best_of
 
-WITHHELD_SHARE = 0.1
 STRANGERS = 10
 """Pairs of strangers for each withheld friendship."""
 TIE_SEED = 0

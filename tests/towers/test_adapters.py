@@ -13,8 +13,8 @@ from transformers import AutoModel
 from lora_rec.adapter_settings import ADAPTER_SETTINGS
 from lora_rec.errors import BundleError, RecipeError, TowerError
 from lora_rec.recipe import TowerSection
+from lora_rec.schema import OWN_FORMAT
 from lora_rec.towers.adapters import check_adapter, read_lora_settings, save_adapter, start_from_inputs
-from lora_rec.towers.adapters.storage import OWN_FORMAT
 from lora_rec.towers.pooling import pool
 
 pytestmark = pytest.mark.usefixtures("device")

@@ -4,7 +4,7 @@ from lora_rec.towers.adapters.attach import Attached, attach
 from lora_rec.towers.adapters.prefix import prefix_inputs
 from lora_rec.towers.adapters.saved import attach_saved, check_adapter, read_lora_settings
 from lora_rec.towers.adapters.starts import start_from_inputs, start_from_weights
-from lora_rec.towers.adapters.storage import OWN_FORMAT, load_adapter, save_adapter
+from lora_rec.towers.adapters.storage import load_adapter, save_adapter
 from lora_rec.towers.adapters.switch import (
     add_adapter,
     add_mixed,
@@ -17,7 +17,6 @@ from lora_rec.towers.adapters.switch import (
 )
 
 __all__ = [
-    "OWN_FORMAT",
     "Attached",
     "add_adapter",
     "add_mixed",

@@ -12,9 +12,10 @@ from torch import nn
 
 from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.errors import BundleError, TowerError
+from lora_rec.schema import OWN_FORMAT
 from lora_rec.towers.adapters.attach import Attached, keep_compute_type
 from lora_rec.towers.adapters.counter import lora_layers
-from lora_rec.towers.adapters.storage import OWN_FORMAT, open_saved
+from lora_rec.towers.adapters.storage import open_saved
 from lora_rec.towers.layout import find_layout
 
 MAX_RANK = 4096

@@ -21,8 +21,6 @@ from lora_rec.towers.adapters.counter import COUNTER, lora_layers
 
 _SETS = ("target_modules", "exclude_modules", "modules_to_save", "target_parameters")
 FULL_FILE = "full.safetensors"
-OWN_FORMAT = ("bottleneck", "full")
-"""Adapters that peft has no folder for."""
 
 
 def save_adapter(attached: Attached, folder: Path, *, base_model_id: str, revision: str | None) -> None:
