@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from lora_rec import cli_hub
+
 
 def add_commands(commands: Any) -> None:
     """Adds the command to the parser's."""
@@ -20,7 +22,8 @@ def add_commands(commands: Any) -> None:
         " lora-rec report runs/lastfm --data FOLDER --words 2;"
         " lora-rec report runs/mine --data data.interactions=clicks.csv data.items=items.csv",
     )
-    report.add_argument("bundle", help="output folder of a run, or OWNER/NAME on the Hub")
+    report.add_argument("bundle", help=cli_hub.BUNDLE_HELP)
+    cli_hub.add_revision(report)
     report.add_argument(
         "--data",
         nargs="*",
@@ -58,7 +61,7 @@ def _report(arguments: argparse.Namespace) -> None:
     from lora_rec.page.write import write_report
 
     written = write_report(
-        find_bundle(arguments.bundle),
+        find_bundle(arguments.bundle, revision=arguments.revision),
         arguments.output,
         data=arguments.data,
         pictures=arguments.pictures,

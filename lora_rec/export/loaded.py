@@ -17,6 +17,7 @@ from lora_rec.export.explain import MatchExplanation, explain_match
 from lora_rec.export.projections import copy_state, mix_projections, read_projection
 from lora_rec.export.threads import one_at_a_time
 from lora_rec.export.towers import check_base, check_precision, load_tower, warn_of_precision
+from lora_rec.hub import find_bundle
 from lora_rec.rank.candidates import unit_rows
 from lora_rec.schema import TOWERS, Manifest
 from lora_rec.text.collate import tokenize
@@ -75,13 +76,13 @@ class LoadedTowers:
 
     @one_at_a_time
     def add(self, bundle: str | Path, *, name: str) -> None:
-        """Puts the adapters of another bundle beside those that are there; what is in use stays in use.
+        """Puts the adapters of another bundle, here or on the Hub, beside those that are there.
 
         Raises:
             BundleError: the bundle is damaged, or was trained on other bases or for another width.
             TowerError: the name is taken, or an adapter cannot stand beside others.
         """
-        folder = Path(bundle)
+        folder = find_bundle(bundle)
         manifest = read_manifest(folder)
         if manifest.width != self.manifest.width:
             raise BundleError(

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_rec.bundle import read_manifest
 from lora_rec.errors import BundleError
+from lora_rec.hub import find_bundle
 
 _Floats = NDArray[np.float32]
 
@@ -30,13 +32,16 @@ class InterestModel:
 
     @classmethod
     def load(cls, bundle: str | Path) -> InterestModel:
-        """Reads that of a bundle on disk.
+        """Reads that of a bundle: its folder, or OWNER/NAME on the Hub.
 
         Raises:
-            BundleError: the bundle's towers did not learn the objective `interest`.
+            BundleError: there is no bundle, a file of it was changed, or its towers did not learn the
+                objective `interest`.
+            HubError: see `lora_rec.load`.
         """
-        file = Path(bundle) / "metrics.json"
-        metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        folder = find_bundle(bundle)
+        read_manifest(folder)  # which compares every file with its digest
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
         if "interest" not in metrics:
             raise BundleError(
                 f"{bundle}: its towers did not learn who likes what; train with objectives.interest above 0"
