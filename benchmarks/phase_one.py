@@ -28,8 +28,8 @@ MERGED = {"after views of 8 layers, merged": 8}
 """Last layers that carry the first adapter, which is merged: phase two puts its own on what that gives."""
 FIELDS: dict[str, dict[str, dict[str, Any]]] = {
     "movielens-100k": {
-        "category": {"field": "genres", "separator": "|"},
-        "entities": {"columns": ["genres", "year"], "separator": "|"},
+        "category": {"field": "genres", "separator": ", "},
+        "entities": {"columns": ["genres", "year"], "separator": ", "},
     },
     "mind": {"category": {"field": "category"}},
 }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lora_rec.data.dataset import Dataset, Log
 from lora_rec.data.lists import Lists
+from lora_rec.data.separators import guess_separator
 from lora_rec.errors import DataError, did_you_mean
 
 MOST_LABELS = 200
@@ -81,13 +82,16 @@ def read_classes(values: Sequence[str], *, name: str) -> ItemLabels:
     return ItemLabels(name, labels, np.array([places.get(v.strip(), -1) for v in values], dtype=np.int64))
 
 
-def read_tags(values: Sequence[str], *, name: str, separator: str = ",") -> ItemLabels:
-    """Reads several labels for each item.
+def read_tags(values: Sequence[str], *, name: str) -> ItemLabels:
+    """Reads several labels for each item, parted by what seems to part them.
 
     >>> found = read_tags(["Drama, War", "War", ""], name="genres")
     >>> found.labels, found.tags.tolist()
     (('War', 'Drama'), [[True, True], [True, False], [False, False]])
+    >>> read_tags(["Drama|War", "War"], name="genres").labels
+    ('War', 'Drama')
     """
+    separator = guess_separator(values) or ","
     parts = [{part.strip() for part in value.split(separator)} for value in values]
     labels = _most_frequent(Counter(part for found in parts for part in sorted(found)), name=name)
     places = {label: place for place, label in enumerate(labels)}

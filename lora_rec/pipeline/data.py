@@ -14,6 +14,7 @@ from lora_rec.data.dataset import Dataset, Split
 from lora_rec.data.examples import Examples, draw_examples
 from lora_rec.data.filters import keep_frequent, keep_rated, ratings_as_strengths
 from lora_rec.data.publishers import load_published
+from lora_rec.data.separators import find_other_separator
 from lora_rec.data.sources import load_dataset, load_movielens_small
 from lora_rec.data.splits import (
     leave_last_basket_out,
@@ -25,7 +26,7 @@ from lora_rec.data.splits import (
 from lora_rec.data.validate import DataProblem
 from lora_rec.errors import DataError
 from lora_rec.pipeline.social import read_friendships, render_users
-from lora_rec.rank.categories import Categories, find_other_separator
+from lora_rec.rank.categories import Categories
 from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.templates import render_items
 

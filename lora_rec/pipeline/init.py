@@ -28,9 +28,10 @@ from lora_rec.data.inspect_texts import (
     sample_texts,
     share_not_latin,
 )
+from lora_rec.data.separators import guess_separator
 from lora_rec.errors import DataError, RecipeError
 from lora_rec.pipeline.data import load_tables, split_data
-from lora_rec.rank.categories import MOST_CATEGORIES, guess_separator
+from lora_rec.rank.categories import MOST_CATEGORIES
 from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.domains import DOMAINS, Domain
 from lora_rec.text.templates import render_items

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from lora_rec.data.columns import read_texts
 from lora_rec.data.lists import Lists
+from lora_rec.data.separators import find_other_separator
 from lora_rec.data.sources import read_table
 from lora_rec.errors import DataError, did_you_mean
 from lora_rec.pipeline.data import number_texts
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
 Indices = NDArray[np.int64]
 
 
+logger = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, eq=False)
 class Builder:
     """Builds the tasks of a run; each method is called as its task."""
@@ -58,8 +63,7 @@ class Builder:
         for name, section in self.recipe.tasks.chosen.items():
             make: Callable[[Any], Task] = getattr(self, name)
             task = make(section)
-            few = {"learn from": task.n_examples, "measure on": task.n_held_out}
-            for purpose, n in few.items():
+            for purpose, n in (("learn from", task.n_examples), ("measure on", task.n_held_out)):
                 if n < 2:
                     raise DataError(f"tasks.{name}: {n} examples to {purpose} are too few; give more texts")
             tasks.append(task)
@@ -124,6 +128,7 @@ class Builder:
                 f"tasks.category.field: {section.field!r} is all that the texts hold, and is left out"
                 " of them; name another field, or more of them in text.item_template"
             )
+        _warn_of_separator(values, section.separator, "tasks.category.separator")
         # A text is one category where nothing parts them.
         categories = Categories.from_field(values, separator=section.separator or "\0")
         n = len(categories.names)
@@ -263,6 +268,8 @@ class Builder:
     def _find_entities(self, section: EntitiesSection, texts: Sequence[str]) -> list[list[Entity]]:
         shared = _read_gazetteer(section.gazetteer) if section.gazetteer is not None else Gazetteer({})
         columns = {name: self._column(name, "tasks.entities.columns") for name in section.columns}
+        for values in columns.values():
+            _warn_of_separator(values, section.separator, "tasks.entities.separator")
         found = []
         for row, text in enumerate(texts):
             cells = [(name, values[row]) for name, values in columns.items()]
@@ -285,3 +292,9 @@ def _read_gazetteer(path: str) -> Gazetteer:
             f"tasks.entities.gazetteer: {path} lacks the column {missing[0]!r}; it needs name and kind"
         )
     return Gazetteer(zip(read_texts(table["name"]), read_texts(table["kind"]), strict=True))
+
+
+def _warn_of_separator(values: Sequence[str], separator: str | None, setting: str) -> None:
+    """Says where another text seems to part the names of a cell; without a separator a cell is one name."""
+    if separator is not None and (other := find_other_separator(values, separator)) is not None:
+        logger.warning("%s: %r, but %r seems to part the names of a cell", setting, separator, other)

@@ -25,6 +25,7 @@ from lora_rec.pipeline.pretrain import (
     write_result,
 )
 from lora_rec.pipeline.pretrain_merge import merge_pretrained
+from lora_rec.pipeline.pretrain_tasks import _warn_of_separator
 from lora_rec.pipeline.shown import split_shown
 from lora_rec.pipeline.towers import build_tower
 from lora_rec.pretrain_recipe import PretrainRecipe
@@ -432,3 +433,12 @@ def test_rows_without_a_group_follow_nobody(shop, tmp_path, caplog):
     domain = read_domain(corpus_of(shop, path, text_column="text", group_column="who"))
     assert [sequence.tolist() for sequence in domain.sequences] == [[0, 1, 2]]
     assert "6 of 9 rows name no group; each is one of its own" in caplog.text
+
+
+def test_another_separator_is_told(caplog):
+    kinds = ["war|love" if n % 3 else "war" for n in range(40)]
+    _warn_of_separator(kinds, "|", "tasks.category.separator")
+    _warn_of_separator(kinds, None, "tasks.category.separator")
+    assert not caplog.records
+    _warn_of_separator(kinds, ",", "tasks.category.separator")
+    assert "tasks.category.separator: ',', but '|' seems to part the names" in caplog.text
