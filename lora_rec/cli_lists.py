@@ -183,12 +183,13 @@ def _recommend_friends(arguments: argparse.Namespace) -> None:
     model = fit_friend_model(data, seed=seed)
     for row in explain_friends(model, data, arguments.user or [], k=k):
         if row.rank == 1:
-            print(f"\nuser {row.user_id}")
-        print(
+            print(f"\n{visible(f'user {row.user_id}')}")
+        line = (
             f"{row.rank:>3}  {row.friend_id}  {row.score:.4f}  {row.n_shared_friends} shared friends"
             f"{f' ({row.shared_friends})' if row.shared_friends else ''}, {row.n_shared_items} shared items"
             f"{f' ({row.shared_items})' if row.shared_items else ''}"
         )
+        print(visible(line))
     if arguments.output:
         rows = explain_friends(model, data, None, k=k, show_progress=True)
         print(f"wrote {arguments.output}: {write_friends(rows, arguments.output):,} rows")

@@ -125,10 +125,13 @@ def list_friends(friends: _Ints, *, n_users: int) -> Lists:
 def withhold_friends(friends: _Ints, *, share: float = 0.1, seed: int = 0) -> tuple[_Ints, _Ints]:
     """Parts friendships at random into those that are known, and those to be found again.
 
+    A pair that is there twice, also the other way round, is one: or what is withheld would still be known.
+
     >>> known, withheld = withhold_friends(np.array([[0, n] for n in range(1, 11)]), share=0.2)
     >>> len(known), len(withheld)
     (8, 2)
     """
+    friends = np.unique(np.sort(friends, axis=1), axis=0)
     drawn = np.random.default_rng(seed).permutation(len(friends))
     n_withheld = round(share * len(friends))
     return friends[np.sort(drawn[n_withheld:])], friends[np.sort(drawn[:n_withheld])]

@@ -82,8 +82,7 @@ class LoadedTowers:
             BundleError: the bundle is damaged, or was trained on other bases or for another width.
             TowerError: the name is taken, or an adapter cannot stand beside others.
         """
-        folder = find_bundle(bundle)
-        manifest = read_manifest(folder)
+        manifest = read_manifest(folder := find_bundle(bundle))
         if manifest.width != self.manifest.width:
             raise BundleError(
                 f"{bundle}: its embeddings are {manifest.width} wide, these are {self.manifest.width};"
@@ -109,6 +108,7 @@ class LoadedTowers:
         try:
             for tower_name, tower in self._towers():
                 add_adapter(tower.model, folder / tower_name, name, where=tower_name)
+                tower.split()
                 added.append(tower)
                 self._projections[tower_name, name] = read_projection(
                     folder, tower_name, width=manifest.width, hidden_size=tower.hidden_size

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from lora_rec.adapter_settings import AdapterSettings
+from lora_rec.adapter_settings import FULL_PRECISION_ONLY, AdapterSettings
 from lora_rec.errors import BundleError
 from lora_rec.export.projections import read_projection
 from lora_rec.schema import PROJECTIONS, TOWERS, Manifest, TowerManifest
@@ -93,6 +93,8 @@ def load_tower(
         BundleError: the base is another one, or the adapter is damaged or does nothing.
     """
     described = manifest.tower(name)
+    if precision == "auto" and described.adapter in FULL_PRECISION_ONLY:
+        precision = "fp32"  # as in training
     loaded = load_backbone(
         backbone or described.backbone,
         revision=None if backbone else described.revision,

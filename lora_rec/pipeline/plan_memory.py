@@ -19,6 +19,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lora_rec.towers.layout import linear_modules
+from lora_rec.towers.source import weight_files
 
 WIDTHS = {"fp32": 4, "bf16": 2}
 """Bytes of one number."""
@@ -132,7 +133,7 @@ def left_by_loading(file_size: int, *, quantised: bool) -> int:
 
 def file_bytes(folder: Path) -> int:
     """Gives the size of a backbone's weights on disk."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return sum(file.stat().st_size for file in weight_files(folder))
 
 
 def process_memory() -> int:

@@ -104,6 +104,11 @@ def read_config(source: BackboneSource, *, name: str, where: str) -> tuple[Pretr
             f"{where}.backbone: {name!r} is of type {config.model_type!r}, neither a BERT-type encoder"
             " nor a GPT-type decoder; give one of these"
         )
+    if config.get_text_config() is not config:
+        raise TowerError(
+            f"{where}.backbone: {name!r} is of type {config.model_type!r}, which reads more than text; give"
+            " a model for text alone, such as the smallest ones of its family"
+        )
     return config, kind
 
 

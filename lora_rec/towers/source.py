@@ -98,7 +98,11 @@ def _resolve_hub(name: str, *, revision: str | None, where: str) -> BackboneSour
     # Weights are taken as safetensors alone: other formats can run code when they are read.
     patterns = ["*.json", "*.safetensors", "*.txt", "*.model"]
     try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+        folder = Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=patterns, ignore_patterns=["consolidated*"]
+            )
+        )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise TowerError(
@@ -188,7 +192,7 @@ def fingerprint(folder: Path) -> str:
         if k not in ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
     }
     digest.update(json.dumps(kept, sort_keys=True).encode())
-    names = sorted(p.name for p in folder.glob("*.safetensors"))
+    names = [file.name for file in weight_files(folder)]
     names += [
         n for n in ("tokenizer.json", "vocab.txt", "merges.txt", "tokenizer.model") if (folder / n).is_file()
     ]
@@ -200,10 +204,15 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """Gives the files with a backbone's weights, sorted; some makers put all of them there a second time."""
+    return sorted(file for file in folder.glob("*.safetensors") if not file.name.startswith("consolidated"))
+
+
 def weight_bytes(folder: Path) -> int:
     """Gives the size of a backbone's weights in full precision."""
     n_parameters = 0
-    for file in folder.glob("*.safetensors"):
+    for file in weight_files(folder):
         with open(file, "rb") as opened:
             header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
         shapes = (entry["shape"] for name, entry in header.items() if name != "__metadata__")

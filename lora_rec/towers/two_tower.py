@@ -87,10 +87,14 @@ class Tower(nn.Module):
         self.pooling = pooling or ("mean" if backbone.kind == "encoder" else "last")
         self.first_trained_layer = adapter.first_layer
         self._n_positions = count_positions(backbone.model)
-        self._halves = Halves(backbone.model, at=self.first_trained_layer)
         self.is_sharded = False
         """Whether processes share its frozen layers, see `train.sharding`: all then run it equally often."""
+        self.split()
         self.eval()
+
+    def split(self) -> None:
+        """Parts the backbone below the adapters; again after an adapter was put on modules that had none."""
+        self._halves = Halves(self.backbone_info.model, at=self.first_trained_layer)
 
     def train(self, mode: bool = True) -> Tower:
         """Switches the dropout of the adapters alone: the frozen part drops nothing, so it can be cached."""

@@ -70,3 +70,9 @@ def test_unknown_users_are_told_at_once():
     assert found.notes == ("friend rows of users whom a filter left out, left out: 3",)
     with pytest.raises(DataError, match="do both use the same ids"):
         read([["u1", "u2"]], some_left_out=True)
+
+
+def test_pairs_told_both_ways_are_withheld_both_ways():
+    both = np.concatenate([FRIENDS, FRIENDS[:, ::-1]])
+    for given, found in zip(withhold_friends(FRIENDS, seed=3), withhold_friends(both, seed=3), strict=True):
+        assert np.array_equal(given, found)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from tiny import batch_of, make_tower, reload, states_of, train
 from transformers import AutoModel
@@ -14,7 +14,14 @@ from lora_rec.adapter_settings import ADAPTER_SETTINGS
 from lora_rec.errors import BundleError, RecipeError, TowerError
 from lora_rec.recipe import TowerSection
 from lora_rec.schema import OWN_FORMAT
-from lora_rec.towers.adapters import check_adapter, read_lora_settings, save_adapter, start_from_inputs
+from lora_rec.towers.adapters import (
+    add_adapter,
+    check_adapter,
+    read_lora_settings,
+    save_adapter,
+    start_from_inputs,
+    use_adapter,
+)
 from lora_rec.towers.pooling import pool
 
 pytestmark = pytest.mark.usefixtures("device")
@@ -261,3 +268,42 @@ def test_a_base_that_was_a_folder_is_known_by_its_last_part(tmp_path):
     for other in ("roberta", "models/roberta"):
         with pytest.raises(TowerError, match="was trained on models/bert, the tower's backbone is"):
             settings_of_saved(folder, base_model_id=other)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora", "loftq"])
+def test_a_start_from_weights_needs_as_many_directions_as_its_rank(models, start):
+    settings = {"precision": "4bit"} if start == "loftq" else {}
+    with pytest.raises(
+        TowerError, match=rf"lora_rank: 64, and .* directions that '{start}' could start from"
+    ):
+        make_tower(models["llama"], lora_start=start, lora_rank=64, **settings)
+
+
+def test_whole_paths_are_targets(models):
+    whole = make_tower(models["bert"], target_modules=["encoder.layer.2.attention.self.query"])
+    names = [n for n in whole.trained_parameters() if ".lora_A." in n]
+    assert len(names) == 1
+    assert "layer.2.attention.self.query" in names[0]
+
+
+@pytest.mark.parametrize("layers", [2, 3, None])
+def test_full_trains_the_layers_and_nothing_around_them(models, layers):
+    tower = make_tower(models["llama"], adapter="full", trained_layers=layers)
+    assert all("layers." in name for name in tower.trained_parameters())
+
+
+def test_the_halves_run_an_adapter_that_came_later(backbone_folder, tmp_path):
+    folder = backbone_folder("electra")
+    torch.manual_seed(3)
+    targets = ["query", "embeddings_project"]
+    config = LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+    plain = get_peft_model(AutoModel.from_pretrained(folder), config)
+    plain.save_pretrained(tmp_path / "plain")
+    alone = make_tower(folder, start_from=str(tmp_path / "plain"), trained_layers=None)
+    save_adapter(alone.adapter, tmp_path / "own", base_model_id="tiny", revision=None)
+    tower = make_tower(folder, trained_layers=1)
+    add_adapter(tower.model, tmp_path / "own", "other", where="x")
+    use_adapter(tower.model, "other")
+    assert np.abs(states_of(tower) - states_of(alone)).max() > 1e-2  # the adapter below the layers is not run
+    tower.split()
+    np.testing.assert_allclose(states_of(tower), states_of(alone), atol=1e-5)

@@ -1,5 +1,7 @@
 """Every described type of backbone, from encoding to merging."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from lora_rec.towers.adapters import load_adapter, save_adapter
 from lora_rec.towers.backbone import load_backbone
 from lora_rec.towers.layout import FAMILIES, count_positions
 from lora_rec.towers.pooling import pool
+from lora_rec.towers.source import fingerprint, weight_bytes
 from lora_rec.towers.two_tower import encode_states
 from lora_rec.train.prefix_cache import open_prefix_cache
 
@@ -159,3 +162,18 @@ def test_a_type_that_is_neither(tmp_path):
         TowerError, match="is of type 't5', neither a BERT-type encoder nor a GPT-type decoder"
     ):
         load_backbone(str(tmp_path / "t5"))
+
+
+def test_a_type_that_reads_more_than_text(tmp_path):
+    from transformers import Gemma3Config
+
+    Gemma3Config().save_pretrained(tmp_path / "gemma3")
+    with pytest.raises(TowerError, match="is of type 'gemma3', which reads more than text; give a model for"):
+        load_backbone(str(tmp_path / "gemma3"))
+
+
+def test_weights_that_lie_there_twice_count_once(backbone_folder, tmp_path):
+    copy = shutil.copytree(backbone_folder("mistral"), tmp_path / "mistral")
+    before = weight_bytes(copy), fingerprint(copy)
+    shutil.copy(copy / "model.safetensors", copy / "consolidated.safetensors")
+    assert (weight_bytes(copy), fingerprint(copy)) == before

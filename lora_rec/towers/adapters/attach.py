@@ -28,7 +28,7 @@ from lora_rec.errors import TowerError
 from lora_rec.towers.adapters.bottleneck import add_bottlenecks
 from lora_rec.towers.adapters.counter import attach_with_start
 from lora_rec.towers.adapters.prefix import add_prefix
-from lora_rec.towers.adapters.targets import find_norms, find_targets, is_transposed
+from lora_rec.towers.adapters.targets import check_start_rank, find_norms, find_targets, is_transposed
 from lora_rec.towers.layout import find_layout
 
 TASK = "FEATURE_EXTRACTION"
@@ -165,10 +165,9 @@ def keep_compute_type(model: nn.Module) -> None:
 
 def _unfreeze(model: nn.Module, first_layer: int) -> None:
     layers = find_layout(model).layers
-    if first_layer == 0:
+    if layers is None:  # a type without a list of layers is trained as a whole
         model.requires_grad_(True)
         return
-    assert layers is not None  # or first_layer would be 0
     for layer in model.get_submodule(layers)[first_layer:]:  # type: ignore[index]
         layer.requires_grad_(True)
 
@@ -197,6 +196,8 @@ def _lora(model: nn.Module, settings: AdapterSettings, first: int, where: str) -
             f" {model.config.model_type};"  # type: ignore[union-attr]
             " use pissa"
         )
+    if start in ("pissa", "olora", "loftq"):
+        check_start_rank(model, targets, settings, where=where)
     # LoftQ's and EVA's starts need the full weights or inputs and are set afterwards, see `starts`.
     own_start: Any = start if start in ("pissa", "olora") else True
     return LoraConfig(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from lora_rec.adapter_settings import AdapterSettings
 from lora_rec.errors import TowerError, did_you_mean
 from lora_rec.towers.layout import Family, Layout, find_layout, linear_modules
 
@@ -55,7 +56,8 @@ def find_targets(
     wanted = names or getattr(require_family(model, layout, inside, where), described)
     found: list[str] = []
     for name in wanted:
-        matches = [path for path, inner in inside.items() if inner == name]
+        # A whole path stands in the files that peft writes.
+        matches = [path for path, inner in inside.items() if name in (inner, path)]
         matches = matches or [path for path in inside if path.endswith(f".{name}")]
         if not matches:
             leaves = sorted({path.rsplit(".", 1)[-1] for path in inside})
@@ -107,3 +109,27 @@ def is_transposed(model: nn.Module, targets: Sequence[str], *, where: str) -> bo
 
 def _type(model: nn.Module) -> str:
     return str(model.config.model_type)  # type: ignore[union-attr]
+
+
+def check_start_rank(
+    model: nn.Module, targets: Sequence[str], settings: AdapterSettings, *, where: str
+) -> None:
+    """Refuses a rank for which a module has too few directions to start from.
+
+    Raises:
+        TowerError: with the largest rank that there is.
+    """
+    sides = {path: _shorter_side(model.get_submodule(path)) for path in targets}
+    least = min(sides, key=lambda path: sides[path])
+    if settings["lora_rank"] > sides[least]:
+        raise TowerError(
+            f"{where}.lora_rank: {settings['lora_rank']}, and {least} has {sides[least]} directions that"
+            f" {settings['lora_start']!r} could start from; give {sides[least]} at most, or lora_start=zero"
+        )
+
+
+def _shorter_side(module: nn.Module) -> int:
+    """Gives the smaller number of a linear module's inputs and outputs."""
+    if isinstance(module, nn.Linear):  # quantised ones are linear, too, and their weight has another shape
+        return min(module.in_features, module.out_features)
+    return min(module.weight.shape)  # type: ignore[arg-type, union-attr]
