@@ -14,10 +14,7 @@ import pyarrow as pa
 
 from lora_rec.bundle import check_output, file_digest
 from lora_rec.data.lists import Lists
-from lora_rec.data.parts import (
-    Progress,
-    without_progress,
-)
+from lora_rec.data.parts import Progress, without_progress
 from lora_rec.data.stored import StoredDataset
 from lora_rec.errors import DataError
 from lora_rec.export.blocks import Blocks

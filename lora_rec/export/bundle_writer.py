@@ -25,14 +25,7 @@ from lora_rec.hub_section import is_hub_name
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import MEASUREMENTS, Front, Point, store_setting
 from lora_rec.recipe import Recipe
-from lora_rec.schema import (
-    FORMAT_VERSION,
-    TOWERS,
-    DataManifest,
-    Manifest,
-    RankingManifest,
-    TextManifest,
-)
+from lora_rec.schema import FORMAT_VERSION, TOWERS, DataManifest, Manifest, RankingManifest, TextManifest
 from lora_rec.towers.two_tower import TwoTower
 
 Arrays = Mapping[str, NDArray[np.generic]]
