@@ -133,8 +133,11 @@ def find_quantiles(times: _Ints, *, validation: float, test: float) -> tuple[int
 def find_last_day(times: _Ints) -> tuple[int, int]:
     """Gives the beginnings of the last two days on which anything happened, in UTC.
 
-    >>> find_last_day(np.array([3 * 86_400 + 5, 86_400]))
+    >>> find_last_day(np.array([3 * 86_400 + 5, 86_400, 7]))
     (86400, 259200)
+
+    Raises:
+        DataError: fewer than three days, or nothing at all.
     """
     if not times.size:
         raise DataError("split_at_last_day: the data has no interactions; give some")
