@@ -139,6 +139,7 @@ def commands(program):
 @pytest.mark.parametrize("words", commands("lora-rec"), ids=" ".join)
 def test_every_command_is_one(words):
     parsed = _parser().parse_args(words[1:])
+    assert callable(parsed.run)
     overrides = getattr(parsed, "overrides", [])
     if overrides and Path(ROOT / parsed.recipe).is_file():
         Recipe.load(ROOT / parsed.recipe, overrides=overrides)

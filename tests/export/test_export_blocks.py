@@ -176,10 +176,8 @@ def test_lists_go_on_behind_the_blocks_that_are_finished(bundle, stored, tmp_pat
     assert (whole.n_kept, rows_of(whole.folder)) == (0, rows_of(done.folder))
 
 
-def test_long_arrays_that_differ_in_the_middle_are_other_settings(bundle, stored, tmp_path, monkeypatch):
-    rec = lora_rec.load(bundle)
-    before = np.array(["i4"] * 1500)
-    after = np.where(np.arange(1500) == 700, "i5", before)
+def die_after_one_block(monkeypatch, recommender, stored, output, **settings):
+    """Begins lists of 25 users at once, and leaves the first block."""
     original = all_users.rank_block
 
     def dies(recommender, users, histories, **settings):
@@ -190,7 +188,14 @@ def test_long_arrays_that_differ_in_the_middle_are_other_settings(bundle, stored
     with monkeypatch.context() as patch:
         patch.setattr(all_users, "rank_block", dies)
         with pytest.raises(Killed):
-            recommend_all(rec, stored, tmp_path / "lists", users_at_once=25, exclude=before)
+            recommend_all(recommender, stored, output, users_at_once=25, **settings)
+
+
+def test_long_arrays_that_differ_in_the_middle_are_other_settings(bundle, stored, tmp_path, monkeypatch):
+    rec = lora_rec.load(bundle)
+    before = np.array(["i4"] * 1500)
+    after = np.where(np.arange(1500) == 700, "i5", before)
+    die_after_one_block(monkeypatch, rec, stored, tmp_path / "lists", exclude=before)
     done = recommend_all(rec, stored, tmp_path / "lists", users_at_once=25, exclude=after)
     assert done.n_kept == 0
     assert "i5" not in {row["item_id"] for row in rows_of(done.folder)}
@@ -202,17 +207,7 @@ def test_blocks_of_another_bundle_are_not_kept(bundle, stored, tmp_path, monkeyp
     other = dataclasses.replace(rec, manifest=dataclasses.replace(rec.manifest, ranking=ranking))
     renamed = rec.with_item_fields({"title": {item: f"new {item}" for item in rec.item_ids}})
     assert len({rec.fingerprint, other.fingerprint, renamed.fingerprint}) == 3
-    original = all_users.rank_block
-
-    def dies(recommender, users, histories, **settings):
-        if users[0].as_py() != next(iter(stored.user_ids)):
-            raise Killed
-        return original(recommender, users, histories, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(all_users, "rank_block", dies)
-        with pytest.raises(Killed):
-            recommend_all(rec, stored, tmp_path / "lists", users_at_once=25)
+    die_after_one_block(monkeypatch, rec, stored, tmp_path / "lists")
     assert recommend_all(renamed, stored, tmp_path / "lists", users_at_once=25).n_kept == 0
 
 
