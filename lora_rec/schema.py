@@ -14,10 +14,12 @@ FORMAT_VERSION = 2
 TOWERS = ("user_tower", "item_tower")
 ITEM_TEXTS, ITEM_VECTORS = "item_texts", "item_vectors"
 LEFT_OUT = (ITEM_TEXTS, ITEM_VECTORS)
+"""What a bundle can lack by its maker's wish."""
 PROJECTIONS = "projections.safetensors"
 OWN_FORMAT = ("bottleneck", "full")
 """Adapters that plain peft does not know."""
-"""What a bundle can lack by its maker's wish."""
+OF_CATEGORY = "category of the target"
+"""The parts of test users in metrics.json that bear names of categories, which are item texts."""
 
 Strategy = Literal["mmr", "msd", "dpp", "ssd", "cover", "xquad", "calibrated", "novel"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)

@@ -18,7 +18,7 @@ import yaml
 from lora_rec.bundle import MANIFEST, file_digest, manifest_text, read_manifest
 from lora_rec.errors import BundleError
 from lora_rec.hub.names import FRONT_PICTURE, USER_FILES, is_known
-from lora_rec.schema import ITEM_TEXTS, ITEM_VECTORS, PROJECTIONS, TOWERS, Manifest
+from lora_rec.schema import ITEM_TEXTS, ITEM_VECTORS, OF_CATEGORY, PROJECTIONS, TOWERS, Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ def gather(
     Args:
         bundle: its folder.
         towers: those of `schema.TOWERS` that go out.
-        item_texts: false leaves the items' texts out; their ids stay.
+        item_texts: false leaves the items' texts out, and the figures for each category that they name;
+            their ids stay.
         item_vectors: false leaves out all that holds a vector or weights of every item, the head with it.
         include: of `names.USER_FILES`, what is sent although it tells of single users.
         token: must be in no file, whatever it looks like.
@@ -91,6 +92,8 @@ def gather(
     if not item_texts:
         ids = json.loads((folder / "items.json").read_text(encoding="utf-8"))["ids"]
         files["items.json"] = json.dumps({"ids": ids, "fields": {}}, ensure_ascii=False).encode()
+        if "metrics.json" in files:
+            files["metrics.json"] = _without_categories(folder / "metrics.json")
     gone = {name: None for name in TOWERS if name not in towers}
     if gone:
         files[PROJECTIONS] = _projections_of(folder / PROJECTIONS, towers)
@@ -153,6 +156,13 @@ def _choose(
         else:
             files[name] = folder / name
     return files
+
+
+def _without_categories(file: Path) -> Path | bytes:
+    metrics = json.loads(file.read_text(encoding="utf-8"))
+    slices = metrics.get("slices", [])
+    kept = [part for part in slices if part["group"] != OF_CATEGORY]
+    return file if kept == slices else (json.dumps(metrics | {"slices": kept}, indent=2) + "\n").encode()
 
 
 def _projections_of(file: Path, towers: Sequence[str]) -> bytes:

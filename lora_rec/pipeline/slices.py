@@ -19,6 +19,7 @@ from lora_rec.data.lists import Lists
 from lora_rec.metrics import PairedDifference, ndcg_at_k, paired_difference
 from lora_rec.pipeline.ranking import RARE_COUNT
 from lora_rec.rank.categories import Categories
+from lora_rec.schema import OF_CATEGORY
 
 _Ints = NDArray[np.int64]
 HEAD_SHARE = 0.5
@@ -26,7 +27,7 @@ HEAD_SHARE = 0.5
 LEAST_USERS = 5
 MOST_CATEGORIES = 20
 N_LENGTHS = 4
-POPULARITY, LENGTH, CATEGORY = "popularity of the target", "length of the history", "category of the target"
+POPULARITY, LENGTH, CATEGORY = "popularity of the target", "length of the history", OF_CATEGORY
 
 
 @dataclass(frozen=True)

@@ -123,10 +123,15 @@ def test_names_of_categories_are_no_paths(copy, tmp_path):
     def name_slices(place):
         metrics = json.loads((place / "metrics.json").read_text())
         (place / "metrics.json").write_text(
-            json.dumps(metrics | {"slices": ["/books/crime/", "/books/art/"]})
+            json.dumps(metrics | {"slices": [{"group": "length of the history", "name": "1"}, crime]})
         )
 
-    assert "metrics.json" in gather(rewrite(copy, tmp_path / "named", name_slices)).files
+    crime = {"group": "category of the target", "name": "/books/crime/"}
+    named = rewrite(copy, tmp_path / "named", name_slices)
+    assert crime in gather(named).read_json("metrics.json")["slices"]
+    bare = gather(named, item_texts=False)
+    assert [part["name"] for part in bare.read_json("metrics.json")["slices"]] == ["1"]
+    assert b"crime" not in b"".join(bare.read(name) for name in bare.files)
 
 
 def test_the_recipe_of_a_bundle_names_no_folder_of_this_machine(tmp_path):
