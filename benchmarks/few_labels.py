@@ -228,10 +228,12 @@ class Pair:
             return auc(answer()[VALIDATION].astype(np.float64), asked.labels[VALIDATION])
 
         if len(chosen):
+            histories = self.histories.take(chosen)
             examples = Examples(
                 asked.users[chosen],
-                self.histories.take(chosen),
+                histories,
                 Lists.from_arrays([[item] for item in asked.items[chosen]]),
+                histories.counts,
             )
             counts = np.bincount(self.known.values, minlength=self.dataset.n_items)
             material = Material(

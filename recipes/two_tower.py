@@ -28,7 +28,7 @@ from lora_rec.pipeline.interest import interest_line
 from lora_rec.pipeline.launch import check_launch, check_processes, launch
 from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.pictures import check_pictures, draw_front, draw_ranks
-from lora_rec.pipeline.ranking import Comparison, choose_linear, fit_linear
+from lora_rec.pipeline.ranking import Comparison, choose_ease, choose_linear, fit_linear
 from lora_rec.pipeline.report import Stages, collect_metrics, print_report
 from lora_rec.pipeline.sources import open_sources
 from lora_rec.pipeline.spaces import make_spaces
@@ -67,8 +67,8 @@ def run(recipe: Recipe) -> None:
         model = build_towers(recipe, device=loading_device(accelerator))
         shard_frozen_layers(model, accelerator)
     with stages("EASE"):
-        ease = choose_linear(split)
-        linear = fit_linear(split.train_histories(), ease, n_items=split.n_items)
+        chosen = choose_linear(split)
+        linear = fit_linear(split.train_histories(), chosen, n_items=split.n_items)
         teacher = teach(recipe, linear, examples)
         known = split.train_histories()
         material = prepare_material(
@@ -117,6 +117,7 @@ def run(recipe: Recipe) -> None:
         spaces = spaces.counted_anew(split.item_counts(include_validation=True))
     with stages("compare"):
         comparison = Comparison(split, ruler=centre(frozen.items), factors=rulers.factors, k=recipe.ranking.k)
+        ease = choose_ease(split, chosen, show_progress=True)
         comparison.add_baselines(ease)
         comparison.add("frozen_towers", frozen.users[texts.test_texts], frozen.items)
         comparison.add("trained_towers", vectors.users[texts.test_texts], vectors.items)

@@ -21,9 +21,21 @@ class Examples:
     """(M), items before the point, oldest first."""
     targets: Lists
     """(M), the next items after it."""
+    places: NDArray[np.int64]
+    """(M,), how many items of the user's whole history lie before it."""
 
     def __len__(self) -> int:
         return len(self.users)
+
+    def before(self, histories: Lists, *, length: int) -> Lists:
+        """Gives (M), what lies before each point in the histories that they were drawn from.
+
+        Args:
+            histories: (n_users)
+            length: most recent items kept.
+        """
+        points = zip(self.users, self.places, strict=True)
+        return Lists.from_arrays(histories[user][max(0, place - length) : place] for user, place in points)
 
 
 def draw_examples(
@@ -51,6 +63,7 @@ def draw_examples(
     """
     generator = np.random.default_rng(seed)
     users: list[int] = []
+    places: list[int] = []
     before: list[NDArray[np.int64]] = []
     after: list[NDArray[np.int64]] = []
     for user in range(len(histories)):
@@ -67,10 +80,16 @@ def draw_examples(
             if not len(targets):
                 continue
             users.append(user)
+            places.append(int(point))
             before.append(history[max(0, point - history_length) : point])
             after.append(targets)
     if not users:
         raise DataError(
             "training: no user has two different items, so there is nothing to predict; give more data"
         )
-    return Examples(np.array(users, dtype=np.int64), Lists.from_arrays(before), Lists.from_arrays(after))
+    return Examples(
+        np.array(users, dtype=np.int64),
+        Lists.from_arrays(before),
+        Lists.from_arrays(after),
+        np.array(places, dtype=np.int64),
+    )

@@ -128,6 +128,30 @@ class Lists:
         strengths = None if self.strengths is None else self.strengths[mask]
         return Lists(self.values[mask], offsets, strengths)
 
+    def repeats(self) -> NDArray[np.bool_]:
+        """Gives, for each value, whether its array holds it before.
+
+        >>> Lists.from_arrays([[7, 8, 7], [7, 7]]).repeats().tolist()
+        [False, False, True, False, True]
+        """
+        owners = np.repeat(np.arange(len(self)), self.counts)
+        order = np.lexsort((np.arange(len(owners)), self.values, owners))
+        again = (np.diff(owners[order]) == 0) & (np.diff(self.values[order]) == 0)
+        result = np.zeros(len(owners), dtype=bool)
+        result[order[1:][again]] = True
+        return result
+
+    def without_repeats(self) -> Lists:
+        """Keeps the first of equal values in each array.
+
+        >>> Lists.from_arrays([[7, 8, 7], [7, 7]]).without_repeats().offsets.tolist()
+        [0, 2, 3]
+        """
+        first = ~self.repeats()
+        offsets = np.concatenate([[0], np.cumsum(first)])[self.offsets]
+        strengths = None if self.strengths is None else self.strengths[first]
+        return Lists(self.values[first], offsets, strengths)
+
     def relative_strengths(self) -> NDArray[np.float32]:
         """Gives log(1 + strength) of each value over its mean within the array; 1 without strengths.
 

@@ -161,6 +161,11 @@ def _training(run: Run) -> list[str]:
         lines.append(
             f"EASE is the strong form: recency-weighted, its numbers chosen on validation users"
             f" (regularisation {ease['regularisation']:g}, decay {ease['decay']:g})."
+            + (
+                f" Of its matrix it has the {rank:,} leading factors alone."
+                if (rank := ease.get("rank"))
+                else ""
+            )
         )
     cost = run.metrics.get("cost")
     if cost:

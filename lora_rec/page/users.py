@@ -107,7 +107,8 @@ def rank_again(run: Run, dataset: Dataset, split: Split) -> Again:
     rec, k = run.recommender, run.k
     chosen = run.metrics["chosen"]
     comparison = Comparison(split, ruler=None, factors=factor_ruler(split), k=k)
-    comparison.add_baselines(LinearChoice(**{f.name: chosen["ease"][f.name] for f in fields(LinearChoice)}))
+    names = [field.name for field in fields(LinearChoice) if field.name in chosen["ease"]]
+    comparison.add_baselines(LinearChoice(**{name: chosen["ease"][name] for name in names}))
     counts = RecentCounts.from_log(split.refit_log, n_items=split.n_items)
     recent = recent_of(counts, split.test, half_life=chosen["ranking_head"]["half_life"])
     own = run.manifest.ranking

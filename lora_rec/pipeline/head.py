@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -32,7 +34,7 @@ from lora_rec.pipeline.weights import (
 from lora_rec.rank.head import RankingHead
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.linear import centre
-from lora_rec.rank.recent import RecentCounts
+from lora_rec.rank.recent import DAY, RecentCounts
 from lora_rec.rank.search import top_k_of
 from lora_rec.rank.sequence import SequencePart
 from lora_rec.recipe import HeadSection
@@ -41,6 +43,10 @@ from lora_rec.train.item_item import prepare_fit
 from lora_rec.train.sequence import SequenceHead
 
 _Array = NDArray[np.float32]
+logger = logging.getLogger(__name__)
+SEEN_MOMENTS = 200
+LEAST_SHARE = 0.05
+"""Of what is usually taken lately: below it the end of the log is not what it looks like."""
 ChosenLinear = tuple[ItemItemChoice, ItemItemModel]
 
 
@@ -125,11 +131,13 @@ def fit_head(
 ) -> FittedHead:
     """Fits the head on what the towers gave; see `fit_on_texts`."""
     first_targets = examples.targets.values[examples.targets.offsets[:-1]]
+    # Of longer histories than the texts tell of: the head is served with those, beside such a text.
+    histories = examples.before(split.train_histories(), length=section.history_length)
     return fit_on_texts(
         section,
         text_vectors(vectors, item_states),
         split,
-        examples=HeadExamples(examples.histories, first_targets, vectors.users[texts.example_texts]),
+        examples=HeadExamples(histories, first_targets, vectors.users[texts.example_texts]),
         user_width=vectors.users.shape[1],
         seed=seed,
         show_progress=show_progress,
@@ -196,9 +204,28 @@ def fit_on_texts(
     if half_life is not None:
         later = RecentCounts.from_log(split.refit_log, n_items=split.n_items)
         assert later is not None  # the training log has times
-        head = replace(head, recent=later.now(half_life=half_life))
+        head = replace(head, recent=_recent_at_the_end(later, counts, judged, half_life=half_life))
     before = FittedHead(unrefitted, choice, validation, half_life, counts, chosen)
     return FittedHead(replace(head, linear=refitted), choice, validation, half_life, later, chosen, before)
+
+
+def _recent_at_the_end(
+    later: RecentCounts, counts: RecentCounts | None, judged: EvaluationSet, *, half_life: float
+) -> _Array:
+    """Gives the counts that a bundle serves, and warns where dates far apart from the others emptied them."""
+    served = later.now(half_life=half_life, latest=int(time.time() + DAY))
+    assert counts is not None and judged.times is not None  # a half-life was chosen on them
+    moments = judged.times[: min(SEEN_MOMENTS, len(judged))]
+    usual = float(np.median(counts.at(moments, half_life=half_life).sum(axis=1)))
+    if served.sum() < LEAST_SHARE * usual:
+        logger.warning(
+            "head: what is taken lately weighs %.1f interactions at the end of the log, and %.1f at the"
+            " moments of validation users; a few interactions are dated long after all others: correct them"
+            " or drop them, since they alone are popular in the bundle",
+            served.sum(),
+            usual,
+        )
+    return served
 
 
 def _train_sequence(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lora_rec.data.dataset import EvaluationSet, Split
+from lora_rec.errors import TrainingError
 from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.search import top_k_of
@@ -54,10 +55,14 @@ def choose_item_item(
         n_neighbours: see `rank.item_item`.
         n_fits: a fit inverts a matrix of items by items; all decays are judged on each.
         show_progress: a bar.
+
+    Raises:
+        TrainingError: no start can be fitted; a later trial that cannot is left out.
     """
     judged = draw_users(split.validation)
     fit = prepare_fit(split.train_histories(), n_items=split.n_items, text_vectors=text_vectors)
     best: tuple[ItemItemChoice, ItemItemModel] | None = None
+    unfit: TrainingError | None = None
     tried: set[ItemItemSettings] = set()
     fixed: dict[str, Any] = {"text_weight": 0.0} if text_vectors is None else {}
     if split.n_items > EXACT_ITEMS:
@@ -67,18 +72,24 @@ def choose_item_item(
         waiting: Iterator[ItemItemSettings] = iter(starts)
         while len(tried) < n_fits and (settings := next(waiting, None)) is not None:
             tried.add(settings)
-            table = fit.table(settings, n_neighbours=n_neighbours)
-            for decay in DECAYS:
-                model = ItemItemModel(*table, decay)
-                score = _judge(model, judged)
-                if best is None or score > best[0].validation:
-                    best = (ItemItemChoice(settings, decay, score), model)
-            assert best is not None
-            if tried.issuperset(starts):
-                waiting = _neighbours(best[0].settings, tried, axes=AXES.keys() - fixed)
+            try:
+                table = fit.table(settings, n_neighbours=n_neighbours)
+            except TrainingError as error:
+                unfit = error
+            else:
+                for decay in DECAYS:
+                    model = ItemItemModel(*table, decay)
+                    score = _judge(model, judged)
+                    if best is None or score > best[0].validation:
+                        best = (ItemItemChoice(settings, decay, score), model)
             bar.update()
-            bar.set_postfix(validation=f"{best[0].validation:.4f}", **asdict(best[0].settings))
-    assert best is not None  # there are starts
+            if best is not None:
+                if tried.issuperset(starts):
+                    waiting = _neighbours(best[0].settings, tried, axes=AXES.keys() - fixed)
+                bar.set_postfix(validation=f"{best[0].validation:.4f}", **asdict(best[0].settings))
+    if best is None:
+        assert unfit is not None  # there are starts
+        raise unfit
     return best
 
 

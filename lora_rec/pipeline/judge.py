@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 from lora_rec.data.dataset import EvaluationSet
 from lora_rec.data.lists import Lists
 from lora_rec.metrics import ndcg_at_k
-from lora_rec.rank.search import best_of
+from lora_rec.rank.search import best_of, users_at_once
 
 JUDGED_USERS = 4000
 """So many validation users, drawn once, tell one setting from another well enough."""
 JUDGED_K = 10
-USERS_AT_ONCE = 256
 
 
 def draw_users(validation: EvaluationSet) -> EvaluationSet:
@@ -36,6 +35,7 @@ def best_lists(
     variants: Callable[[NDArray[np.int64]], Iterator[NDArray[np.float32]]],
     n_users: int,
     *,
+    n_items: int,
     n_variants: int,
     exclude: Lists | None = None,
 ) -> list[NDArray[np.int64]]:
@@ -45,6 +45,7 @@ def best_lists(
         variants: takes some users' numbers (B,) and gives the scores (B, N) of one variant after another,
             each of which may be changed.
         n_users: U.
+        n_items: N, which with U says how many users' scores are asked for at a time.
         n_variants: how many it gives.
         exclude: U lists of items that are left out.
 
@@ -52,8 +53,9 @@ def best_lists(
         For each variant the lists (U, 10), -1 where one ends early.
     """
     lists = [np.full((n_users, JUDGED_K), -1, dtype=np.int64) for _ in range(n_variants)]
-    for start in range(0, n_users, USERS_AT_ONCE):
-        rows = np.arange(start, min(start + USERS_AT_ONCE, n_users))
+    block = users_at_once(n_items)
+    for start in range(0, n_users, block):
+        rows = np.arange(start, min(start + block, n_users))
         left_out = None if exclude is None else exclude.take(rows)
         for found, scores in zip(lists, variants(rows), strict=True):
             items, _ = best_of(scores, k=JUDGED_K, exclude=left_out)

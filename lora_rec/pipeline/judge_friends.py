@@ -18,7 +18,8 @@ from lora_rec.errors import DataError
 from lora_rec.metrics import ndcg_at_k
 from lora_rec.pipeline.friends import WITHHELD_SHARE
 from lora_rec.pipeline.judge import JUDGED_K
-from lora_rec.rank.search import best_of
+from lora_rec.rank.friends import USERS_AT_ONCE
+from lora_rec.rank.search import top_k_of
 
 STRANGERS = 10
 """Pairs of strangers for each withheld friendship."""
@@ -43,9 +44,14 @@ def judge_friends(
     judged = evaluate_on_friends(known, withheld, n_users=n_users)
     # Many pairs have equal counts; in the order of ids, old users would win every tie.
     pool = np.random.default_rng(TIE_SEED).permutation(n_users).astype(np.int64)
-    scores = np.array(scorer(judged.users), dtype=np.float32)
-    known_places = Lists(np.argsort(pool)[judged.histories.values], judged.histories.offsets)
-    places, _ = best_of(scores[:, pool], k=JUDGED_K, exclude=known_places)
+    places, _ = top_k_of(
+        lambda rows: scorer(judged.users[rows])[:, pool].astype(np.float32),
+        n_users=len(judged.users),
+        n_items=n_users,
+        k=JUDGED_K,
+        exclude=Lists(np.argsort(pool)[judged.histories.values], judged.histories.offsets),
+        block=USERS_AT_ONCE,
+    )
     lists = np.where(places < 0, -1, pool[places])
     ndcg = ndcg_at_k(lists, list(judged.targets), k=min(JUDGED_K, lists.shape[1]))
     strangers = draw_strangers(friends, n_users=n_users, n_pairs=STRANGERS * len(withheld), seed=seed)
@@ -75,8 +81,14 @@ def draw_strangers(friends: _Ints, *, n_users: int, n_pairs: int, seed: int) -> 
 
 
 def _of_pairs(scorer: Scorer, pairs: _Ints) -> NDArray[np.float32]:
-    users, rows = np.unique(pairs[:, 0], return_inverse=True)
-    return scorer(users)[rows, pairs[:, 1]]
+    result = np.empty(len(pairs), dtype=np.float32)
+    order = np.argsort(pairs[:, 0], kind="stable")
+    users, starts = np.unique(pairs[order, 0], return_index=True)
+    for first in range(0, len(users), USERS_AT_ONCE):
+        some = slice(first, first + USERS_AT_ONCE)
+        mine = order[starts[first] : starts[some.stop] if some.stop < len(users) else None]
+        result[mine] = scorer(users[some])[np.searchsorted(users[some], pairs[mine, 0]), pairs[mine, 1]]
+    return result
 
 
 def _adjacency(friends: _Ints, n_users: int) -> NDArray[np.float32]:

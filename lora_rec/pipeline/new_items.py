@@ -94,7 +94,11 @@ def choose_new_items(
 
 
 class _Trial:
-    """Ranks for the judged users as if nobody had taken the withheld items."""
+    """Ranks for the judged users as if nobody had taken the withheld items.
+
+    Those that a user had before are no targets and are left out of that user's lists: nothing new is in a
+    history.
+    """
 
     def __init__(
         self,
@@ -108,7 +112,9 @@ class _Trial:
         is_withheld[withheld] = True
         self._head, self._withheld, self._recent = replace(head, new_items=no_new_items()), withheld, recent
         self._new = is_withheld | unknown
-        self._histories = judged.histories.keep(~is_withheld)
+        self._histories, self._had = judged.histories.keep(~is_withheld), judged.histories
+        own = judged.histories.keep(is_withheld)
+        self._had_withheld = Lists(np.searchsorted(withheld, own.values), own.offsets)
         # What nobody took gains with every factor, and would hide what the known items lose.
         self._targets = (judged.targets.keep(is_withheld), judged.targets.keep(~self._new))
         self.n_users = int((self._targets[0].counts > 0).sum())
@@ -123,7 +129,13 @@ class _Trial:
                 table.fill(scores)
                 yield scores[:, self._withheld]
 
-        lists = best_lists(variants, len(self._histories), n_variants=len(tables))
+        lists = best_lists(
+            variants,
+            len(self._histories),
+            n_items=len(self._withheld),
+            n_variants=len(tables),
+            exclude=self._had_withheld,
+        )
         found = [np.where(part >= 0, self._withheld[part], -1) for part in lists]
         return [_ndcg(part, self._targets[0]) for part in found]
 
@@ -142,8 +154,13 @@ class _Trial:
                 replace(table, factor=factor).fill(scores)
                 yield scores.copy()
 
-        n_users = len(self._histories)
-        lists = best_lists(variants, n_users, n_variants=1 + len(FACTORS), exclude=self._histories)
+        lists = best_lists(
+            variants,
+            len(self._histories),
+            n_items=self._head.n_items,
+            n_variants=1 + len(FACTORS),
+            exclude=self._had,
+        )
         new, known = ([_ndcg(part, targets) for part in lists] for targets in self._targets)
         return new, known
 

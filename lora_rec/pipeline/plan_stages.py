@@ -12,8 +12,8 @@ from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
 from lora_rec.pipeline import plan_memory as memory
 from lora_rec.pipeline.data import Texts
-from lora_rec.rank.baselines import USERS_AT_ONCE
-from lora_rec.rank.linear import EXACT_CELLS, EXACT_ROWS, MAX_RANK
+from lora_rec.rank.baselines import MOST_CELLS, USERS_AT_ONCE
+from lora_rec.rank.linear import ENTRIES_AT_ONCE, MAX_RANK, has_all_factors
 from lora_rec.recipe import HeadSection, Recipe
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches
 from lora_rec.train.item_item import EXACT_ITEMS
@@ -138,9 +138,12 @@ def cpu_stages(
     heap = int(memory.HEAP_FACTOR * sum(tower.activations for tower in towers))
     int8 = sum(tower.int8 for tower in towers)  # later stages use it again
     trained = held + max(int8, heap + kernels[True]) + mapped + states
-    ranking, comparing = _ranking(recipe, split, text_width=recipe.train.width + towers[0].hidden_size)
+    teaching, ranking, comparing = _ranking(
+        recipe, split, text_width=recipe.train.width + towers[0].hidden_size
+    )
     return {
         "load towers": loading,
+        "EASE": max(loading, before + teaching),
         "encode": held + max(int8, kernels[False]) + mapped + states + solving,
         "train adapters": trained,
         "ranking head": trained + ranking,
@@ -148,25 +151,34 @@ def cpu_stages(
     }
 
 
-def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int]:
-    """Gives what fitting the ranking head, and then the comparison, add to what is held."""
+def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int, int]:
+    """Gives what fitting EASE, then the ranking head, then the comparison add to what is held."""
     n_users, n_items = split.n_users, split.n_items
     n_interactions = len(split.refit_histories().values)
-    rows = n_users + text_width
-    if min(rows, n_items) <= EXACT_ROWS and n_users * n_items <= EXACT_CELLS:
-        rank = min(rows, n_items)
-        decomposing = 4 * rows * n_items + 24 * rank * rank
+    teaching, vectors, whole = _decomposing(n_users, n_users, n_items, n_interactions)
+    exact = 4 * n_items * n_items
+    if n_items <= EXACT_ITEMS:
+        linear = exact
+    else:
+        with_texts, vectors_of_head, _ = _decomposing(n_users + text_width, n_users, n_items, n_interactions)
+        linear = max(with_texts, 5 * vectors_of_head)
+    ease = exact if not whole and n_items <= EXACT_ITEMS else max(teaching, 3 * vectors)
+    # The baseline by cosine has one axis per user, and sums them over the histories of a block of users.
+    at_once = n_interactions * min(1.0, USERS_AT_ONCE / n_users)
+    cosine = int(4 * n_users * (n_items + at_once)) if n_users * n_items <= MOST_CELLS else 0
+    return max(teaching, 5 * vectors), max(linear, _sequence(recipe.head, n_items)), max(ease, cosine)
+
+
+def _decomposing(n_rows: int, n_users: int, n_items: int, n_interactions: int) -> tuple[int, int, bool]:
+    """Gives the bytes that decomposing takes, those of one set of factors, and whether these are all."""
+    if whole := has_all_factors(n_rows, n_items, n_users=n_users):
+        rank = min(n_rows, n_items)
+        taken = 4 * n_rows * n_items + 24 * rank * rank
     else:
         rank = min(MAX_RANK, n_items)
-        decomposing = 8 * n_interactions * rank + 16 * n_items * rank
-    vectors = 4 * n_items * rank
-    sequence = _sequence(recipe.head, n_items)
-    linear = 4 * n_items * n_items if n_items <= EXACT_ITEMS else max(decomposing, 5 * vectors)
-    ranking = max(linear, sequence)
-    # The baseline by cosine has one axis per user, and sums them over every history.
-    at_once = n_interactions * min(1.0, USERS_AT_ONCE / n_users)
-    cosine = int(4 * n_users * (2 * n_items + at_once))
-    return ranking, 3 * vectors + cosine
+        # The basis and its products; users, items, weights and their order; both products of a part.
+        taken = 16 * n_items * rank + 48 * n_interactions + 8 * ENTRIES_AT_ONCE * rank
+    return taken, 4 * n_items * rank, whole
 
 
 def _sequence(section: HeadSection, n_items: int) -> int:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from lora_rec.data.dataset import Split
 from lora_rec.data.lists import Lists
 from lora_rec.metrics import coverage_at_k, evaluate_lists, ild_at_k, mean_over_users
 from lora_rec.pipeline.head import FittedHead
-from lora_rec.pipeline.judge import JUDGED_K, mean_ndcg
+from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.pipeline.tradeoff import lists_by
-from lora_rec.rank.baselines import item_cosine_vectors, sum_of_history
+from lora_rec.rank.baselines import MOST_CELLS, item_cosine_vectors, sum_of_history
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.chances import Chances
-from lora_rec.rank.linear import LinearModel, decompose
+from lora_rec.rank.item_item import ItemItemModel
+from lora_rec.rank.linear import LinearModel, decompose, has_all_factors
 from lora_rec.rank.rules import count_candidates
-from lora_rec.rank.search import top_k
+from lora_rec.rank.search import top_k, top_k_of
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import Point
+from lora_rec.train.item_item import EXACT_ITEMS, fit_ease
 
+logger = logging.getLogger(__name__)
 _Array = NDArray[np.float32]
 REGULARISATIONS = (100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
 DECAYS = (0.6, 0.7, 0.8, 0.9, 1.0)
@@ -36,27 +41,81 @@ class LinearChoice:
     regularisation: float
     decay: float
     validation: float
+    rank: int | None = None
+    """Leading factors that stood for the matrix; None where it was whole."""
 
 
 def choose_linear(split: Split) -> LinearChoice:
-    """Chooses the numbers of a recency-weighted EASE on validation data."""
+    """Chooses the numbers of a recency-weighted EASE, in the form of `decompose`, on validation data."""
     best: LinearChoice | None = None
-    spectrum = decompose(split.train_histories(), n_items=split.n_items)
+    judged, known = draw_users(split.validation), split.train_histories()
+    spectrum = decompose(known, n_items=split.n_items)
+    rank = None if _has_all_factors(known, split.n_items) else spectrum.vectors.shape[1]
     for regularisation, decay in product(REGULARISATIONS, DECAYS):
         model = spectrum.model(regularisation=regularisation, decay=decay)
-        users, histories = model.user_vectors(split.validation.histories), split.validation.histories
+        users, histories = model.user_vectors(judged.histories), judged.histories
         lists, _ = top_k(users, model.item_vectors(), k=JUDGED_K, exclude=histories)
-        score = mean_ndcg(lists, split.validation)
+        score = mean_ndcg(lists, judged)
         if best is None or score > best.validation:
-            best = LinearChoice(regularisation, decay, score)
+            best = LinearChoice(regularisation, decay, score, rank)
     assert best is not None  # the grids are not empty
     return best
 
 
+def choose_ease(split: Split, start: LinearChoice, *, show_progress: bool = False) -> LinearChoice:
+    """Chooses the numbers of EASE itself where `choose_linear` had leading factors alone.
+
+    These lose most of what it knows where data is sparse, so they would be too weak a baseline; the towers'
+    teacher needs vectors, and stays with them. Above `EXACT_ITEMS` items the baseline is the factors, too.
+
+    Args:
+        split: of the run.
+        start: what `choose_linear` gave; its regularisation is tried first, then those next to the best.
+        show_progress: a bar; each trial inverts a matrix of items by items.
+    """
+    if start.rank is None or split.n_items > EXACT_ITEMS:
+        return start
+    judged, known = draw_users(split.validation), split.train_histories()
+    values: dict[float, LinearChoice] = {}
+    waiting = [start.regularisation]
+    with tqdm(desc="EASE", disable=not show_progress) as bar:
+        while waiting:
+            regularisation = waiting.pop()
+            table = fit_ease(known, n_items=split.n_items, regularisation=regularisation)
+            trials = []
+            for decay in DECAYS:
+                lists = _lists(ItemItemModel(*table, decay), judged.histories, k=JUDGED_K)
+                trials.append(LinearChoice(regularisation, decay, mean_ndcg(lists, judged)))
+            values[regularisation] = max(trials, key=lambda trial: trial.validation)
+            best = max(values.values(), key=lambda trial: trial.validation)
+            place = REGULARISATIONS.index(best.regularisation)
+            near = REGULARISATIONS[max(0, place - 1) : place + 2]
+            waiting = [value for value in near if value not in values]
+            bar.update()
+            bar.set_postfix(validation=f"{best.validation:.4f}", regularisation=best.regularisation)
+    return best
+
+
 def fit_linear(histories: Lists, choice: LinearChoice, *, n_items: int) -> LinearModel:
-    """Fits EASE with chosen numbers."""
+    """Fits EASE with chosen numbers, in the form of `decompose`."""
     spectrum = decompose(histories, n_items=n_items)
     return spectrum.model(regularisation=choice.regularisation, decay=choice.decay)
+
+
+def _has_all_factors(histories: Lists, n_items: int) -> bool:
+    n_users = int((histories.counts > 0).sum())
+    return has_all_factors(n_users, n_items, n_users=n_users)
+
+
+def _lists(model: ItemItemModel, histories: Lists, *, k: int) -> NDArray[np.int64]:
+    lists, _ = top_k_of(
+        lambda rows: model.scores(histories.take(rows)),
+        n_users=len(histories),
+        n_items=len(model.neighbours),
+        k=k,
+        exclude=histories,
+    )
+    return lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,15 +137,43 @@ class Comparison:
         self.lists[system], _ = top_k(users, items, k=self.k, exclude=self.split.test.histories)
 
     def add_baselines(self, ease: LinearChoice) -> None:
-        """Adds popularity, item cosine and EASE, each fitted on all that lies before the test."""
+        """Adds popularity, item cosine and EASE, each fitted on all that lies before the test.
+
+        Item cosine has an axis for each user, and is left out where that takes too much memory.
+
+        Args:
+            ease: of `choose_ease`.
+        """
         split, test = self.split, self.split.test.histories
         counts = split.item_counts(include_validation=True).astype(np.float32)
         self.add("popularity", np.ones((len(test), 1), dtype=np.float32), counts[:, None])
         before = split.refit_histories()
-        cosine, _ = item_cosine_vectors(before, n_items=split.n_items)
-        self.add("item_cosine", sum_of_history(test, cosine), cosine)
-        model = fit_linear(before, ease, n_items=split.n_items)
-        self.add("ease", model.user_vectors(test), model.item_vectors())
+        if len(before) * split.n_items <= MOST_CELLS:
+            self._add_item_cosine(before)
+        else:
+            logger.warning(
+                "item_cosine is left out: %d users times %d items would take %.0f GB",
+                len(before),
+                split.n_items,
+                4e-9 * len(before) * split.n_items,
+            )
+        if ease.rank is None and not _has_all_factors(before, split.n_items):
+            table = fit_ease(before, n_items=split.n_items, regularisation=ease.regularisation)
+            self.lists["ease"] = _lists(ItemItemModel(*table, ease.decay), test, k=self.k)
+        else:
+            model = fit_linear(before, ease, n_items=split.n_items)
+            self.add("ease", model.user_vectors(test), model.item_vectors())
+
+    def _add_item_cosine(self, before: Lists) -> None:
+        test = self.split.test.histories
+        cosine, _ = item_cosine_vectors(before, n_items=self.split.n_items)
+        self.lists["item_cosine"], _ = top_k_of(
+            lambda rows: sum_of_history(test.take(rows), cosine) @ cosine.T,
+            n_users=len(test),
+            n_items=self.split.n_items,
+            k=self.k,
+            exclude=test,
+        )
 
     def add_head(
         self,

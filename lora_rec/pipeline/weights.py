@@ -45,7 +45,7 @@ def rank_judged(
     def score(rows: NDArray[np.int64]) -> Iterator[_Array]:
         yield head.scores(judged.histories.take(rows), recent=_at(recent, rows))
 
-    return best_lists(score, len(judged), n_variants=1, exclude=judged.histories)[0]
+    return best_lists(score, len(judged), n_items=head.n_items, n_variants=1, exclude=judged.histories)[0]
 
 
 def sequence_unit(sequence: SequencePart, judged: EvaluationSet) -> float:
@@ -69,7 +69,13 @@ def choose_sequence_weight(
         for share in SEQUENCE_SHARES:
             yield base + np.float32(share * unit) * added
 
-    lists = best_lists(variants, len(judged), n_variants=len(SEQUENCE_SHARES), exclude=judged.histories)
+    lists = best_lists(
+        variants,
+        len(judged),
+        n_items=head.n_items,
+        n_variants=len(SEQUENCE_SHARES),
+        exclude=judged.histories,
+    )
     best = int(np.argmax([mean_ndcg(found, judged) for found in lists]))
     return replace(head, sequence_weight=SEQUENCE_SHARES[best] * unit)
 
@@ -102,7 +108,9 @@ def choose_recent(
                 logs, last = np.log1p(counts.at(times[rows], half_life=half_life)), half_life
             yield base + np.float32(share * units[half_life]) * logs
 
-    lists = best_lists(score, len(judged), n_variants=len(variants), exclude=judged.histories)
+    lists = best_lists(
+        score, len(judged), n_items=head.n_items, n_variants=len(variants), exclude=judged.histories
+    )
     half_life, share = variants[int(np.argmax([mean_ndcg(found, judged) for found in lists]))]
     if not share:
         return head, None

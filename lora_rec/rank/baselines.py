@@ -9,6 +9,8 @@ from lora_rec.data.lists import Lists
 from lora_rec.rank.linear import sum_by_row
 
 USERS_AT_ONCE = 64  # their histories' vectors lie side by side in memory
+MOST_CELLS = 500_000_000
+"""Items times users that `item_cosine_vectors` may lay out: 2 GB."""
 
 
 def item_cosine_vectors(histories: Lists, *, n_items: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -21,7 +23,8 @@ def item_cosine_vectors(histories: Lists, *, n_items: int) -> tuple[NDArray[np.f
     vectors = np.zeros((n_items, len(histories)), dtype=np.float32)
     vectors[histories.values, np.repeat(np.arange(len(histories)), histories.counts)] = 1
     counts = vectors.sum(axis=1)
-    return vectors / np.sqrt(np.maximum(counts, 1))[:, None], counts
+    vectors /= np.sqrt(np.maximum(counts, 1))[:, None]
+    return vectors, counts
 
 
 def sum_of_history(histories: Lists, item_vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -122,6 +122,8 @@ def explain_items(
     """
     if not len(items):
         return []
+    if not len(history.values):
+        head = head.for_newcomers
     columns, mixed = _targets(head, items)
     parts: dict[str, _Floats] = {"linear": np.zeros(len(items)), "sequence": np.zeros(len(items))}
     spread = float(spread_of(head.linear.scores(history))[0, 0])

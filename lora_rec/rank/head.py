@@ -9,7 +9,7 @@ that, what is taken lately counted for short histories alone (Online Retail, val
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from lora_rec.data.lists import Lists
 from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.new_items import NewItems, no_new_items
-from lora_rec.rank.search import Top, Wanted, tops_of
+from lora_rec.rank.search import SCORES_AT_ONCE, Top, Wanted, tops_of
 from lora_rec.rank.sequence import SequencePart
 
 _Array = NDArray[np.float32]
 SEQUENCE_ARRAYS = tuple(SequencePart.__dataclass_fields__)
-SCORES_AT_ONCE = 1 << 24
-"""Users times items in one block at most: about half a gigabyte with all that is added up."""
 CACHED_SCORES = 1 << 20
 """What stays near the processor while it is added up: 256 users of 100,000 items take .8 ms each by blocks of
 so many scores, 2.0 by the largest."""
@@ -61,6 +59,14 @@ class RankingHead:
         by_recent = self.recent is not None and self.recent_weight != 0
         return None if by_sequence or by_recent else self.popularity
 
+    @property
+    def for_newcomers(self) -> RankingHead:
+        """The head as it scores for a user without a history: new items are not stretched.
+
+        The factor was chosen where histories tell items apart, and scores spread in another way there.
+        """
+        return replace(self, new_items=replace(self.new_items, factor=1.0))
+
     def scores(
         self, histories: Lists, user_embeddings: _Array | None = None, *, recent: _Array | None = None
     ) -> _Array:
@@ -78,9 +84,10 @@ class RankingHead:
         counts = self.recent if recent is None else recent
         if counts is not None and self.recent_weight:
             result += np.float32(self.recent_weight) * np.log1p(counts)
+        newcomers = histories.counts == 0
         if (popularity := self.newcomer_popularity) is not None:
-            result[histories.counts == 0] = popularity
-        self.new_items.fill(result)
+            result[newcomers] = popularity
+        self.new_items.fill(result, plain=newcomers)
         return result
 
     def top_k(

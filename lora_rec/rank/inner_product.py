@@ -4,8 +4,8 @@ A score is linear / spread + user . item + popularity, see `rank.head`. All but 
 of a user's with an item's vector, so any index of inner products finds its best. The first is zero but for
 the neighbours of the history's items, a few thousand at most whatever the catalogue: they are scored here and
 put among what was found. New items are weighted means of known ones, and so are their vectors; what a user's
-mean of the first part adds to all of them is one more number of the vectors. The lists are those of
-`RankingHead.top_k` where the search is exact.
+mean of the first part adds to all of them is one more number of the vectors. A user without a history is
+scored in full, by what is no product. The lists are those of `RankingHead.top_k` where the search is exact.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class HeadVectors:
         """Gives the vectors of users and what is added to some items, see `Users`.
 
         Args:
-            histories: U lists, oldest first.
+            histories: U lists, oldest first, none empty: `top_k` ranks for these without vectors.
             user_embeddings: (U, D), see `SequencePart.user_vectors`.
         """
         vectors = np.ones((len(histories), self.width), dtype=np.float32)
@@ -109,7 +109,10 @@ class HeadVectors:
         users = self.users(histories, user_embeddings)
         items = np.full((len(histories), k), -1, dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
-        waiting, n = np.arange(len(histories)), min(FIRST_SEARCH * k, most)
+        for user in np.flatnonzero(histories.counts == 0):
+            own = None if user_embeddings is None else user_embeddings[user : user + 1]
+            items[user], scores[user] = self._of_newcomer(own, k=k, allow=allow)
+        waiting, n = np.flatnonzero(histories.counts), min(FIRST_SEARCH * k, most)
         while len(waiting):
             found, relevance = search(users.vectors[waiting], n)
             short = []
@@ -130,6 +133,26 @@ class HeadVectors:
                 items[user, : len(best)], scores[user, : len(best)] = both[best], total[best]
             waiting, n = np.array(short, dtype=np.int64), min(4 * n, most)
         return items, scores
+
+    def _of_newcomer(
+        self, embedding: _Array | None, *, k: int, allow: Callable[[_Indices], NDArray[np.bool_]] | None
+    ) -> tuple[_Indices, _Array]:
+        """Gives the list of a user without a history, from all scores: what ranks there is no product.
+
+        Args:
+            embedding: (1, D)
+            k: list length.
+            allow: see `top_k`.
+        """
+        nobody, n = Lists.from_arrays([[]]), k
+        items, scores = np.full(k, -1, dtype=np.int64), np.full(k, -np.inf, dtype=np.float32)
+        while True:
+            found, values = self.head.top_k(nobody, k=n, user_embeddings=embedding)
+            kept = np.flatnonzero(found[0] >= 0 if allow is None else allow(found[0]))[:k]
+            if len(kept) == k or n == self.head.n_items:
+                items[: len(kept)], scores[: len(kept)] = found[0, kept], values[0, kept]
+                return items, scores
+            n = min(4 * n, self.head.n_items)
 
     def _known_items(self, rows: _Indices) -> _Array:
         """Gives the vectors (R, V) as if every item were known."""

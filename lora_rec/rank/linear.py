@@ -21,6 +21,8 @@ MAX_RANK = 1024  # of a matrix too large to be decomposed exactly
 EXACT_ROWS = 4096
 EXACT_CELLS = 200_000_000
 USERS_AT_ONCE = 64  # bounds the memory of their histories' factors
+ENTRIES_AT_ONCE = 1 << 14
+"""Of a large matrix, in one product with a basis: each takes the basis's width, twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,7 @@ def decompose(
         None if text_vectors is None or text_weight == 0 else text_weight * text_vectors.T.astype(np.float32)
     )
     n_rows = len(used) + (0 if text is None else len(text))
-    if min(n_rows, n_items) > EXACT_ROWS or len(used) * n_items > EXACT_CELLS:
+    if not has_all_factors(n_rows, n_items, n_users=len(used)):
         return _decompose_large(
             users, items, weights, text, n_users=len(used), n_items=n_items, rank=max_rank, seed=seed
         )
@@ -117,6 +119,11 @@ def decompose(
     return Spectrum(vectors, values[kept].astype(np.float32))
 
 
+def has_all_factors(n_rows: int, n_items: int, *, n_users: int) -> bool:
+    """Says whether `decompose` gives all factors of a matrix, or the leading ones."""
+    return min(n_rows, n_items) <= EXACT_ROWS and n_users * n_items <= EXACT_CELLS
+
+
 def _decompose_large(
     users: NDArray[np.int64],
     items: NDArray[np.int64],
@@ -130,13 +137,20 @@ def _decompose_large(
     n_iterations: int = 4,
 ) -> Spectrum:
     """Finds the leading eigenvectors by subspace iteration; the matrix stays sparse (Halko et al. 2011)."""
-    by_item = np.argsort(items, kind="stable")
+    # Whole users, so many that their entries are about as many as may be looked at together.
+    ends = np.searchsorted(users, np.arange(n_users), side="right")
+    starts = np.flatnonzero(np.diff(ends // ENTRIES_AT_ONCE, prepend=-1))
+    bounds = np.concatenate([[0], ends[starts[1:] - 1], [len(users)]])
 
     def gram(block: NDArray[np.float32]) -> NDArray[np.float32]:
-        per_user = sum_by_row(block[items] * weights[:, None], users, n_rows=n_users)
-        per_item = per_user[users[by_item]] * weights[by_item, None]
-        result = sum_by_row(per_item, items[by_item], n_rows=n_items)
-        return result if text is None else result + text.T @ (text @ block)
+        result = np.zeros_like(block) if text is None else text.T @ (text @ block)
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True):
+            own, mine, shares = users[start:stop] - users[start], items[start:stop], weights[start:stop, None]
+            per_user = sum_by_row(block[mine] * shares, own, n_rows=int(own[-1]) + 1)
+            order = np.argsort(mine, kind="stable")
+            rows, sums = _sums((per_user[own] * shares)[order], mine[order])
+            result[rows] += sums
+        return result
 
     rank = min(rank, n_items)
     start = np.random.default_rng(seed).standard_normal((n_items, min(n_items, rank + 16))).astype(np.float32)
@@ -156,9 +170,17 @@ def sum_by_row(values: NDArray[np.float32], rows: NDArray[np.int64], *, n_rows: 
     """
     result = np.zeros((n_rows, values.shape[1]), dtype=np.float32)
     if len(rows):
-        starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
-        result[rows[starts]] = np.add.reduceat(values, starts, axis=0)
+        there, sums = _sums(values, rows)
+        result[there] = sums
     return result
+
+
+def _sums(
+    values: NDArray[np.float32], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Gives the rows that there are and the sum of each."""
+    starts = np.flatnonzero(np.concatenate([[True], rows[1:] != rows[:-1]]))
+    return rows[starts], np.add.reduceat(values, starts, axis=0)
 
 
 def centre(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

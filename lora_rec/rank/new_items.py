@@ -32,20 +32,28 @@ class NewItems:
     weights: _Array
     """(C, K), rows add up to 1."""
     factor: float
-    """Stretches the means away from a user's mean over the known items."""
+    """Stretches the means away from a user's mean over the known items; chosen on users with a history."""
 
-    def fill(self, scores: _Array) -> None:
-        """Sets the scores of the new items, in place, from those of the others, (U, N)."""
+    def fill(self, scores: _Array, *, plain: NDArray[np.bool_] | None = None) -> None:
+        """Sets the scores of the new items, in place, from those of the others.
+
+        Args:
+            scores: (U, N)
+            plain: (U,), the users for whom nothing is stretched.
+        """
         n_new = len(self.items)
         if not n_new:
             return
+        factors = np.full((len(scores), 1), self.factor, dtype=np.float32)
+        if plain is not None:
+            factors[plain] = 1
         n_known = scores.shape[1] - n_new
         means = (scores.sum(axis=1) - scores[:, self.items].sum(axis=1)) / np.float32(max(1, n_known))
         step = max(1, CELLS_AT_ONCE // max(1, len(scores) * self.neighbours.shape[1]))
         for start in range(0, n_new, step):
             part = slice(start, start + step)
             near = np.einsum("uck,ck->uc", scores[:, self.neighbours[part]], self.weights[part])
-            scores[:, self.items[part]] = means[:, None] + np.float32(self.factor) * (near - means[:, None])
+            scores[:, self.items[part]] = means[:, None] + factors * (near - means[:, None])
 
 
 def find_neighbours(

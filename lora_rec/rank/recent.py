@@ -55,9 +55,18 @@ class RecentCounts:
             moment, done = max(now, moment), stop
         return result
 
-    def now(self, *, half_life: float) -> NDArray[np.float32]:
-        """Gives the counts (N,) just after the last interaction."""
-        return self.at(self.times[-1:] + 1, half_life=half_life)[0]
+    def now(self, *, half_life: float, latest: int | None = None) -> NDArray[np.float32]:
+        """Gives the counts (N,) just after the last interaction.
+
+        Args:
+            half_life: see `at`.
+            latest: in unix seconds; what is dated later, such as in the year 2096, is left out unless all is.
+        """
+        if latest is None or self.times[0] > latest:
+            last = self.times[-1:]
+        else:
+            last = self.times[self.times <= latest][-1:]
+        return self.at(last + 1, half_life=half_life)[0]
 
 
 def _share_left(seconds: NDArray[Any] | float, half_life: float) -> NDArray[Any]:

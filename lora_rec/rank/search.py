@@ -15,6 +15,13 @@ Top = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Items (U, K) and scores (U, K)."""
 ITEMS_AT_ONCE = 1 << 16
 """Item vectors in one product: their scores stay in the processor's cache."""
+SCORES_AT_ONCE = 1 << 24
+"""Users times items in one block at most: about half a gigabyte with all that is added up."""
+
+
+def users_at_once(n_items: int) -> int:
+    """Gives how many users' scores over a catalogue are held at a time."""
+    return min(256, max(1, SCORES_AT_ONCE // max(1, n_items)))
 
 
 def top_k(
@@ -35,7 +42,7 @@ def top_k(
         item_vectors: (N, D).
         k: see `top_k_of`.
         exclude: see `top_k_of`.
-        block: see `top_k_of`.
+        block: users scored at a time.
     """
     n_users, n_items = len(user_vectors), len(item_vectors)
     k = min(k, n_items)
@@ -91,7 +98,7 @@ def top_k_of(
     k: int,
     exclude: Lists | None = None,
     allowed: NDArray[np.bool_] | None = None,
-    block: int = 256,
+    block: int | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Gives the best items of each user by any score.
 
@@ -102,7 +109,7 @@ def top_k_of(
         k: list length; at most N are given.
         exclude: U lists of items that are left out, e.g. those already seen.
         allowed: (N,), the items that may be given to anybody; all when left out.
-        block: users scored at a time.
+        block: users scored at a time; `users_at_once` when left out.
 
     Returns:
         Items (U, K) and scores (U, K), best first, K = min(k, N); equal scores by item index. A user with
@@ -122,7 +129,7 @@ def tops_of(
     n_users: int,
     n_items: int,
     exclude: Lists | None = None,
-    block: int = 256,
+    block: int | None = None,
 ) -> list[Top]:
     """Gives several lists of each user, of other lengths or among other items, by scores made once.
 
@@ -138,6 +145,7 @@ def tops_of(
         (np.empty((n_users, min(k, n_items)), np.int64), np.empty((n_users, min(k, n_items)), np.float32))
         for k, _ in wanted
     ]
+    block = block or users_at_once(n_items)
     for start in range(0, n_users, block):
         rows = np.arange(start, min(start + block, n_users))
         lists = None if exclude is None else exclude.take(rows)

@@ -141,7 +141,7 @@ def cut_windows(
     ends = np.minimum(starts + phases[users] + number * (length + 1), stops)
     full = ends > begins
     begins, ends = begins[full], ends[full]
-    values, text_rows, is_repeat = histories.values, np.full(len(begins), -1), find_repeats(histories)
+    values, text_rows, is_repeat = histories.values, np.full(len(begins), -1), histories.repeats()
     if examples is not None:
         n_drawn = min(len(examples.targets), 1 + int(EXAMPLE_SHARE * len(begins)))
         drawn = generator.permutation(len(examples.targets))[:n_drawn]
@@ -153,22 +153,8 @@ def cut_windows(
         ends = np.concatenate([ends, joined.offsets[1:] + len(values)])
         text_rows = np.concatenate([text_rows, drawn])
         values = np.concatenate([values, joined.values])
-        is_repeat = np.concatenate([is_repeat, find_repeats(joined)])
+        is_repeat = np.concatenate([is_repeat, joined.repeats()])
     return Windows(values, begins, ends, text_rows, is_repeat)
-
-
-def find_repeats(lists: Lists) -> NDArray[np.bool_]:
-    """Gives, for each value, whether it is in its list before.
-
-    >>> find_repeats(Lists.from_arrays([[7, 8, 7], [7, 7]])).tolist()
-    [False, False, True, False, True]
-    """
-    owners = np.repeat(np.arange(len(lists)), lists.counts)
-    order = np.lexsort((np.arange(len(owners)), lists.values, owners))
-    again = (np.diff(owners[order]) == 0) & (np.diff(lists.values[order]) == 0)
-    repeats = np.zeros(len(owners), dtype=bool)
-    repeats[order[1:][again]] = True
-    return repeats
 
 
 def draw_batches(lengths: _Ints, batch_size: int, generator: np.random.Generator) -> Iterator[_Ints]:

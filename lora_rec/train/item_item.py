@@ -3,9 +3,10 @@
 EASE (Steck 2019, arXiv 1905.03375): with P = (G + l)^-1 for the co-occurrences G of items, the weight from i
 to j is -P_ij / P_jj. Two things are added to G. Co-occurrences count by how near two items stand in a
 history, 1 / (1 + distance / nearness): what follows at once says more than what follows years later. This
-function of the distance is convex and falls to zero, so G stays a matrix of inner products (Polya). And the
-items' text vectors T join as further rows, w T T' (closed-form side information, Jeunen et al. 2020), so that
-an item which nobody took yet has weights too.
+function of the distance is convex and falls to zero, so G stays a matrix of inner products (Polya) but for
+what is cut off its end, which the regularisation outweighs. And the items' text vectors T join as further
+rows, w T T' (closed-form side information, Jeunen et al. 2020), so that an item which nobody took yet has
+weights too.
 
 Where there are too many items for a matrix of them, the leading factors of G stand for it, and all pairs
 count alike.
@@ -28,9 +29,12 @@ from lora_rec.rank.linear import LinearModel, Spectrum, decompose
 
 EXACT_ITEMS = 14_000
 """Up to this many items the matrix is inverted: 4 N^2 bytes, N^3 multiplications."""
+EASE_WEIGHTS = 1000
+"""That `fit_ease` keeps of each row; see `rank.item_item` for what fewer cost."""
 LONGEST_DISTANCE = 20
 """Pairs further apart than this many times the nearness would count less than a twentieth; left out."""
-ROWS_AT_ONCE = 1024
+WEIGHTS_AT_ONCE = 1 << 24
+"""In a block of rows whose strongest are looked for; these are ordered in twice as many bytes again."""
 
 _Table = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -68,6 +72,16 @@ def prepare_fit(
     return form(histories, n_items=n_items, text_vectors=text_vectors)
 
 
+def fit_ease(histories: Lists, *, n_items: int, regularisation: float) -> _Table:
+    """Gives the weights of plain EASE by its inverse, where every item of a history counts once.
+
+    Returns:
+        Neighbours (N, M) and weights (N, M), M = min(N, EASE_WEIGHTS).
+    """
+    settings = ItemItemSettings(nearness=None, regularisation=regularisation, text_weight=0.0)
+    return ExactFit(histories.without_repeats(), n_items=n_items).table(settings, n_neighbours=EASE_WEIGHTS)
+
+
 class ExactFit:
     """Inverts the matrix, in the place where it was counted: it is by far the largest thing here."""
 
@@ -95,7 +109,7 @@ class ExactFit:
         except torch.linalg.LinAlgError as error:
             raise TrainingError(
                 f"head: co-occurrences with regularisation {settings.regularisation:g} cannot be inverted;"
-                " raise it"
+                " leave out histories that play the same round of items over and over"
             ) from error
         torch.cholesky_inverse(matrix, out=matrix)
         scales = -1 / matrix.diagonal().clone()
@@ -136,7 +150,8 @@ def _products(model: LinearModel, n_items: int) -> Iterator[torch.Tensor]:
 
 
 def _blocks(n_items: int) -> Iterator[slice]:
-    return (slice(start, min(start + ROWS_AT_ONCE, n_items)) for start in range(0, n_items, ROWS_AT_ONCE))
+    step = max(16, WEIGHTS_AT_ONCE // n_items)
+    return (slice(start, min(start + step, n_items)) for start in range(0, n_items, step))
 
 
 def _strongest(blocks: Iterator[torch.Tensor], n_neighbours: int) -> _Table:

@@ -237,5 +237,7 @@ def test_what_a_user_had_before_is_no_target():
     )
     found = [(h.tolist(), t.tolist()) for h, t in zip(drawn.histories, drawn.targets, strict=True)]
     assert found == [([5], [7, 8]), ([5, 5], [7, 8]), ([5, 5, 7], [8]), ([5, 7, 5], [8])]
+    before = drawn.before(Lists.from_arrays([[5, 5, 7, 5, 8], [4, 4, 4]]), length=4)
+    assert [history.tolist() for history in before] == [[5], [5, 5], [5, 5, 7], [5, 5, 7, 5]]
     with pytest.raises(DataError, match="no user has two different items"):
         draw_examples(Lists.from_arrays([[4, 4]]), per_user=9, history_length=3, n_targets=2, seed=0)

@@ -8,6 +8,7 @@ from lora_rec.data import Dataset
 from lora_rec.data.friends import evaluate_on_friends, withhold_friends
 from lora_rec.errors import DataError
 from lora_rec.metrics import ndcg_at_k
+from lora_rec.pipeline import judge_friends
 from lora_rec.pipeline.friends import choose_friend_settings, fit_friends, recommend_friends, tastes_of
 from lora_rec.rank.friends import FriendSettings
 from lora_rec.train.friends import FriendFit
@@ -75,6 +76,18 @@ def test_what_is_chosen_is_the_best_that_was_tried():
     judged = evaluate_on_friends(known, withheld, n_users=N_USERS)
     lists, _ = FriendFit(known, tastes).model(climbed.settings).top_k(judged.users, k=10)
     assert np.isclose(ndcg_at_k(lists, list(judged.targets), k=10).mean(), climbed.validation)
+
+
+def test_how_many_are_judged_at_a_time_changes_nothing(monkeypatch):
+    dataset, friends = make_circles()
+    known, _ = withhold_friends(friends)
+    model = FriendFit(known, tastes_of(dataset)).model(FriendSettings())
+    found = []
+    for at_once in (64, 7):
+        monkeypatch.setattr(judge_friends, "USERS_AT_ONCE", at_once)
+        found.append(judge_friends.judge_friends(model.scores, friends, n_users=N_USERS, seed=0))
+    for name, values in found[0].items():
+        np.testing.assert_allclose(found[1][name], values)
 
 
 def test_mistakes_are_told():

@@ -8,7 +8,8 @@ import torch
 
 from lora_rec.data import Dataset, EvaluationSet, Lists, leave_last_out
 from lora_rec.data.dataset import Split
-from lora_rec.pipeline import new_items
+from lora_rec.errors import TrainingError
+from lora_rec.pipeline import item_item, new_items
 from lora_rec.pipeline.head import fit_on_texts
 from lora_rec.pipeline.judge import mean_ndcg
 from lora_rec.pipeline.new_items import FACTORS, choose_new_items, place_by_neighbours
@@ -18,6 +19,7 @@ from lora_rec.rank.linear import centre
 from lora_rec.rank.new_items import find_neighbours
 from lora_rec.rank.sequence import SequencePart
 from lora_rec.recipe import HeadSection
+from lora_rec.train.item_item import ExactFit
 from lora_rec.train.sequence import SequenceHead
 
 N_TOPICS, PER_TOPIC, N_USERS = 6, 10, 300
@@ -79,6 +81,39 @@ def test_what_sells_now_is_found_and_served():
     assert (np.abs(lists - seasons[:, None]) < 5).mean() > 0.6
     today, _ = fitted.head.top_k(split.test.histories, k=5)
     assert (np.bincount(today.ravel(), minlength=N_ITEMS)[55:60]).sum() > 0.5 * today.size
+
+
+def test_a_date_in_the_future_empties_no_counts_and_one_far_off_is_told(caplog):
+    def dated(moment):
+        split = make(sold_in_season, over_a_month)
+        log = split.validation_log
+        times = log.times.copy()
+        times[-1] = moment
+        return replace(split, validation_log=replace(log, times=times))
+
+    sane, future, late = (
+        fit_on_texts(SECTION, texts(), dated(moment)).head.recent
+        for moment in (24 * DAY, 4_000_000_000, 400 * DAY)
+    )
+    np.testing.assert_allclose(future.sum(), sane.sum(), rtol=0.5)  # of 1,500 interactions
+    assert late.sum() == pytest.approx(1)
+    assert caplog.text.count("a few interactions are dated long after all others") == 1
+
+
+def test_a_trial_that_cannot_be_inverted_is_left_out(monkeypatch):
+    split = make(by_topic, over_a_month)
+
+    def table(fit, settings, *, n_neighbours):
+        if settings.nearness is not None:
+            raise TrainingError("head: cannot be inverted")
+        return fitted(fit, settings, n_neighbours=n_neighbours)
+
+    fitted = ExactFit.table
+    monkeypatch.setattr(ExactFit, "table", table)
+    assert fit_on_texts(SECTION, texts(), split).choice.settings.nearness is None
+    monkeypatch.setattr(item_item, "STARTS", item_item.STARTS[:1])
+    with pytest.raises(TrainingError, match="cannot be inverted"):
+        fit_on_texts(SECTION, texts(), split)
 
 
 def test_the_seed_alone_decides_the_sequence_part():

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lora_rec.data.lists import Lists
+from lora_rec.rank import linear
 from lora_rec.rank.linear import _decompose_large, centre, decompose
 
 
@@ -39,13 +40,17 @@ def test_equals_the_textbook_formula(n_users, with_text):
         np.testing.assert_allclose(scores[user, outside], expected[outside], atol=1e-4)
 
 
-def test_the_large_form_agrees_with_the_exact_one():
+def test_the_large_form_agrees_with_the_exact_one(monkeypatch):
     histories = random_histories()
     users, items = np.repeat(np.arange(40), histories.counts), histories.values
     weights = histories.relative_strengths()
     large = _decompose_large(users, items, weights, None, n_users=40, n_items=15, rank=15, seed=0)
     exact = decompose(histories, n_items=15)
     np.testing.assert_allclose(large.values, exact.values, rtol=1e-3)
+    for at_once in (1, 9):  # a user is in one part, however many entries that takes
+        monkeypatch.setattr(linear, "ENTRIES_AT_ONCE", at_once)
+        parted = _decompose_large(users, items, weights, None, n_users=40, n_items=15, rank=15, seed=0)
+        np.testing.assert_allclose(parted.values, large.values, rtol=1e-3)
 
 
 def test_an_empty_history_scores_nothing():

@@ -26,6 +26,12 @@ def test_now_is_after_the_last_interaction():
     assert counts.now(half_life=1.0).round(3).tolist() == [1.0, 1.0, 0.0]
 
 
+def test_a_date_in_the_future_is_not_now():
+    counts = RecentCounts(np.array([1, 0, 2]), np.array([3, 5, 900 * DAY]), n_items=3)
+    assert counts.now(half_life=1.0, latest=DAY).round(3).tolist() == [1.0, 1.0, 0.0]
+    assert counts.now(half_life=1.0, latest=2).tolist() == counts.now(half_life=1.0).tolist()
+
+
 @pytest.mark.parametrize("times", [None, np.empty(0, np.int64)])
 def test_a_log_without_times_has_no_recent_counts(times):
     size = 0 if times is not None else 2

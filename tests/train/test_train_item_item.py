@@ -99,7 +99,7 @@ def test_an_empty_history_scores_nothing():
 def test_a_matrix_that_cannot_be_inverted_says_what_to_do():
     fit = ExactFit(random_histories(), n_items=N_ITEMS)
     settings = ItemItemSettings(nearness=5.0, regularisation=-100.0, text_weight=0.0)
-    with pytest.raises(TrainingError, match="cannot be inverted; raise it"):
+    with pytest.raises(TrainingError, match="cannot be inverted; leave out"):
         fit.table(settings, n_neighbours=4)
 
 
