@@ -81,7 +81,8 @@ def _texts(arguments: argparse.Namespace) -> list[str] | None:
 
 def _init(arguments: argparse.Namespace) -> None:
     from lora_rec.data.guess_tables import find_tables
-    from lora_rec.pipeline.init import check_free, draft_recipe, write_recipe
+    from lora_rec.pipeline.init import draft_recipe
+    from lora_rec.pipeline.recipe_file import check_free, write_recipe
     from lora_rec.pipeline.settle import format_guess, settle_columns
 
     path = Path(arguments.output or Path(arguments.folder) / "recipe.yaml")
@@ -125,7 +126,8 @@ def _choose(question: str, options: Sequence[str]) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    from lora_rec.pipeline.check import inspect_data
+    from lora_rec.data.inspect import find_split_warnings
+    from lora_rec.pipeline.check import find_event_problems, inspect_data
     from lora_rec.pipeline.data import load_data, split_data
     from lora_rec.recipe import Recipe
 
@@ -142,8 +144,14 @@ def _check(arguments: argparse.Namespace) -> None:
                 raise DataError(f"check: there is no {arguments.data!r}; give a recipe, or the interactions")
             draft = _draft(arguments)
             recipe, dataset = draft.recipe, draft.dataset
-    print(inspect_data(recipe, dataset))
-    print(split_data(recipe.data, dataset).report)
+        further = find_event_problems(recipe.data)
+    try:
+        report = split_data(recipe.data, dataset).report
+    except DataError:
+        print(inspect_data(recipe, dataset, further))  # what it warns of may be why nothing is left
+        raise
+    print(inspect_data(recipe, dataset, [*further, *find_split_warnings(report)]))
+    print(report)
 
 
 def _refuse_columns(arguments: argparse.Namespace) -> None:

@@ -117,6 +117,39 @@ def test_a_run_of_the_recipe_writes_a_bundle(models, tables, tmp_path):
     assert (tmp_path / "bundle" / "bundle.json").is_file()
 
 
+def test_kinds_of_events_and_users_without_a_target_are_told(tmp_path, capsys):
+    folder = write_tables(tmp_path / "shop", event=["view", "view", "view", "cart"])
+    bought = pd.read_csv(folder / "orders.csv")
+    last = bought.groupby("customer").tail(1)[:20]
+    again = last.assign(event="buy", bought_at="2024-06-01 00:00:00")
+    pd.concat([bought, again]).to_csv(folder / "orders.csv", index=False)
+    assert main(["init", str(folder)]) == 0
+    assert "  events   event (view, cart, buy): not read, every row counts" in capsys.readouterr().out
+    assert "# every row counts, whatever event (view, cart, buy) says" in (folder / "recipe.yaml").read_text()
+    for command in (
+        [str(folder / "recipe.yaml")],
+        [f"{folder}/orders.csv", "--items", f"{folder}/products.csv"],
+    ):
+        assert main(["check", *command]) == 0
+        said = capsys.readouterr().out
+        assert "warning: interactions: event (view, cart, buy) says what each interaction was" in said
+        assert "warning: test: 20 of 30 users are not judged, since what they took last they had" in said
+
+
+def test_categories_that_were_lists_are_parted(tmp_path, capsys):
+    folder = write_tables(tmp_path / "shop")
+    products = pd.read_csv(folder / "products.csv")
+    products["genres"] = [["home", f"room {n % 4}"] for n in range(len(products))]
+    (folder / "products.csv").unlink()
+    products.to_parquet(folder / "products.parquet")
+    assert main(["init", str(folder)]) == 0
+    ranking = yaml.safe_load((folder / "recipe.yaml").read_text())["ranking"]
+    assert (ranking["category_field"], ranking["category_separator"]) == ("genres", ",")
+    capsys.readouterr()
+    assert main(["check", str(folder / "recipe.yaml")]) == 0
+    assert "5 categories in 'genres', the largest: 'home', 'room 0'" in capsys.readouterr().out
+
+
 def test_domains_change_the_recipe(tmp_path):
     folder = write_tables(tmp_path / "shop")
     recipes = {}
@@ -322,7 +355,7 @@ def test_a_field_that_groups_items_is_the_categories(tmp_path, capsys, separator
     assert ranking.get("category_separator", "|") == separator.strip()
     capsys.readouterr()
     assert main(["check", str(folder / "recipe.yaml")]) == 0
-    assert "3 categories in 'genres', the largest: Home, Garden, Gifts" in capsys.readouterr().out
+    assert "3 categories in 'genres', the largest: 'Home', 'Garden', 'Gifts'" in capsys.readouterr().out
     wrong = f"ranking.category_separator={'/'}"
     assert main(["check", str(folder / "recipe.yaml"), wrong]) == 0
     said = capsys.readouterr().out

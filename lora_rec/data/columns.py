@@ -130,7 +130,10 @@ def read_text(value: Any) -> str:
 
 
 def read_numbers(column: pd.Series) -> Numbers:
-    """Reads float64 numbers, also from text; infinity is wrong, and so are booleans and dates."""
+    """Reads float64 numbers, also from text; infinity is wrong, and so are booleans and dates.
+
+    4,5 is four and a half; 4,500 is wrong, since it may be either.
+    """
     import pandas as pd
 
     missing = np.array(column.isna(), bool)
@@ -139,6 +142,8 @@ def read_numbers(column: pd.Series) -> Numbers:
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype(str).str.strip()
         missing |= np.asarray(column.str.lower().isin(["", "nan"]), bool)
+        # One or two digits after a comma cannot be thousands.
+        column = column.str.replace(r"^([+-]?\d+),(\d{1,2})$", r"\1.\2", regex=True)
     values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = ~missing & ~np.isfinite(values)
     return Numbers(np.where(missing | wrong, 0.0, values), missing, wrong)
@@ -193,9 +198,16 @@ def read_dates(column: pd.Series) -> Numbers:
     if pd.api.types.is_timedelta64_dtype(column):
         none = np.asarray(column.isna(), bool)
         return Numbers(np.zeros(len(column), np.int64), none, ~none, np.zeros(len(column)))
-    parsed = pd.to_datetime(column, errors="coerce", utc=True, format="ISO8601")
+    texts = column if pd.api.types.is_datetime64_any_dtype(column) else _with_zone(column)
+    parsed = pd.to_datetime(texts, errors="coerce", utc=True, format="ISO8601")
     missing = np.asarray(column.isna() | (column.astype(str).str.strip() == ""), bool)
     wrong = np.asarray(parsed.isna(), bool) & ~missing
     micros = parsed.fillna(pd.Timestamp(0, tz="UTC")).dt.as_unit("us").astype(np.int64).to_numpy()
     seconds, rest = np.divmod(micros, 1_000_000)
     return Numbers(seconds, missing, wrong, rest / 1_000_000)
+
+
+def _with_zone(column: pd.Series) -> pd.Series:
+    """Writes the zone of texts such as 2024-02-07 06:00:05 UTC as ISO 8601 does."""
+    is_text = column.map(lambda cell: isinstance(cell, str))
+    return column.where(~is_text, column.astype(str).str.replace(r"\s*UTC\s*$", "Z", regex=True))

@@ -14,8 +14,10 @@ from lora_rec.errors import DataError
 def keep_frequent(dataset: Dataset, *, min_interactions: int) -> Dataset:
     """Leaves out rare users and items, in one pass: users first, then items among the users left.
 
-    What counts is distinct pairs of user and item. After the second step a user may again have fewer; that is
-    what published counts of one pass mean. Items leave the catalogue, so they are not ranked either.
+    What counts is distinct pairs of user and item, of the whole log, as in published 5-core sets: where it is
+    split by time, an item may stay for what is taken of it in the test alone. After the second step a user
+    may again have fewer; that is what published counts of one pass mean. Items leave the catalogue, so they
+    are not ranked either.
 
     Args:
         dataset: the interactions.
@@ -39,7 +41,7 @@ def keep_frequent(dataset: Dataset, *, min_interactions: int) -> Dataset:
         )
     note = (
         f"{int((~user_stays).sum()):,} users and {int((~item_stays).sum()):,} items with fewer than "
-        f"{min_interactions} interactions left out"
+        f"{min_interactions} interactions in the whole log left out"
     )
     return _keep(dataset, rows, items=item_stays, note=note)
 

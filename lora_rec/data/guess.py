@@ -12,10 +12,11 @@ import numpy as np
 
 from lora_rec.data.column_names import Role, names
 from lora_rec.data.columns import Numbers, read_numbers, read_times
+from lora_rec.data.events import EventColumn, find_events
 from lora_rec.data.guess_texts import TextColumns, guess_texts
 from lora_rec.data.id_pairs import IdPair, distinct_ids, find_id_pairs
-from lora_rec.data.text_files import refuse_one_column
 from lora_rec.data.validate import check_table, raise_problems
+from lora_rec.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,6 +53,8 @@ class Guess:
     time: ColumnGuess
     rating: ColumnGuess
     texts: TextColumns
+    events: EventColumn | None = None
+    """What says of each interaction what it was; it is read by nobody."""
 
     @property
     def columns(self) -> tuple[ColumnGuess, ...]:
@@ -85,8 +88,7 @@ def guess_columns(
     own = [column for role, column in given.items() if role == "item_id" and column]
     own += text_columns or ()
     raise_problems([*problems, *check_table(items, name="items", ids=(), texts=own).problems])
-    _refuse_one_column(interactions, name="interactions")
-    _refuse_one_column(items, name="items")
+    _refuse_mappings(interactions, given)
     pairs = find_id_pairs(interactions, items, given=given)
     item = _guess_item(interactions, pairs, given)
     item_id = _guess_item_id(items, pairs, item, given)
@@ -99,12 +101,22 @@ def guess_columns(
         interactions[[c for c in free if c != rating.column and c not in rating.options]]
     )
     texts = guess_texts(items, id_column=item_id.column, chosen=text_columns)
-    return Guess(user, item, item_id, time, rating, texts)
+    taken = {column.column for column in (user, item, time, rating)}
+    events = find_events(sample[[c for c in map(str, sample.columns) if c not in taken]])
+    return Guess(user, item, item_id, time, rating, texts, events)
 
 
-def _refuse_one_column(table: pd.DataFrame, *, name: str) -> None:
-    if len(table.columns) == 1:
-        refuse_one_column(str(table.columns[0]), name=name)
+def _refuse_mappings(interactions: pd.DataFrame, given: Mapping[Role, str | None]) -> None:
+    """Refuses a log whose user, or item, is a mapping, such as {"id": 7}: another column would be taken."""
+    for column in map(str, interactions.columns):
+        role = next((role for role in ("user", "item") if names(column, role)), None)
+        cells = interactions[column].dropna()
+        if role and role not in given and len(cells) and isinstance(cells.iloc[0], dict):
+            raise DataError(
+                f"interactions.{column}: holds mappings, such as {str(cells.iloc[0])[:60]}; make each of"
+                f" their keys a column, e.g. by pandas.json_normalize, or name the {role} by"
+                f" --{role}-column"
+            )
 
 
 def _given(role: Role, given: Mapping[Role, str | None]) -> ColumnGuess | None:
@@ -163,7 +175,7 @@ def _guess_user(table: pd.DataFrame) -> ColumnGuess:
     for column in map(str, table.columns):
         ids = distinct_ids(table[column])
         named = 3.0 * names(column, "user") or 2.0 * names(column, "session")
-        if ids is None or (len(ids) < 2 and not named):
+        if ids is None or not len(ids) or (len(ids) < 2 and not named):
             continue
         mean = len(table) / len(ids)
         if named or mean > 1.01:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from lora_rec.data.column_names import names
+from lora_rec.data.column_names import names, split_name
 from lora_rec.data.columns import read_texts
 
 if TYPE_CHECKING:
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 SAMPLE = 2_000  # items whose cells are looked at
 UNSHARED = 0.9  # of the names of artists that differ, where items are artists
 LONG = 120  # letters; a text longer than this on average is a description
+
+_BOOKKEEPING = frozenset(
+    "status createdby updatedby modifiedby deletedby editedby uploadedby isactive isdeleted enabled"
+    " archived".split()
+)
 
 TextKind = Literal["title", "year", "maker", "category", "long"]
 
@@ -29,6 +34,8 @@ class TextColumns:
     """Column to kind; the title first, then as in the table."""
     left_out: dict[str, str]
     """Column to the reason."""
+    lists: frozenset[str] = frozenset()
+    """Columns whose cells are lists, which are read joined by commas."""
 
     @property
     def title(self) -> str | None:
@@ -61,6 +68,8 @@ def guess_texts(
         reason = "a name that no template can hold" if set(column) & set("{}[]") else _why_no_text(texts)
         if chosen is None and any(map(_is_no_text, rows[column].tolist())):
             reason = "mappings or bytes, not text"
+        if chosen is None and not reason and not _BOOKKEEPING.isdisjoint(split_name(column)):
+            reason = "bookkeeping, by its name"
         if reason == "numbers" and names(column, "year") and _are_years(texts):
             kinds[column] = "year"
         elif reason and (chosen is None or not texts):
@@ -72,7 +81,11 @@ def guess_texts(
     if title is None:
         return TextColumns({}, {**dict.fromkeys(kinds, "a year alone says nothing"), **left_out})
     ordered: dict[str, TextKind] = {title: "title"}
-    return TextColumns(ordered | {c: k for c, k in kinds.items() if c != title}, left_out)
+    lists = {
+        c for c in kinds if any(isinstance(cell, (list, tuple, np.ndarray)) for cell in rows[c].tolist())
+    }
+    kinds_of_all = ordered | {c: k for c, k in kinds.items() if c != title}
+    return TextColumns(kinds_of_all, left_out, frozenset(lists))
 
 
 def _is_no_text(cell: Any) -> bool:

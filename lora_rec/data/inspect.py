@@ -9,13 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.build import count_repeats
-from lora_rec.data.dataset import Dataset
+from lora_rec.data.dataset import Dataset, SplitReport
 from lora_rec.data.validate import DataProblem
 
 LARGE_SHARE = 0.2  # of the interactions on one item
 MANY = 0.1  # a share of users, items or interactions that a table of means would show
 DAY = 86_400
 EARLIEST = 631_152_000  # 1990
+FIRST_DAY, LAST_DAY = 19_900_101, 21_001_231  # days as YYYYMMDD; as seconds they are of August 1970
+LOUD_SHARE, LOUD_TIMES, LOUD_NOBODY = 0.05, 50, 10
+"""Of a loud user: the share of the interactions, and times the middling user's; under nobody's id, fewer."""
+NOBODY = frozenset("null none nan n/a na - 0 -1 guest anonymous anon unknown undefined".split())
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def _popularity_warnings(dataset: Dataset) -> list[DataProblem]:
         )
         fix = "leave it out if it is no choice (a bag, a login), or read the columns for rare items"
         found.append(DataProblem("interactions", what, fix, int(counts.max())))
+    found += _loud_user_warnings(dataset)
     repeats = count_repeats(dataset.users, dataset.items, dataset.times)
     if repeats:
         what = "a user and an item" if dataset.times is None else "a user, an item and a time"
@@ -155,6 +160,42 @@ def _popularity_warnings(dataset: Dataset) -> list[DataProblem]:
     return found
 
 
+def _loud_user_warnings(dataset: Dataset) -> list[DataProblem]:
+    """Finds a user who is many: all who did not log in, under one id."""
+    counts = np.bincount(dataset.users, minlength=dataset.n_users)
+    middling = np.median(counts)
+    for user in np.argsort(-counts)[:3].tolist():
+        name, share = str(dataset.user_ids[user]), counts[user] / dataset.n_interactions
+        is_nobody = name.strip().lower() in NOBODY and counts[user] >= LOUD_NOBODY * middling
+        if is_nobody or (share >= LOUD_SHARE and counts[user] >= LOUD_TIMES * middling):
+            what = (
+                f"{name!r} has {counts[user]:,} interactions ({share:.0%}), the middling user {middling:g}:"
+                " pairs of items count as often as they stand in one history, so nearly all are this user's"
+            )
+            fix = "drop those rows if they are many people under one id"
+            return [DataProblem("users", what, fix, int(counts[user]))]
+    return []
+
+
+def _with_dashes(day: np.int64) -> str:
+    digits = str(day)
+    return f"{digits[:4]}-{digits[4:6]}-{digits[6:]}"
+
+
+def find_split_warnings(report: SplitReport) -> list[DataProblem]:
+    """Finds a test that leaves many users out, whose last interaction is one with an item that they had."""
+    left_out = report.dropped.get("test users without a target left", 0)
+    n_users = left_out + report.kept["test"]["users"]
+    if left_out <= MANY * n_users:
+        return []
+    what = (
+        f"{left_out:,} of {n_users:,} users are not judged, since what they took last they had before: a"
+        " purchase after a view, an item again"
+    )
+    fix = "keep one kind of event, or the first of each user and item"
+    return [DataProblem("test", what, fix, left_out)]
+
+
 def _time_warnings(users: NDArray[np.int64], times: NDArray[np.int64], *, now: float) -> list[DataProblem]:
     """Finds times that cannot order anything, or that are no dates of ours."""
     found = []
@@ -170,6 +211,8 @@ def _time_warnings(users: NDArray[np.int64], times: NDArray[np.int64], *, now: f
     early, late = int((times < EARLIEST).sum()), int((times > now + DAY).sum())
     if early:
         fix = "check the column and its unit: seconds since 1970"
+        if FIRST_DAY <= times.min() and times.max() <= LAST_DAY:
+            fix = f"they look like days written as one number: for {times[0]} write {_with_dashes(times[0])}"
         warn(f"{early:,} are before 1990 (first: {_date(times.min())})", fix, early)
     if late:
         fix = "check the column and its unit, or drop those rows"

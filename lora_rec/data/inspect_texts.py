@@ -21,6 +21,9 @@ _MARKUP = re.compile(
     r"\b[^<>]*>|&(?:[a-z]{2,8}|#x?\w{1,5});",
     re.IGNORECASE,
 )
+_TWICE = re.compile("[\u00c3\u00c2][\u0080-\u00bf\u2018-\u203a\u20ac\u2122]|\u00e2\u20ac|[\u0080-\u009f]")
+"""UTF-8 read as another code, or the other way round: \u00c3\u00b3 for \u00f3."""
+NO_TEXT = frozenset("null none nan n/a na - -- ? unknown undefined".split())
 MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 
 
@@ -131,6 +134,10 @@ def find_item_text_warnings(
             fix = "write what they hold, e.g. with ', '.join, before the run"
             found.append(DataProblem(name, what, fix, len(written), tuple(map(_short, written[:1]))))
     found += _repeat_warnings(texts, item_ids)
+    garbled = [row for row, text in enumerate(texts) if _TWICE.search(text)]
+    if len(garbled) > FEW * n:
+        what = f"{len(garbled):,} of {n:,} look like UTF-8 that was read as Latin"
+        warn(what, "read the file as UTF-8, or mend the texts, e.g. with the package ftfy", garbled)
     marked = [row for row, text in enumerate(texts) if _MARKUP.search(text)]
     if len(marked) > FEW * n:
         what = f"{len(marked):,} of {n:,} hold HTML tags or entities"
@@ -157,6 +164,8 @@ def _repeat_warnings(texts: Sequence[str], item_ids: Sequence[str]) -> list[Data
     same = [str(item_ids[row]) for row, own in enumerate(texts) if own == text][:N_EXAMPLES]
     what = f"{shared:,} of {len(texts):,} items share their text with another, {most:,} have {_short(text)}"
     fix = "join items that are one thing, or add a column to the template that tells them apart"
+    if text.strip().lower() in NO_TEXT:
+        fix = "empty those cells: it is read as a word, and stands for none"
     return [DataProblem("item texts", what, fix, shared, tuple(f"item {name}" for name in same))]
 
 

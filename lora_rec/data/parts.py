@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from lora_rec.data.sources import SUFFIXES
-from lora_rec.data.text_files import check_quotes
+from lora_rec.data.text_files import check_quotes, column_separator
 from lora_rec.data.validate import N_EXAMPLES, DataProblem, raise_problems
 from lora_rec.errors import DataError, did_you_mean, missing_extra
 
@@ -96,7 +96,7 @@ class Part:
             for row in np.flatnonzero(lines.to_numpy(zero_copy_only=False)) if pc.any(lines).as_py() else ():
                 check_quotes(
                     cells[int(row)].as_py(),
-                    separator="," if self.kind == "csv" else "\t",
+                    separator=column_separator(self.source, self.kind),
                     column=name,
                     row=first_row + int(row),
                     n_columns=len(self.columns),
@@ -112,7 +112,7 @@ def _open_text(path: Path, kind: str, columns: Sequence[str] | None = None) -> A
         path,
         # One thread, because only then an error says in which row it is.
         read_options=csv.ReadOptions(use_threads=False, block_size=8 << 20),
-        parse_options=csv.ParseOptions(delimiter="," if kind == "csv" else "\t", newlines_in_values=True),
+        parse_options=csv.ParseOptions(delimiter=column_separator(path, kind), newlines_in_values=True),
         convert_options=csv.ConvertOptions(
             column_types=names,
             include_columns=list(columns or []),

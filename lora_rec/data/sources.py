@@ -15,7 +15,7 @@ import numpy as np
 from lora_rec.data.build import build_dataset
 from lora_rec.data.columns import read_texts
 from lora_rec.data.dataset import Dataset
-from lora_rec.data.text_files import check_quotes, first_line, refuse_one_column
+from lora_rec.data.text_files import USUAL_SEPARATORS, check_quotes, column_separator, why_not_utf8
 from lora_rec.data.validate import (
     CheckedTable,
     DataProblem,
@@ -95,18 +95,22 @@ def _read_path(path: Path, *, name: str) -> pd.DataFrame:
             return table.reset_index(drop=all(name is None for name in table.index.names))
         if kind == "jsonl":
             return _read_lines(path)
-        return _read_text(path, separator="," if kind == "csv" else "\t")
+        return _read_text(path, separator=column_separator(path, kind))
     except ImportError as error:
         raise missing_extra("pyarrow", extra="train") from error
     except UnicodeDecodeError as error:
-        fix = "convert it, for example: iconv -f latin1 -t utf-8"
         raise DataError(
-            f"{name}: {path} is not UTF-8 ({error.reason} at byte {error.start}); {fix}"
+            f"{name}: {path} is not UTF-8 ({error.reason} at byte {error.start}); {why_not_utf8(path)}"
         ) from error
     except (ValueError, OSError, EOFError, zlib.error, pd.errors.ParserWarning) as error:
-        if kind == "csv" and isinstance(error, (ValueError, pd.errors.ParserWarning)):
-            refuse_one_column(first_line(path), name=name)
         what = str(error).strip().splitlines()[0]
+        damaged = not isinstance(error, (ValueError, pd.errors.ParserWarning))
+        if (
+            kind in USUAL_SEPARATORS
+            and not damaged
+            and (mark := column_separator(path, kind)) != USUAL_SEPARATORS[kind]
+        ):
+            what = f"columns parted by {mark!r}, as in its header: {what}"
         raise DataError(f"{name}: {path} cannot be read as {kind} ({what}); put the file right") from error
 
 

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import re
 from pathlib import Path
 
-from lora_rec.errors import DataError
+USUAL_SEPARATORS = {"csv": ",", "tsv": "\t"}
+"""Of columns, by kind of file."""
 
 
-def refuse_one_column(header: str, *, name: str) -> None:
-    """Refuses a header whose columns are separated by something else.
+def column_separator(path: Path, kind: str) -> str:
+    """Gives what separates columns: a comma in CSV, a tab in TSV, or what the file's header has more of.
 
-    Raises:
-        DataError: with the header, and what is to be done.
+    Spreadsheets write semicolons into a .csv where a comma is for decimals.
+
+    Args:
+        path: may be in gzip.
+        kind: `csv` or `tsv`.
     """
-    if "," not in header and any(mark in header for mark in ";|\t"):
-        raise DataError(
-            f"{name}: the header is one column {header!r};"
-            " separate columns by commas in a .csv, by tabs in a .tsv"
-        )
+    header = re.sub('"[^"]*"', "", _first_line(path))
+    return max((USUAL_SEPARATORS[kind], ";", "\t", "|", ","), key=header.count)  # of equals the first
 
 
-def first_line(path: Path) -> str:
-    """Gives the first line of a file, without its end; of one in gzip, too."""
+def _first_line(path: Path) -> str:
+    """Gives the first line of a file, without its end."""
     opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
     with opened as file:
         return file.readline(10_000).decode("utf-8-sig", errors="replace").rstrip("\r\n")
+
+
+def why_not_utf8(path: Path) -> str:
+    """Says how to convert a file that is not UTF-8."""
+    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
+    with opened as file:
+        begin = file.read(2)
+    if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return "it is UTF-16; convert it: iconv -f utf-16 -t utf-8"
+    return "convert it, for example: iconv -f cp1252 -t utf-8 (what Western Windows writes)"
 
 
 def check_quotes(cell: str, *, separator: str, column: str, row: int, n_columns: int) -> None:

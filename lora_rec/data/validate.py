@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 N_EXAMPLES = 3
+_DAY_OR_MONTH = re.compile(r"\s*\d{1,2}[/.-]\d{1,2}[/.-](\d{4}|\d{2})\b")
 ID_KINDS = ({"int"}, {"str"}, {"whole float"})
 """Kinds of values that a column of ids may have: one of these alone."""
 
@@ -102,6 +104,8 @@ def check_table(
             checked.problems.extend(
                 _problem(where, found.missing, f"without a {noun}", f"fill in the {noun}s or drop those rows")
             )
+            if noun == "time" and found.wrong.any() and _DAY_OR_MONTH.match(str(cells[found.wrong].iloc[0])):
+                fix = "is 4/7 in July or in April? Write ISO 8601, with pandas.to_datetime and its dayfirst"
             checked.problems.extend(
                 _problem(where, found.wrong, f"where the cell is no {noun}", fix, cells=cells)
             )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from lora_rec.data.dataset import Dataset
+from lora_rec.data.events import find_events
 from lora_rec.data.inspect import Statistics, find_warnings, summarize
 from lora_rec.data.inspect_texts import (
     TextStatistics,
@@ -17,11 +19,12 @@ from lora_rec.data.inspect_texts import (
     summarize_texts,
 )
 from lora_rec.data.lists import Lists
+from lora_rec.data.sources import read_table
 from lora_rec.data.validate import DataProblem
 from lora_rec.pipeline.data import find_category_problem, find_length_problem
 from lora_rec.pipeline.social import read_friendships, render_users
 from lora_rec.rank.categories import Categories
-from lora_rec.recipe import RankingSection, Recipe
+from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.templates import UNTITLED, find_fields, render_items
 
 # Backbones that have read hardly anything but English, by a part of their name.
@@ -56,7 +59,20 @@ class DataReport:
         return "\n".join(lines)
 
 
-def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
+def find_event_problems(section: DataSection) -> list[DataProblem]:
+    """Finds a column of somebody's own table that says what each interaction was, and that no run reads."""
+    if section.source != "files":
+        return []
+    table = read_table(section.interactions, name="interactions")
+    read = (section.user_column, section.item_column, section.time_column, section.rating_column)
+    events = find_events(table[[column for column in table.columns if column not in read]])
+    if events is None:
+        return []
+    what = f"{events} says what each interaction was, and every one counts alike"
+    return [DataProblem("interactions", what, "keep the kinds that are a choice, before the run", len(table))]
+
+
+def inspect_data(recipe: Recipe, dataset: Dataset, further: Sequence[DataProblem] = ()) -> DataReport:
     """Measures a recipe's data, renders its texts, and finds what is doubtful.
 
     Texts tell all that the user, and friends where the recipe wants them, took: the data is not split here.
@@ -64,6 +80,7 @@ def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
     Args:
         recipe: its `text` section and towers say how texts are written and cut.
         dataset: what its `data` section gives.
+        further: warnings of what is not in the data set, such as its split.
 
     Raises:
         DataError: a template names a field that the item table lacks.
@@ -93,7 +110,7 @@ def inspect_data(recipe: Recipe, dataset: Dataset) -> DataReport:
     )
     read = ["" if item == UNTITLED else item for item in items]
     named = {name: fields[name] for name in find_fields(text.item_template)}
-    warnings = find_warnings(dataset, min_rating=recipe.data.min_rating)
+    warnings = [*find_warnings(dataset, min_rating=recipe.data.min_rating), *further]
     warnings += find_item_text_warnings(
         read, item_ids=dataset.item_ids.tolist(), fields=named, max_tokens=recipe.item_tower.max_tokens
     )
@@ -122,7 +139,7 @@ def _categories_line(section: RankingSection, dataset: Dataset) -> str:
     field = str(section.category_field)
     found = Categories.of_items(dataset.item_fields, field, separator=section.category_separator)
     largest = np.argsort(-(found.weights > 0).sum(axis=0), kind="stable")[:5]
-    named = ", ".join(found.names[column] for column in largest)
+    named = ", ".join(repr(found.names[column]) for column in largest)
     return f"{len(found.names):,} categories in {field!r}, the largest: {named}"
 
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -29,8 +25,9 @@ from lora_rec.data.inspect_texts import (
     share_not_latin,
 )
 from lora_rec.data.separators import guess_separator
-from lora_rec.errors import DataError, RecipeError
+from lora_rec.errors import DataError
 from lora_rec.pipeline.data import load_tables, split_data
+from lora_rec.pipeline.recipe_file import quote_text
 from lora_rec.rank.categories import MOST_CATEGORIES
 from lora_rec.recipe import DataSection, RankingSection, Recipe
 from lora_rec.text.domains import DOMAINS, Domain
@@ -104,7 +101,11 @@ def _choose_split(section: DataSection, dataset: Dataset, domain: Domain | None)
                 return chosen
         except DataError as error:
             errors.append(str(error))
-    raise DataError("; ".join(errors) or "data: no split leaves a user to predict for; give more data")
+    raise DataError(
+        "; ".join(errors)
+        or "data: no split leaves a user to predict for, whose last item is one that they had before; give"
+        " more data, or one kind of event"
+    )
 
 
 def make_templates(texts: TextColumns) -> tuple[str, str]:
@@ -179,6 +180,13 @@ def _write(
     kept = f" {dataset.n_interactions:,} of {n_rows:,} interactions stay" if section.min_rating else ""
     least = "" if section.min_rating is None else f"\n  min_rating: {section.min_rating:g} #{kept}"
     time = "" if section.time_column else " # no column holds times: the rows are taken to be in order"
+    events = (
+        ""
+        if guess.events is None
+        else f"\n  # every row counts, whatever {guess.events} says: filter it first"
+    )
+    if section.rating_column is None and not guess.rating.sure:
+        events += f"\n  # {guess.rating.why}"
     if section.split == "time":
         split = "the last tenth of the interactions is the test: all that is learned from lies before it"
     else:
@@ -199,7 +207,7 @@ data:
   item_column: {quote_text(section.item_column)}
   item_id_column: {quote_text(section.item_id_column)} # in the item table
   time_column: {quote_text(section.time_column)}{time}
-  rating_column: {quote_text(section.rating_column)}{least}
+  rating_column: {quote_text(section.rating_column)}{least}{events}
   text_columns: [{", ".join(map(quote_text, section.text_columns or ()))}]
   split: {section.split} # {split}
 
@@ -236,11 +244,6 @@ ranking:
 """
 
 
-def quote_text(value: str | None) -> str:
-    """Writes a text as JSON does it."""
-    return "null" if value is None else json.dumps(value, ensure_ascii=False)
-
-
 def suggest_categories(
     fields: Mapping[str, Sequence[str]], texts: TextColumns
 ) -> tuple[str | None, str | None]:
@@ -258,7 +261,7 @@ def suggest_categories(
         cells = [cell for cell in fields[field] if cell]
         if sum(map(is_written_list, cells)) > len(cells) / 2:
             continue
-        separator = guess_separator(cells)
+        separator = "," if field in texts.lists else guess_separator(cells)
         parts = [part.strip() for cell in cells for part in (cell.split(separator) if separator else [cell])]
         groups = {part for part in parts if part}
         is_short = bool(groups) and np.mean([len(group) for group in groups]) <= LONGEST_CATEGORY
@@ -268,30 +271,3 @@ def suggest_categories(
         return None, None
     _, _, field, separator = min(found, key=lambda choice: choice[:2])
     return field, separator
-
-
-def check_free(path: str | Path, *, force: bool) -> None:
-    """Refuses a recipe that is there, before any work.
-
-    Raises:
-        RecipeError: there is a file and `force` is not set, or no folder to write it to.
-    """
-    if Path(path).is_dir():
-        raise RecipeError(f"{path}: is a folder; name a file, e.g. --output {Path(path) / 'recipe.yaml'}")
-    if Path(path).exists() and not force:
-        raise RecipeError(f"{path}: is there already; pass --force to replace it, or --output ANOTHER.yaml")
-    if not Path(path).parent.is_dir():
-        raise RecipeError(f"{path}: there is no folder {Path(path).parent}; make it first")
-
-
-def write_recipe(path: str | Path, text: str, *, force: bool = False) -> None:
-    """Writes a recipe whole or not at all.
-
-    Raises:
-        RecipeError: see `check_free`.
-    """
-    check_free(path, force=force)
-    with tempfile.TemporaryDirectory(dir=Path(path).parent, prefix=".recipe") as scratch:
-        file = Path(scratch) / "recipe.yaml"
-        file.write_text(text, encoding="utf-8")
-        os.replace(file, path)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import AutoTokenizer
 
 from lora_rec.bundle import file_digest
@@ -116,7 +117,8 @@ def build_learner(
             prefix_cache=section.prefix_cache,
             token_budget=section.token_budget,
         )
-        start_adapter(tower, source, seed=section.seed, token_budget=section.token_budget)
+        known = np.arange(len(tokens.lengths))
+        start_adapter(tower, source, known, seed=section.seed, token_budget=section.token_budget)
     return OneTower(tower, built), built
 
 

@@ -86,6 +86,10 @@ def format_guess(tables: Tables, guess: Guess) -> str:
         mark = "" if column.sure else "  (not sure)"
         name = column.role.replace("_", " ")
         lines.append(f"  {name:<8} {column.column or 'none':<{width}}  {column.why}{mark}")
+    if guess.events is not None:
+        lines.append(
+            f"  events   {guess.events}: not read, every row counts; keep the kinds that you want first"
+        )
     lines.append("  texts    " + ", ".join(f"{name} ({kind})" for name, kind in guess.texts.kinds.items()))
     if guess.texts.left_out:
         left = (f"{name} ({why})" for name, why in guess.texts.left_out.items())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lora_rec.cache import cache_folder
@@ -79,8 +80,10 @@ def open_sources(recipe: Recipe, model: TwoTower, texts: Texts, accelerator: Acc
             open_texts=partial(opened, "varied items", *item_side),
         ),
     )
-    for tower, source in ((model.user_tower, sources.users), (model.item_tower, sources.items)):
-        start_adapter(tower, source, seed=recipe.train.seed, token_budget=budget)
+    # Of histories those that are trained on alone: a later one tells what validation asks for.
+    seen = ((model.user_tower, users, texts.trained), (model.item_tower, items, np.arange(len(texts.items))))
+    for tower, source, known in seen:
+        start_adapter(tower, source, known, seed=recipe.train.seed, token_budget=budget)
     return sources
 
 
@@ -127,12 +130,13 @@ def open_source(
     )
 
 
-def start_adapter(tower: Tower, source: BatchSource, *, seed: int, token_budget: int) -> None:
-    """Gives an adapter that starts from its inputs (EVA) its start, from a sample of texts."""
+def start_adapter(
+    tower: Tower, source: BatchSource, known: NDArray[np.int64], *, seed: int, token_budget: int
+) -> None:
+    """Gives an adapter that starts from its inputs (EVA) its start, from a sample of the texts `known`."""
 
     def batches() -> Iterator[tuple[TokenBatch, torch.Tensor]]:
-        n = len(source.lengths)
-        sample = np.random.default_rng(seed).permutation(n)[:START_TEXTS]
+        sample = np.random.default_rng(seed).permutation(known)[:START_TEXTS]
         for rows in plan_micro_batches(source.lengths[sample], token_budget=token_budget):
             batch = source.batch(sample[rows]).to(tower.device)
             yield batch, batch.attention_mask

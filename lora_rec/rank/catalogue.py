@@ -97,8 +97,9 @@ class Catalogue:
 
     @cached_property
     def titles(self) -> Sequence[str]:
-        """The field `title`, or the first field, of each item."""
-        return self.item_fields.get("title") or next(iter(self.item_fields.values()), list(self.item_ids))
+        """The field `title`, or the first field, of each item; its id where it has none."""
+        texts = self.item_fields.get("title") or next(iter(self.item_fields.values()), self.item_ids)
+        return [text or item for text, item in zip(texts, self.item_ids, strict=True)]
 
     @cached_property
     def categories(self) -> Categories | None:

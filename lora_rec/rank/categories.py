@@ -83,7 +83,10 @@ class Categories:
         wanted = list(names)
         for name in wanted:
             if name not in self.names:
-                hint = did_you_mean(name, self.names) or f"there are: {', '.join(self.names[:20]) or 'none'}"
+                hint = (
+                    did_you_mean(name, self.names)
+                    or f"there are: {', '.join(map(repr, self.names[:20])) or 'none'}"
+                )
                 raise DataError(f"{where}: no item has the category {name!r}; {hint}")
         return np.array([self.names.index(name) for name in wanted], dtype=np.int64)
 

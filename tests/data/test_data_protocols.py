@@ -142,7 +142,7 @@ def test_rare_users_and_items_go_in_one_pass():
     kept = keep_frequent(dataset, min_interactions=2)
     assert (kept.user_ids.tolist(), kept.item_ids.tolist()) == (["0", "1"], ["0"])
     assert (kept.users.tolist(), kept.items.tolist(), kept.times.tolist()) == ([0, 1], [0, 0], [1, 1])
-    assert kept.notes == ("1 users and 3 items with fewer than 2 interactions left out",)
+    assert kept.notes == ("1 users and 3 items with fewer than 2 interactions in the whole log left out",)
 
 
 def test_low_ratings_go_and_the_catalogue_stays():

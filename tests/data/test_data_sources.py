@@ -220,6 +220,11 @@ def test_repeated_rows_warn(tables):
         ("a.csv", b"", r"items: \S+a.csv is empty; give a file with a header and rows"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", r"items: \S+ cannot be read as csv \(.*Expected 2 fields.*\); put"),
         ("a.csv", b"a,b\n1,2,3\n", r"items: \S+ cannot be read as csv \(.*\); put the file right"),
+        (
+            "a.csv",
+            "a\né\n".encode("utf-16"),
+            r"items: \S+ is not UTF-8 \(.*\); it is UTF-16; convert it: iconv",
+        ),
         ("a.csv", "a\né\n".encode("latin-1"), r"items: \S+ is not UTF-8 \(.* at byte 2\); convert it"),
         ("a.parquet", b"no parquet", r"items: \S+ cannot be read as parquet \(.*\); put the file right"),
         ("a.jsonl", b"{no json", r"items: \S+ cannot be read as jsonl \(.*\); put the file right"),

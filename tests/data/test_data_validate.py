@@ -82,6 +82,11 @@ def mixed(*values):
             "ISO 8601 dates",
         ),
         (
+            {"timestamp": ["2020-01-01 10:00:00 UTC", "04/07/2023 10:00", "2020-01-02"]},
+            "interactions.timestamp: 1 row where the cell is no time (row 1: '04/07/2023 10:00'); is 4/7 in"
+            " July or in April? Write ISO 8601, with pandas.to_datetime and its dayfirst",
+        ),
+        (
             {"rating": ["5", "good", "1"]},
             "interactions.rating: 1 row where the cell is no number (row 1: 'good'); give finite numbers",
         ),

@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from real_sets import FOLDERS, folder_of
 
 from lora_rec.data.publishers import PUBLISHERS
 from lora_rec.errors import DataError, RecipeError
+from lora_rec.pipeline import sources
 from lora_rec.pipeline.data import prepare_data, prepare_texts
 from lora_rec.recipe import DataSection, Recipe
 from lora_rec.text.domains import DOMAINS, DomainTexts
@@ -110,3 +112,19 @@ def test_counts_without_a_column_or_not_above_zero_are_refused(tmp_path):
     files = {"interactions": str(tmp_path / "plays.csv"), "items": str(tmp_path / "items.csv")}
     with pytest.raises(DataError, match="counts are above 0"):
         prepare_data(DataSection(**files, rating_column="plays", ratings_are="counts"))
+
+
+def test_a_start_from_inputs_looks_at_the_texts_that_are_trained_on_alone(monkeypatch):
+    class Recorded:
+        lengths = np.full(900, 5)
+        asked = []
+
+        def batch(self, rows):
+            self.asked += rows.tolist()
+            return SimpleNamespace(to=lambda device: batch)
+
+    batch, source = SimpleNamespace(attention_mask=None), Recorded()
+    monkeypatch.setattr(sources, "start_from_inputs", lambda adapter, encode, batches: list(batches))
+    tower = SimpleNamespace(adapter=None, encode_states=None, device="cpu")
+    sources.start_adapter(tower, source, np.arange(0, 900, 3), seed=0, token_budget=100)
+    assert sorted(source.asked) == list(range(0, 900, 3))

@@ -96,7 +96,7 @@ def test_a_date_in_the_future_empties_no_counts_and_one_far_off_is_told(caplog):
         for moment in (24 * DAY, 4_000_000_000, 400 * DAY)
     )
     np.testing.assert_allclose(future.sum(), sane.sum(), rtol=0.5)  # of 1,500 interactions
-    assert late.sum() == pytest.approx(1)
+    assert late.sum() == pytest.approx(1, abs=1e-4)
     assert caplog.text.count("a few interactions are dated long after all others") == 1
 
 
