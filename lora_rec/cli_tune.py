@@ -22,7 +22,7 @@ def add_commands(commands: Any) -> None:
         description="Reads what the run measured on validation users (diversity.json), prints it, and makes"
         " one setting the bundle's own: `recommend` then uses it unless told otherwise. `ild` is the mean"
         " distance of a list's items by who took them, as known from users that no re-ranker looked at;"
-        " `ild_text` by their texts, as the `ild@10` of the run's table is.",
+        " `ild_text` by their texts, as the trained user tower reads them.",
         epilog="example: lora-rec tune-diversity runs/quickstart --keep 0.95",
     )
     tune.add_argument("bundle", help="output folder of a run")
@@ -53,6 +53,7 @@ def _tune(arguments: argparse.Namespace) -> None:
     from lora_rec.errors import BundleError
     from lora_rec.rank.stored import is_shown_lists
     from lora_rec.rank.tradeoff import read_front, store_setting
+    from lora_rec.schema import CATEGORY_STRATEGIES, ITEM_TEXTS
 
     manifest = read_manifest(arguments.bundle)
     if is_shown_lists(manifest):
@@ -61,6 +62,13 @@ def _tune(arguments: argparse.Namespace) -> None:
             " trade-off to choose; tune a bundle that ranks a catalogue"
         )
     front = read_front(arguments.bundle)
+    if ITEM_TEXTS in manifest.left_out:
+        kept = tuple(point for point in front.points if point.strategy not in CATEGORY_STRATEGIES)
+        if len(kept) < len(front.points):
+            front = replace(front, points=kept)
+            print(
+                "without item texts the bundle cannot re-rank by categories, so those settings are left out"
+            )
     measure = arguments.measure
     if arguments.least_diversity is None:
         keep = KEEP if arguments.keep is None else arguments.keep

@@ -4,12 +4,14 @@ import html
 import json
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
 from tiny import rewrite
 
 from lora_rec.cli import main
+from lora_rec.hub.contents import gather
 
 HOSTILE = "<script>alert('1')</script>\" onload=\"x"
 
@@ -105,12 +107,30 @@ def test_hostile_titles_stay_text(sliced, tables, tmp_path):
 def test_categories_with_dollars_and_signs_are_drawn(bundle, tables, tmp_path):
     def change(place):
         metrics = json.loads((place / "metrics.json").read_text())
-        for part, name in zip(metrics["slices"], (r"$5 to $\frac{<10 & more", "others"), strict=False):
+        names = (r"$5 to $\frac{<10 & more", "Clothing > " * 30 + "Socks")
+        for part, name in zip(metrics["slices"], names, strict=False):
             part |= {"group": "category of the target", "name": name}
         (place / "metrics.json").write_text(json.dumps(metrics))
 
-    page = report(rewrite(bundle, tmp_path / "money", change), tmp_path / "page.html")
+    with warnings.catch_warnings():  # matplotlib warns where a name leaves the points no room
+        warnings.simplefilter("error", UserWarning)
+        page = report(rewrite(bundle, tmp_path / "money", change), tmp_path / "page.html")
     assert r"$5 to $\frac{&lt;10 &amp; more" in page
+    assert "Clothing &gt; " * 30 + "Socks" in page
+
+
+def test_a_bundle_without_item_texts_takes_those_of_the_data(sliced, tables, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    for name, content in gather(sliced, item_texts=False).files.items():
+        (bare / name).parent.mkdir(parents=True, exist_ok=True)
+        (bare / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    whole, found = (report(folder, tmp_path / "page.html", "--data", tables) for folder in (sliced, bare))
+    assert re.findall("taken by [0-9,]+", found) == re.findall("taken by [0-9,]+", whole)
+    assert re.findall("<bdi>.*?</bdi>", found) == re.findall("<bdi>.*?</bdi>", whole)
+    assert main(["tune-diversity", str(bare), "--keep", "0.5"]) == 0
+    out = capsys.readouterr().out
+    assert "those settings are left out" in out and "xquad" not in out and "calibrated" not in out
+    assert main(["recommend", str(bare), "--history", "i3,i5"]) == 0
 
 
 def test_words_come_from_the_towers(sliced, tables, models, tmp_path):

@@ -73,7 +73,7 @@ def test_a_stop_in_the_middle_leaves_the_old_bundle(copy, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--least-diversity", "1.5"], "no setting reaches ild 1.5; the most there is is"),
+        (["--least-diversity", "1.5"], "no setting reaches ild 1.5; the most that was measured is"),
         (["--keep", "95"], "keep: 95.0 is not in (0, 1]"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lora_rec.metrics.lists import as_marks
+
 
 def impression_auc(scores: ArrayLike, clicks: ArrayLike, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Share of the pairs of a clicked and an unclicked candidate of one list that are in the right order.
@@ -18,12 +20,12 @@ def impression_auc(scores: ArrayLike, clicks: ArrayLike, offsets: NDArray[np.int
         (I,), NaN for a list that was clicked throughout or not at all.
 
     Raises:
-        ValueError: lengths differ, or a score is not finite.
+        ValueError: lengths differ, a score is not finite, or a click is neither 0 nor 1.
 
     >>> impression_auc(np.array([3.0, 2, 1]), np.array([False, True, False]), np.array([0, 3]))
     array([0.5])
     """
-    numbers, marks = np.asarray(scores, np.float64), np.asarray(clicks, bool)
+    numbers, marks = np.asarray(scores, np.float64), as_marks(clicks, name="clicks")
     if not len(numbers) == len(marks) == offsets[-1]:
         raise ValueError(
             f"scores: {len(numbers)} for {len(marks)} clicks in lists of {offsets[-1]} candidates"

@@ -58,6 +58,22 @@ def flatten_lists(lists: Sequence[ArrayLike], *, name: str) -> tuple[NDArray[np.
     return lengths, flat.astype(np.int64, copy=False)
 
 
+def as_marks(values: ArrayLike, *, name: str) -> NDArray[np.bool_]:
+    """Reads yes and no, given as bool or as 1 and 0.
+
+    Raises:
+        ValueError: a value is something else, such as -1 or NaN.
+
+    >>> as_marks([1, 0], name="labels").tolist()
+    [True, False]
+    """
+    array = np.asarray(values)
+    if array.size and not np.isin(array, (0, 1)).all():
+        wrong = array[~np.isin(array, (0, 1))].flat[0]
+        raise ValueError(f"{name}: {wrong} is neither 0 nor 1; give what is so as 1 and all else as 0")
+    return array.astype(bool)
+
+
 def flatten_per_list(
     given: Sequence[ArrayLike], *, n_lists: int, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

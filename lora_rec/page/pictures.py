@@ -30,6 +30,8 @@ CHINESE = (
     "Microsoft YaHei",
 )
 MARKERS = "osD^vP*X"
+LONGEST_NAME = 40
+"""Letters of a part of the users beside its points; names of a hundred leave the points no room."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +143,20 @@ def _draw_slices(slices: Sequence[Slice], labels: Mapping[str, str], metric: str
         places = [place for place, part in enumerate(parts) if system in part.ndcg]
         values = [parts[place].ndcg[system] for place in places]
         axes.plot(values, places, MARKERS[number % len(MARKERS)], label=label, markersize=6, alpha=0.85)
-    axes.set_yticks(range(len(parts)), [f"{part.name} ({part.n_users:,})" for part in parts])
+    axes.set_yticks(range(len(parts)), [f"{_short(part.name)} ({part.n_users:,})" for part in parts])
     axes.set_ylim(-0.6, len(parts) - 0.4)
     axes.set_xlim(left=0)
     axes.set_xlabel(f"{metric} by {group} (users)")
     axes.grid(axis="both", alpha=0.25)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
     return to_png(figure)
+
+
+def _short(name: str) -> str:
+    """Leaves out the middle of a long name: of a path, both ends tell most."""
+    return (
+        name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME // 2]}…{name[-LONGEST_NAME // 2 + 1 :]}"
+    )
 
 
 def _figure(*, width: float, height: float) -> Figure:

@@ -116,6 +116,7 @@ def _slices(run: Run, again: Again | None) -> tuple[list[tuple[str, Picture, Tab
                 part.n_users,
                 of_run.get((part.group, part.name), {}) | part.ndcg,
                 part.difference,
+                part.p_value,
             )
             for part in again.slices
         ]
@@ -191,8 +192,8 @@ def _missing(run: Run, again: Again | None) -> list[str]:
     slices = run.slices if again is None else again.slices
     if slices and not any(part.group == CATEGORY for part in slices):
         lines.append(
-            "There are no slices by category: the recipe names no ranking.category_field, or every category"
-            f" has fewer than {LEAST_USERS} users."
+            "There are no slices by category: the recipe names no ranking.category_field, the bundle was"
+            f" pushed without item texts, or fewer than two categories have {LEAST_USERS} users."
         )
     return lines
 

@@ -124,12 +124,12 @@ def _parts(run: Run, slices: Sequence[Slice], system: str) -> str:
     compared = [(part, part.difference) for part in slices if part.difference is not None]
     if not compared:
         return ""
-    better = [part.name for part, found in compared if found.low > 0]
-    worse = [part.name for part, found in compared if found.high < 0]
+    better = [part.name for part, found in compared if part.is_sure and found.mean > 0]
+    worse = [part.name for part, found in compared if part.is_sure and found.mean < 0]
     what = "the bundle as it serves" if system == SERVED else run.label(system)
     text = (
-        f"In {len(better)} of {len(compared)} parts of the users {what} is above {run.label(AGAINST)}"
-        f" beyond the interval, in {len(worse)} below it"
+        f"In {len(better)} of {len(compared)} parts of the users {what} is surely above {run.label(AGAINST)},"
+        f" in {len(worse)} surely below it"
     )
     return text + (f": {', '.join(worse)}." if worse else ".")
 

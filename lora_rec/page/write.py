@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lora_rec.bundle import replace_file
+from lora_rec.data.dataset import Dataset
 from lora_rec.errors import DataError, missing_extra
 from lora_rec.page.data import find_data, read_data
 from lora_rec.page.render import render_page
 from lora_rec.page.run import read_run
 from lora_rec.page.users import Again, Example, add_words, rank_again, show_users
+from lora_rec.schema import ITEM_TEXTS
 
 ELSEWHERE = "name another place"
 
@@ -72,6 +74,8 @@ def write_report(
     users: list[Example] | None = None
     if data is not None:
         dataset, split = read_data(run, find_data(bundle, data))
+        if ITEM_TEXTS in run.manifest.left_out:
+            run = replace(run, recommender=run.recommender.with_item_fields(_by_id(dataset)))
         again = rank_again(run, dataset, split)
         users = show_users(run, again, n=n_users, seed=seed, show_progress=show_progress)
     if users and n_words:
@@ -88,6 +92,12 @@ def write_report(
             replace_file(paths[-1], picture.light, advice=ELSEWHERE)
     replace_file(place, page.html.encode("utf-8"), advice=ELSEWHERE)
     return Written(place, tuple(paths), len(users or ()))
+
+
+def _by_id(dataset: Dataset) -> dict[str, dict[str, str]]:
+    """Gives each field's texts by item id."""
+    ids = dataset.item_ids.tolist()
+    return {name: dict(zip(ids, texts, strict=True)) for name, texts in dataset.item_fields.items()}
 
 
 def _check_place(output: str | Path) -> Path:

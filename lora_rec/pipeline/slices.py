@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lora_rec.data.dataset import Split
 from lora_rec.data.lists import Lists
-from lora_rec.metrics import PairedDifference, ndcg_at_k, paired_difference
+from lora_rec.metrics import PairedDifference, ndcg_at_k, paired_difference, sign_flip_test
 from lora_rec.pipeline.ranking import RARE_COUNT
 from lora_rec.rank.categories import Categories
 from lora_rec.schema import OF_CATEGORY
@@ -42,6 +42,15 @@ class Slice:
     """System to its mean over these users."""
     difference: PairedDifference | None
     """Of the first system from the second, see `slice_users`; None where one of them was not compared."""
+    p_value: float | None = None
+    """Of its sign-flip test, for this part alone: with few users an interval is too narrow by itself."""
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the interval leaves out 0 and the test rejects at 5 %, as `PairedTest.is_sure`."""
+        if self.difference is None or self.p_value is None:
+            return False
+        return (self.difference.low > 0 or self.difference.high < 0) and self.p_value < 0.05
 
     def to_json(self) -> dict[str, Any]:
         """Gives plain dictionaries."""
@@ -84,11 +93,12 @@ def slice_users(
             continue
         wanted = list(targets)
         values = {system: ndcg_at_k(found[rows], wanted, k=k) for system, found in lists.items()}
-        difference = None
+        difference, p_value = None, None
         if all(system in values for system in pair):
-            difference = paired_difference(values[pair[0]], values[pair[1]])
+            first, second = (values[system] for system in pair)
+            difference, p_value = paired_difference(first, second), sign_flip_test(first, second)
         means = {system: float(of_users.mean()) for system, of_users in values.items()}
-        slices.append(Slice(group, name, len(rows), means, difference))
+        slices.append(Slice(group, name, len(rows), means, difference, p_value))
     return slices
 
 

@@ -219,16 +219,24 @@ def _within_quotas(
     pool: Pool, objective: Callable[[Pool], Objective], candidates: _Ints, quotas: Quotas
 ) -> _Ints:
     urgency = np.full(len(candidates), KEEPS_ROOM)
+    found, lengths = np.full((len(candidates), pool.k), -1), np.full(len(candidates), -1)
+    wanted = np.minimum(pool.present.sum(axis=1), pool.k)
     while True:
         count = QuotaCount(quotas, candidates, urgency=urgency)
         places, _ = _greedy(pool, objective(pool), count)
-        # Items of two categories may fill one of them up before the other has enough.
+        # Items of two categories may fill one of them up before the other has enough, or keep all others out.
         failed = np.any(count.missing, axis=1)
-        if not failed.any():
-            return places
-        if (urgency[failed] == SCARCE_FIRST).any():
+        if (urgency[failed] == SCARCE_FIRST).any() and (
+            lengths[failed & (urgency == SCARCE_FIRST)] < 0
+        ).any():
             count.check()
-        urgency = urgency + failed
+        reached = np.where(failed, -1, (places >= 0).sum(axis=1))
+        longer = reached > lengths
+        found[longer], lengths[longer] = places[longer], reached[longer]
+        again = (lengths < wanted) & (urgency < SCARCE_FIRST)
+        if not again.any():
+            return found
+        urgency = urgency + again
 
 
 def _greedy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,19 +44,21 @@ class Quotas:
             k: list length.
 
         Raises:
-            DataError: a category is unknown, a quota is no pair of numbers with 0 <= least <= most, or the
-                least quotas sum to more than k.
+            DataError: a category is unknown, a quota is no pair of whole numbers with 0 <= least <= most, or
+                k items cannot have so many of each.
         """
         columns = categories.find(quotas, where="quotas")
         pairs = [_check_quota(name, quota, k=k) for name, quota in quotas.items()]
         least, most = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        if least.sum() > k:
+        member = categories.weights[:, columns] > 0
+        overlap = (member.sum(axis=1) > 1).any()  # one item may then count for two of them
+        if (least.max(initial=0) if overlap else least.sum()) > k:
             asked = ", ".join(f"{n} of {name!r}" for name, n in zip(quotas, least, strict=True) if n)
             raise DataError(
                 f"quotas: {asked} are {least.sum()} in all, and the list has {k} places; ask for fewer"
                 " or set a larger k"
             )
-        return cls(tuple(quotas), categories.weights[:, columns] > 0, least, most)
+        return cls(tuple(quotas), member, least, most)
 
     def check(self, candidates: _Ints) -> None:
         """Refuses candidates (U, N) of which some user's are too few for a quota.
@@ -78,11 +81,12 @@ class Quotas:
 def _check_quota(name: str, quota: tuple[int | None, int | None], *, k: int) -> tuple[int, int]:
     try:
         least, most = quota
-        least = 0 if least is None else int(least)
-        pair = (least, max(k, least) if most is None else int(most))
+        least = 0 if least is None else operator.index(least)
+        pair = (least, max(k, least) if most is None else operator.index(most))
     except (TypeError, ValueError) as error:
         raise DataError(
-            f"quotas: {quota!r} for {name!r} is no pair; give (least, most), None for no limit"
+            f"quotas: {quota!r} for {name!r} is no pair of whole numbers; give (least, most), None for no"
+            " limit"
         ) from error
     if not 0 <= pair[0] <= pair[1]:
         raise DataError(f"quotas: {pair[0]} to {pair[1]} for {name!r}; give 0 <= least <= most")

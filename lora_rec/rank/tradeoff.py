@@ -129,7 +129,7 @@ class Front:
         if not allowed:
             best = max(every, key=lambda p: p.values[measure])
             raise ArgumentError(
-                f"least-diversity: no setting reaches {measure} {least:g}; the most there is is"
+                f"least-diversity: no setting reaches {measure} {least:g}; the most that was measured is"
                 f" {best.values[measure]:.4f} ({best.line}, diversity {best.diversity:g}, which keeps"
                 f" {self.kept(best):.1%} of ndcg@{self.k}); ask for less"
             )

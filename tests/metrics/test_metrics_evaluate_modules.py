@@ -77,6 +77,9 @@ out["default"] = list(ndcg.compute(predictions=lists, references=relevant))
 for one, other in zip(lists, relevant):
     ndcg.add(prediction=one, reference=other)
 out["streamed"] = ndcg.compute(k=2)
+out["scores"] = error(
+    evaluate.load(evaluate_module("ndcg_at_k")).compute, predictions=[[4.9, 2.0]], references=[[4]]
+)
 for name in ("ild_at_k", "novelty_at_k", "calibration_error_at_k"):
     out["missing"][name] = error(evaluate.load(evaluate_module(name)).compute, predictions=lists)
 combined = evaluate.combine([evaluate_module(name) for name in names])
@@ -125,6 +128,10 @@ def test_each_module_gives_what_the_report_gives(through_evaluate):
 
 def test_lists_can_be_added_one_by_one(through_evaluate):
     assert through_evaluate["streamed"] == pytest.approx({"ndcg@2": EXPECTED["ndcg@2"]})
+
+
+def test_scores_in_place_of_items_are_refused(through_evaluate):
+    assert through_evaluate["scores"].startswith("ValueError: predictions: items are float64, not integers")
 
 
 def test_all_modules_combine(through_evaluate):

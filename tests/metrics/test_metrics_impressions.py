@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lora_rec.metrics import auc, impression_auc
+from lora_rec.metrics import auc, expected_calibration_error, impression_auc
 
 
 def test_auc_by_hand():
@@ -29,6 +29,24 @@ def test_auc_of_what_is_no_number_is_refused():
     for scores, labels in (([np.nan, 1.0], [True, False]), ([1.0, 2.0, 3.0], [True, False])):
         with pytest.raises(ValueError, match="give as many, and no NaN"):
             auc(scores, labels)
+
+
+@pytest.mark.parametrize("labels", [[1, np.nan], [-1, 1], ["yes", "no"]])
+def test_labels_that_are_neither_0_nor_1_are_refused(labels):
+    for judge in (
+        lambda: auc([1.0, 2.0], labels),
+        lambda: expected_calibration_error([0.5, 0.5], labels),
+        lambda: impression_auc([1.0, 2.0], labels, np.array([0, 2])),
+    ):
+        with pytest.raises(ValueError, match="is neither 0 nor 1; give what is so as 1"):
+            judge()
+
+
+def test_a_chance_on_an_edge_is_in_the_lower_bin_as_published():
+    assert expected_calibration_error([0.5, 0.4], [True, False], n_bins=2) == pytest.approx(0.05)
+    assert expected_calibration_error([0.0, 1.0], [False, True]) == 0
+    with pytest.raises(ValueError, match="n_bins: 0 is below 1"):
+        expected_calibration_error([0.5], [True], n_bins=0)
 
 
 def test_wrong_input_is_refused():

@@ -48,14 +48,15 @@ def test_better_worse_and_unsure(make_bundle, difference, towers, head):
 
 
 def test_parts_where_it_is_worse_are_named(bundle):
-    parts = [("rare", 0.01, 0.02), ("middle", -0.01, 0.02), ("head", -0.03, -0.01)]
+    parts = [("rare", 0.01, 0.02, 0.01), ("middle", -0.01, 0.02, 0.01), ("head", -0.03, -0.01, 0.03)]
+    parts.append(("five users", 0.01, 0.09, 0.06))  # too few for a sign-flip test to reject
     slices = tuple(
-        Slice(POPULARITY, name, 9, {}, PairedDifference((low + high) / 2, low, high, 9))
-        for name, low, high in parts
+        Slice(POPULARITY, name, 9, {}, PairedDifference((low + high) / 2, low, high, 9), p_value)
+        for name, low, high, p_value in parts
     )
     text = said(bundle, slices=slices)
-    assert "In 1 of 3 parts of the users ranking head, by relevance is above EASE" in text
-    assert text.endswith("in 1 below it: head.")
+    assert "In 1 of 4 parts of the users ranking head, by relevance is surely above EASE" in text
+    assert text.endswith("in 1 surely below it: head.")
 
 
 def test_what_was_not_measured_is_not_said(bundle):

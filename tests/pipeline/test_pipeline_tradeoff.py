@@ -44,7 +44,7 @@ def test_variety_that_nobody_wants():
     assert front.most_diverse(keep=1.0).values["ild"] == 0
     assert front.kept(front.most_diverse(keep=0.8)) >= 0.8
     assert settings_of(front, RankingSection(keep=0.99))[0].values["ild"] == 0
-    with pytest.raises(ValueError, match=r"no setting reaches ild 0.9; the most there is is 0.6667"):
+    with pytest.raises(ValueError, match=r"no setting reaches ild 0.9; the most that was measured is 0.6667"):
         front.most_relevant(least=0.9)
 
 

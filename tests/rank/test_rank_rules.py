@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -104,16 +106,46 @@ def test_the_scarcest_quota_comes_first_where_others_would_fill_up():
 def test_quotas_that_cannot_be_met():
     for quotas, message in (
         ({"love": (6, None)}, "6 of 'love' are 6 in all, and the list has 4 places"),
-        ({"love": (2, None), "war": (3, None)}, "2 of 'love', 3 of 'war' are 5 in all"),
+        (
+            {"love": (4, None), "war": (4, None)},
+            "asked for, and there are . such candidates, and no list was",
+        ),
         ({"love": (3, 2)}, "quotas: 3 to 2 for 'love'; give 0 <= least <= most"),
-        ({"love": 3}, r"quotas: 3 for 'love' is no pair; give \(least, most\)"),
+        ({"love": 3}, r"quotas: 3 for 'love' is no pair of whole numbers; give \(least, most\)"),
+        ({"love": (1.9, 2.9)}, r"quotas: \(1.9, 2.9\) for 'love' is no pair of whole numbers"),
+        ({"love": "23"}, "quotas: '23' for 'love' is no pair of whole numbers"),
         ({"live": (1, None)}, "quotas: no item has the category 'live'; did you mean 'love'?"),
     ):
         with pytest.raises(DataError, match=message):
             lists(quotas)
+    apart = Categories.from_field(["war"] * 5 + ["love"] * 5)
+    with pytest.raises(DataError, match="2 of 'love', 3 of 'war' are 5 in all"):
+        lists({"love": (2, None), "war": (3, None)}, categories=apart)
     few = np.array([[0, 1, 2, 3, 4, 5, -1, -1, -1, -1]])
     with pytest.raises(DataError, match="at least 2 of 'love' are asked for, and there are 1 such candidate"):
         lists({"love": (2, None)}, candidates=few)
+
+
+def test_two_quotas_may_ask_for_more_than_the_list_where_items_count_for_both():
+    found = lists({"love": (2, None), "war": (3, None)})
+    assert 9 in found and len(found) == 4 and (KINDS.weights[found] > 0).sum() == 5
+
+
+def test_a_list_is_full_where_one_can_be():
+    """The best item is of both, and takes the places of a and b that two others would fill."""
+    kinds = Categories.from_field(["a|b", "c|a", "b", "a", "c", "a", "c", "a", "c", "b"])
+    for quotas, k in (
+        ({"a": (0, 2), "b": (1, 1), "c": (0, 0)}, 4),
+        ({"a": (0, 2), "b": (1, 1), "c": (0, 0)}, 3),
+    ):
+        member, best = Quotas.of(quotas, kinds, k=k), 0
+        for some in itertools.combinations(range(10), k):
+            counts = member.member[list(some)].sum(axis=0)
+            best |= bool(((counts >= member.least) & (counts <= member.most)).all())
+        found = [item for item in lists(quotas, k=k, categories=kinds) if item >= 0]
+        counts = member.member[found].sum(axis=0)
+        assert ((counts >= member.least) & (counts <= member.most)).all()
+        assert len(found) == k if best else len(found) < k
 
 
 def test_candidates_reach_down_to_what_a_quota_needs():

@@ -37,7 +37,8 @@ def test_the_most_relevant_that_is_diverse_enough():
     assert measured.most_relevant(least=0.5).diversity == 0.3
     with pytest.raises(
         ValueError,
-        match=r"least-diversity: no setting reaches ild 0.9; the most there is is 0.8000 \(mmr, text,"
+        match=r"least-diversity: no setting reaches ild 0.9; the most that was measured is"
+        r" 0.8000 \(mmr, text,"
         r" diversity 0.5, which keeps 85.0% of ndcg@10\); ask for less",
     ):
         measured.most_relevant(least=0.9)

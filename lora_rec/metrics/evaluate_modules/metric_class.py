@@ -11,7 +11,7 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lora_rec.metrics.lists import pad_lists
+from lora_rec.metrics.lists import flatten_lists, pad_lists
 from lora_rec.metrics.report import name_of, needs_of
 from lora_rec.metrics.significance import mean_over_users
 
@@ -71,6 +71,16 @@ def metric_class(function: Callable[..., Any]) -> type[evaluate.Metric]:
         metric = f"{name_of(function)}@{k}"
         return {metric: mean_over_users(function(pad_lists(predictions, k=k), **arguments, k=k), name=metric)}
 
+    def add_batch(
+        self: evaluate.Metric, *, predictions: Any = None, references: Any = None, **given: Any
+    ) -> None:
+        """Adds lists, which hold whole numbers."""
+        # `datasets` would cut 4.9 to 4 and read "4", so scores in place of items would go unnoticed.
+        for name, lists in (("predictions", predictions), ("references", references)):
+            flatten_lists([] if lists is None else lists, name=name)
+        evaluate.Metric.add_batch(self, predictions=predictions, references=references, **given)
+
     # `evaluate` names a metric, and its cache, by the class.
     name = function.__name__.title().replace("_", "")
-    return type(name, (evaluate.Metric,), {"_info": info, "_compute": compute, "__doc__": function.__doc__})
+    methods = {"_info": info, "_compute": compute, "add_batch": add_batch, "__doc__": function.__doc__}
+    return type(name, (evaluate.Metric,), methods)
