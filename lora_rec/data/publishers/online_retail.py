@@ -12,7 +12,7 @@ from lora_rec.data.columns import read_numbers
 from lora_rec.data.publishers.published import Download, Published, Publisher
 from lora_rec.data.publishers.tables import FIX, find_folder, import_pandas
 from lora_rec.data.sources import load_dataset, read_table
-from lora_rec.errors import DataError, LoraRecError, did_you_mean
+from lora_rec.errors import DataError, did_you_mean, missing_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def read_online_retail(folder: Path) -> Published:
 
     Raises:
         DataError: no such file, a column is missing, or a cell cannot be read.
-        LoraRecError: the file is xlsx and openpyxl is not installed.
+        LoraRecError: the file is xlsx and openpyxl, of the extra `train`, is not installed.
     """
     pd = import_pandas()
     root = find_folder(folder, files=_SUFFIXES, needs=PUBLISHER.files)
@@ -86,9 +86,7 @@ def _read_xlsx(path: Path) -> pd.DataFrame:
     try:
         return pd.read_excel(path)
     except ImportError as error:
-        raise LoraRecError(
-            f"{path}: xlsx needs openpyxl; run: pip install openpyxl, or save the sheet as CSV beside it"
-        ) from error
+        raise missing_extra("openpyxl", extra="train") from error
     except Exception as error:  # openpyxl has no common error for a broken file
         raise DataError(f"{path}: cannot be read as xlsx ({error}); download the file again") from error
 
