@@ -12,7 +12,6 @@ from lora_rec.data.dataset import Split
 from lora_rec.data.examples import Examples
 from lora_rec.pipeline import plan_memory as memory
 from lora_rec.pipeline.data import Texts
-from lora_rec.rank.baselines import MOST_CELLS, USERS_AT_ONCE
 from lora_rec.rank.linear import ENTRIES_AT_ONCE, MAX_RANK, has_all_factors
 from lora_rec.recipe import HeadSection, Recipe
 from lora_rec.text.collate import TokenizedTexts, plan_micro_batches
@@ -163,9 +162,7 @@ def _ranking(recipe: Recipe, split: Split, *, text_width: int) -> tuple[int, int
         with_texts, vectors_of_head, _ = _decomposing(n_users + text_width, n_users, n_items, n_interactions)
         linear = max(with_texts, 5 * vectors_of_head)
     ease = exact if not whole and n_items <= EXACT_ITEMS else max(teaching, 3 * vectors)
-    # The baseline by cosine has one axis per user, and sums them over the histories of a block of users.
-    at_once = n_interactions * min(1.0, USERS_AT_ONCE / n_users)
-    cosine = int(4 * n_users * (n_items + at_once)) if n_users * n_items <= MOST_CELLS else 0
+    cosine = exact if n_items <= EXACT_ITEMS else 0
     return max(teaching, 5 * vectors), max(linear, _sequence(recipe.head, n_items)), max(ease, cosine)
 
 

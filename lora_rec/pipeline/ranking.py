@@ -16,7 +16,6 @@ from lora_rec.metrics import coverage_at_k, evaluate_lists, ild_at_k, mean_over_
 from lora_rec.pipeline.head import FittedHead
 from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.pipeline.tradeoff import lists_by
-from lora_rec.rank.baselines import MOST_CELLS, item_cosine_vectors, sum_of_history
 from lora_rec.rank.categories import Categories
 from lora_rec.rank.chances import Chances
 from lora_rec.rank.item_item import ItemItemModel
@@ -25,7 +24,7 @@ from lora_rec.rank.rules import count_candidates
 from lora_rec.rank.search import top_k, top_k_of
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.rank.tradeoff import Point
-from lora_rec.train.item_item import EXACT_ITEMS, fit_ease
+from lora_rec.train.item_item import EXACT_ITEMS, count_pairs, fit_ease
 
 logger = logging.getLogger(__name__)
 _Array = NDArray[np.float32]
@@ -139,7 +138,7 @@ class Comparison:
     def add_baselines(self, ease: LinearChoice) -> None:
         """Adds popularity, item cosine and EASE, each fitted on all that lies before the test.
 
-        Item cosine has an axis for each user, and is left out where that takes too much memory.
+        Item cosine needs a matrix of items by items, and is left out above `EXACT_ITEMS`.
 
         Args:
             ease: of `choose_ease`.
@@ -148,15 +147,10 @@ class Comparison:
         counts = split.item_counts(include_validation=True).astype(np.float32)
         self.add("popularity", np.ones((len(test), 1), dtype=np.float32), counts[:, None])
         before = split.refit_histories()
-        if len(before) * split.n_items <= MOST_CELLS:
+        if split.n_items <= EXACT_ITEMS:
             self._add_item_cosine(before)
         else:
-            logger.warning(
-                "item_cosine is left out: %d users times %d items would take %.0f GB",
-                len(before),
-                split.n_items,
-                4e-9 * len(before) * split.n_items,
-            )
+            logger.warning("item_cosine is left out: it is for up to %d items", EXACT_ITEMS)
         if ease.rank is None and not _has_all_factors(before, split.n_items):
             table = fit_ease(before, n_items=split.n_items, regularisation=ease.regularisation)
             self.lists["ease"] = _lists(ItemItemModel(*table, ease.decay), test, k=self.k)
@@ -165,10 +159,14 @@ class Comparison:
             self.add("ease", model.user_vectors(test), model.item_vectors())
 
     def _add_item_cosine(self, before: Lists) -> None:
-        test = self.split.test.histories
-        cosine, _ = item_cosine_vectors(before, n_items=self.split.n_items)
+        test, taken = self.split.test.histories, before.without_repeats()
+        # How often is not asked for, so strengths are left out.
+        cosine = count_pairs(Lists(taken.values, taken.offsets), n_items=self.split.n_items, nearness=None)
+        norms = np.sqrt(np.maximum(cosine.diagonal(), 1))
+        cosine /= norms
+        cosine /= norms[:, None]
         self.lists["item_cosine"], _ = top_k_of(
-            lambda rows: sum_of_history(test.take(rows), cosine) @ cosine.T,
+            lambda rows: np.stack([cosine[test[row]].sum(axis=0) for row in rows.tolist()]),
             n_users=len(test),
             n_items=self.split.n_items,
             k=self.k,

@@ -1,1 +1,1 @@
-"""Serves lists: the ranking head, exact search, re-ranking and the simple baselines; numpy alone."""
+"""Serves lists: the ranking head, exact search, re-ranking and explanations; numpy alone."""
