@@ -99,8 +99,7 @@ class Tower(nn.Module):
     def train(self, mode: bool = True) -> Tower:
         """Switches the dropout of the adapters alone: the frozen part drops nothing, so it can be cached."""
         super().train(False)
-        for module in self.adapter.dropouts():
-            module.train(mode)
+        self.adapter.switch_dropouts(mode)
         self.training = mode
         return self
 

@@ -28,6 +28,7 @@ from lora_rec.lock import FolderLock, clear
 logger = logging.getLogger(__name__)
 
 FORMAT = 2
+REPLACED = ".replaced-"
 KEPT = 2
 MANIFEST, TENSORS, STATE = "manifest.json", "tensors.safetensors", "state.json"
 _NAME = re.compile(r"step-(\d{8})")
@@ -92,6 +93,12 @@ class Checkpoints:
     def _take_folder(self, *, resume: bool) -> None:
         try:
             self._lock = FolderLock(self.folder, error=TrainingError)
+            for part in self.folder.glob(f"{REPLACED}*"):  # of a run that was killed between two names
+                target = self.folder / part.name.removeprefix(REPLACED)
+                if target.exists():
+                    shutil.rmtree(part)
+                else:
+                    os.rename(part, target)
             if not resume:
                 clear(self.folder)
             for part in self.folder.glob(".writing-*"):  # of a run that was killed
@@ -137,19 +144,24 @@ class Checkpoints:
         contents[MANIFEST] = json.dumps(manifest, indent=1).encode()
         target = self.folder / f"step-{checkpoint.step:08d}"
         scratch = self.folder / f".writing-{checkpoint.step:08d}"
+        # The same step again, at the end of an epoch or after a resume: the older one goes last.
+        aside = self.folder / f"{REPLACED}{target.name}"
         try:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir()
             for name, content in contents.items():
                 _write_to_disk(scratch / name, content)
             _sync_folder(scratch)
-            if target.exists():  # the same step again, after a resume: it says the same
-                shutil.rmtree(target)
+            if target.exists():
+                os.rename(target, aside)
             os.rename(scratch, target)
             _sync_folder(self.folder)
         except OSError as error:
             shutil.rmtree(scratch, ignore_errors=True)
+            if aside.exists() and not target.exists():
+                os.rename(aside, target)
             raise self._cannot_write(error) from error
+        shutil.rmtree(aside, ignore_errors=True)
         for _, old in self._found()[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
 

@@ -227,7 +227,9 @@ def _write_segment(
             with open(scratch / name, "rb") as file:
                 os.fsync(file.fileno())
         (scratch / LOCK).unlink(missing_ok=True)
-        os.rename(scratch, folder / f"segment-{hashlib.sha256(written).hexdigest()[:16]}-{os.getpid()}")
+        # Named like no other: a run that began with the same texts may have written its own by now.
+        unique = scratch.name.removeprefix(UNFINISHED)
+        os.rename(scratch, folder / f"segment-{hashlib.sha256(written).hexdigest()[:16]}-{unique}")
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise

@@ -66,7 +66,7 @@ def test_micro_batched_equals_whole(recipe_tree, kind, cached):
 
 
 def test_the_dropout_of_an_adapter_reaches_it(models):
-    for adapter in ({}, {"adapter": "adalora", "init_rank": 4, "target_rank": 2}):
+    for adapter in ({}, {"dora": True}, {"adapter": "adalora", "init_rank": 4, "target_rank": 2}):
         tower = make_tower(models["llama"], lora_dropout=0.5, **adapter)
         for parameter in tower.trained_parameters().values():
             torch.nn.init.normal_(parameter, std=0.5)

@@ -139,6 +139,27 @@ def test_what_a_killed_process_half_wrote_is_not_read_and_goes(three):
     assert again.load().step == 3
 
 
+def test_a_kill_while_a_step_is_saved_again_loses_nothing(three, monkeypatch):
+    rename = os.rename
+
+    def killed(source, target):
+        if os.fspath(target).endswith("step-00000003") and ".writing" in os.fspath(source):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(module.os, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        three.save(of_step(3))
+    monkeypatch.undo()
+    again = opened(three.folder)
+    assert again.load().step == 3
+    again.save(of_step(3))
+    assert sorted(path.name for path in three.folder.iterdir() if path.is_dir()) == [
+        "step-00000002",
+        "step-00000003",
+    ]
+
+
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match=r"cannot be written \(Not a directory\); free the disk or give"):

@@ -61,6 +61,14 @@ class Attached:
             if isinstance(m, nn.Dropout) and any(mark in name for mark in marks)
         ]
 
+    def switch_dropouts(self, on: bool) -> None:
+        """Switches the adapter's own dropout; peft's DoRA asks its layer, not the module, whether to drop."""
+        for module in self.dropouts():
+            module.train(on)
+        for layer in self.model.modules():
+            if len(getattr(layer, "lora_magnitude_vector", ())):
+                layer.training = on  # of what the layer holds nothing else is switched
+
     @property
     def starts_elsewhere(self) -> bool:
         """Whether the model's outputs change as soon as the adapter is attached.
