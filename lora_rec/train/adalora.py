@@ -25,6 +25,8 @@ from lora_rec.towers.two_tower import Tower
 logger = logging.getLogger(__name__)
 
 _VALUES = ".lora_E.default"
+KEPT_RANKS = 200
+"""Of a run, about, evenly spread: they are in every checkpoint and in metrics.json."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ class RankAllocation:
             allocator.mask_using_rank_pattern(self._model.model, self._config.rank_pattern)
             return
         self._model.update_and_allocate(step)
-        if self._config.rank_pattern is not before:
+        due = step - self.ranks_over_time[-1][0] >= self.schedule.end // KEPT_RANKS
+        if due and self._config.rank_pattern is not before:
             self.ranks_over_time.append((step, self.ranks()))
 
     def finish(self, step: int, accelerator: Accelerator) -> bool:

@@ -30,7 +30,8 @@ class LearningCheck:
             last: whether the run ends with this step.
 
         Raises:
-            TrainingError: a tensor has neither moved nor had a gradient by the third step or the last one.
+            TrainingError: a tensor has neither moved nor had a gradient by the third step, or none has by the
+                last one of a shorter run.
         """
         if step > STEPS_UNTIL_LEARNING:
             return
@@ -39,7 +40,9 @@ class LearningCheck:
             moved = not torch.equal(self._still[name], parameter.detach())
             if moved and parameter.grad is not None and bool(parameter.grad.any()):
                 del self._still[name]
-        if self._still and (step == STEPS_UNTIL_LEARNING or (last and step > 1)):
+        # Where numbers before the tower start at zero, such as a feature's, its A needs the third step, too.
+        nothing = last and step > 1 and len(self._still) == len(self._trained)
+        if self._still and (step == STEPS_UNTIL_LEARNING or nothing):
             raise TrainingError(
                 f"train: {len(self._still)} of {len(self._trained)} trained tensors did not learn in {step}"
                 f" steps, e.g. {next(iter(self._still))}; check target_modules, trained_layers and the"

@@ -126,6 +126,19 @@ def test_an_adapter_that_stands_still_is_an_error():
         check.after_step(3)
 
 
+def test_a_run_of_two_steps_is_stopped_only_where_nothing_moved():
+    moved, still = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    check = LearningCheck({"lora_B": moved, "lora_A": still})
+    check.after_step(1)
+    moved.grad = torch.ones(2)
+    moved.data.mul_(0.9)
+    check.after_step(2, last=True)  # behind numbers that start at zero an A moves in the third step
+    nothing = LearningCheck({"lora_A": still})
+    nothing.after_step(1)
+    with pytest.raises(TrainingError, match="1 of 1 trained tensors did not learn in 2 steps"):
+        nothing.after_step(2, last=True)
+
+
 def test_a_loss_that_is_no_number_stops_the_run(recipe_tree, monkeypatch):
     import lora_rec.train.objectives.combined as combined
 
