@@ -26,11 +26,11 @@ class EventColumn:
     """The column, and its kinds of events."""
 
     column: str
-    kinds: dict[str, int]
-    """Kind to the rows of it that were looked at, the most frequent first."""
+    kinds: tuple[str, ...]
+    """The most frequent first."""
 
     def __str__(self) -> str:
-        kinds = ", ".join(list(self.kinds)[:4]) + (", ..." if len(self.kinds) > 4 else "")
+        kinds = ", ".join(self.kinds[:4]) + (", ..." if len(self.kinds) > 4 else "")
         return f"{self.column} ({kinds})"
 
 
@@ -45,12 +45,11 @@ def find_events(table: pd.DataFrame) -> EventColumn | None:
         cells = table[column].dropna()
         if not len(cells) or not isinstance(cells.iloc[0], str):
             continue
-        counts = cells.astype(str).value_counts()
-        kinds = [kind for kind in counts.index.tolist() if kind.strip()]
+        kinds = [kind for kind in cells.astype(str).value_counts().index.tolist() if kind.strip()]
         if not 2 <= len(kinds) <= MOST_KINDS or len(kinds) == len(cells):
             continue
         known = sum("".join(split_name(kind)[-1:]) in _KINDS for kind in kinds)
         named = not _NAMES.isdisjoint(split_name(column)) and not any(kind.isdigit() for kind in kinds)
         if known >= 2 or named:
-            return EventColumn(column, {kind: int(counts[kind]) for kind in kinds})
+            return EventColumn(column, tuple(kinds))
     return None

@@ -77,11 +77,12 @@ class Part:
                     yield pa.Table.from_batches([batch])
         else:
             # All of them, because a stray quote in any takes in the rows after it.
+            separator = column_separator(self.source, self.kind)
             with _open_text(self.source, self.kind, self.columns) as reader:
                 waiting: list[pa.RecordBatch] = []
                 n_read = 0
                 for batch in reader:
-                    self._check_quotes(batch, first_row=n_read)
+                    self._check_quotes(batch, separator=separator, first_row=n_read)
                     n_read += len(batch)
                     waiting.append(batch.select(columns))
                     if sum(map(len, waiting)) >= n_rows:
@@ -90,13 +91,13 @@ class Part:
                 if waiting:
                     yield pa.Table.from_batches(waiting).combine_chunks()
 
-    def _check_quotes(self, batch: pa.RecordBatch, *, first_row: int) -> None:
+    def _check_quotes(self, batch: pa.RecordBatch, *, separator: str, first_row: int) -> None:
         for name, cells in zip(self.columns, batch.columns, strict=True):
             lines = pc.fill_null(pc.match_substring(cells, "\n"), False)
             for row in np.flatnonzero(lines.to_numpy(zero_copy_only=False)) if pc.any(lines).as_py() else ():
                 check_quotes(
                     cells[int(row)].as_py(),
-                    separator=column_separator(self.source, self.kind),
+                    separator=separator,
                     column=name,
                     row=first_row + int(row),
                     n_columns=len(self.columns),

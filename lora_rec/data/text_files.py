@@ -6,6 +6,7 @@ import codecs
 import gzip
 import re
 from pathlib import Path
+from typing import IO
 
 USUAL_SEPARATORS = {"csv": ",", "tsv": "\t"}
 """Of columns, by kind of file."""
@@ -24,17 +25,19 @@ def column_separator(path: Path, kind: str) -> str:
     return max((USUAL_SEPARATORS[kind], ";", "\t", "|", ","), key=header.count)  # of equals the first
 
 
+def _opened(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")  # type: ignore[return-value]
+
+
 def _first_line(path: Path) -> str:
     """Gives the first line of a file, without its end."""
-    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
-    with opened as file:
+    with _opened(path) as file:
         return file.readline(10_000).decode("utf-8-sig", errors="replace").rstrip("\r\n")
 
 
 def why_not_utf8(path: Path) -> str:
     """Says how to convert a file that is not UTF-8."""
-    opened = gzip.open(path, "rb") if path.suffix.lower() == ".gz" else open(path, "rb")
-    with opened as file:
+    with _opened(path) as file:
         begin = file.read(2)
     if begin in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         return "it is UTF-16; convert it: iconv -f utf-16 -t utf-8"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,8 +107,7 @@ def rank_again(run: Run, dataset: Dataset, split: Split) -> Again:
     rec, k = run.recommender, run.k
     chosen = run.metrics["chosen"]
     comparison = Comparison(split, ruler=None, factors=factor_ruler(split), k=k)
-    names = [field.name for field in fields(LinearChoice) if field.name in chosen["ease"]]
-    comparison.add_baselines(LinearChoice(**{name: chosen["ease"][name] for name in names}))
+    comparison.add_baselines(LinearChoice(**chosen["ease"]))
     counts = RecentCounts.from_log(split.refit_log, n_items=split.n_items)
     recent = recent_of(counts, split.test, half_life=chosen["ranking_head"]["half_life"])
     own = run.manifest.ranking
