@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from lora_rec.data.dataset import EvaluationSet, Split
+from lora_rec.data.lists import Lists
 from lora_rec.errors import TrainingError
 from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.rank.item_item import ItemItemModel
@@ -109,11 +110,16 @@ def _neighbours(
 
 
 def _judge(model: ItemItemModel, judged: EvaluationSet) -> float:
+    return mean_ndcg(rank_by(model, judged.histories, k=JUDGED_K), judged)
+
+
+def rank_by(model: ItemItemModel, histories: Lists, *, k: int) -> NDArray[np.int64]:
+    """Gives the lists (U, K) of an item-item model alone, outside each history."""
     lists, _ = top_k_of(
-        lambda rows: model.scores(judged.histories.take(rows)),
-        n_users=len(judged),
+        lambda rows: model.scores(histories.take(rows)),
+        n_users=len(histories),
         n_items=len(model.neighbours),
-        k=JUDGED_K,
-        exclude=judged.histories,
+        k=k,
+        exclude=histories,
     )
-    return mean_ndcg(lists, judged)
+    return lists

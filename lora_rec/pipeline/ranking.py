@@ -14,6 +14,7 @@ from lora_rec.data.dataset import Split
 from lora_rec.data.lists import Lists
 from lora_rec.metrics import coverage_at_k, evaluate_lists, ild_at_k, mean_over_users
 from lora_rec.pipeline.head import FittedHead
+from lora_rec.pipeline.item_item import rank_by
 from lora_rec.pipeline.judge import JUDGED_K, draw_users, mean_ndcg
 from lora_rec.pipeline.tradeoff import lists_by
 from lora_rec.rank.categories import Categories
@@ -83,7 +84,7 @@ def choose_ease(split: Split, start: LinearChoice, *, show_progress: bool = Fals
             table = fit_ease(known, n_items=split.n_items, regularisation=regularisation)
             trials = []
             for decay in DECAYS:
-                lists = _lists(ItemItemModel(*table, decay), judged.histories, k=JUDGED_K)
+                lists = rank_by(ItemItemModel(*table, decay), judged.histories, k=JUDGED_K)
                 trials.append(LinearChoice(regularisation, decay, mean_ndcg(lists, judged)))
             values[regularisation] = max(trials, key=lambda trial: trial.validation)
             best = max(values.values(), key=lambda trial: trial.validation)
@@ -104,17 +105,6 @@ def fit_linear(histories: Lists, choice: LinearChoice, *, n_items: int) -> Linea
 def _has_all_factors(histories: Lists, n_items: int) -> bool:
     n_users = int((histories.counts > 0).sum())
     return has_all_factors(n_users, n_items, n_users=n_users)
-
-
-def _lists(model: ItemItemModel, histories: Lists, *, k: int) -> NDArray[np.int64]:
-    lists, _ = top_k_of(
-        lambda rows: model.scores(histories.take(rows)),
-        n_users=len(histories),
-        n_items=len(model.neighbours),
-        k=k,
-        exclude=histories,
-    )
-    return lists
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +143,7 @@ class Comparison:
             logger.warning("item_cosine is left out: it is for up to %d items", EXACT_ITEMS)
         if ease.rank is None and not _has_all_factors(before, split.n_items):
             table = fit_ease(before, n_items=split.n_items, regularisation=ease.regularisation)
-            self.lists["ease"] = _lists(ItemItemModel(*table, ease.decay), test, k=self.k)
+            self.lists["ease"] = rank_by(ItemItemModel(*table, ease.decay), test, k=self.k)
         else:
             model = fit_linear(before, ease, n_items=split.n_items)
             self.add("ease", model.user_vectors(test), model.item_vectors())
