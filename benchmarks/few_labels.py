@@ -146,7 +146,9 @@ class Prompts:
         section, training = self.recipe.item_tower, self.recipe.train
         torch.manual_seed(training.seed)
         tower = build_tower(section, width=8, where="item_tower")
-        tokens = tokenize(tower.backbone_info.tokenizer, self.texts, max_tokens=section.max_tokens)
+        tokens = tokenize(
+            tower.backbone_info.tokenizer, self.texts, max_tokens=section.max_tokens, keep_end=True
+        )
         budget = {"token_budget": training.token_budget}
         source = open_prefix_cache(tower, tokens, root=cache_folder(), **budget)
         answers = answer_by_yes_or_no(tower)

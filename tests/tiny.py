@@ -51,7 +51,7 @@ def train(tower, *, n_steps=4, learning_rate=0.05):
     target = torch.nn.functional.normalize(
         torch.randn(len(TEXTS), 8, generator=torch.Generator().manual_seed(1)), dim=1
     )
-    check = LearningCheck(trained)
+    check = LearningCheck(trained, optimizer)
     batch = batch_of(tower)
     target = target.to(tower.device)
     tower.train()

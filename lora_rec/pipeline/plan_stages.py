@@ -77,7 +77,7 @@ def micro_batch_sizes(
     budget = section.token_budget
     of_users: set[tuple[int, int]] = set()
     of_items: set[tuple[int, int]] = set()
-    n_batches = max(1, len(examples) // section.batch_size)
+    n_batches = max(1, -(-len(examples) // section.batch_size))
     steps = [(epoch, step) for epoch in range(1, section.epochs + 1) for step in range(n_batches)]
     taken = np.unique(examples.targets.values)  # what nobody took is nobody's negative
     n_extra = min(section.extra_items, len(taken))

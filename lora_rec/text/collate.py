@@ -97,7 +97,9 @@ def padding_mask(lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.arange(lengths.max())[None, :] < lengths[:, None]
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int) -> TokenizedTexts:
+def tokenize(
+    tokenizer: Any, texts: Sequence[str], *, max_tokens: int, keep_end: bool = False
+) -> TokenizedTexts:
     """Tokenises texts without padding.
 
     A text that gives no token becomes the tokenizer's end, separator or unknown token, because a row without
@@ -107,6 +109,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int) -> Tokeni
         tokenizer: of transformers; special tokens are added as it does by itself.
         texts: any strings.
         max_tokens: a longer text is cut at its end.
+        keep_end: cut at its start instead; for prompts, whose question stands at the end.
 
     Raises:
         DataError: a string instead of a list of them.
@@ -114,7 +117,12 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, max_tokens: int) -> Tokeni
     if isinstance(texts, str):
         raise DataError(f"texts: {texts[:20]!r} is one string, which would be read by letters; give a list")
     given, options = list(texts), {"truncation": True, "max_length": max_tokens, "padding": False}
-    encoded = tokenizer(given, **options)["input_ids"] if given else []
+    usual = tokenizer.truncation_side
+    tokenizer.truncation_side = "left" if keep_end else usual
+    try:
+        encoded = tokenizer(given, **options)["input_ids"] if given else []
+    finally:
+        tokenizer.truncation_side = usual
     sentinels = (tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id, 0)
     sentinel = next(t for t in sentinels if t is not None)
     return _join([row if len(row) else [sentinel] for row in encoded])

@@ -23,7 +23,7 @@ from lora_rec.train.interruption import lost_process, note_sigterm, with_enough_
 from lora_rec.train.learning_check import LearningCheck
 from lora_rec.train.optim import build_optimizer, warmup_cosine
 from lora_rec.train.reading import Stopwatch
-from lora_rec.train.shared import sum_gradients
+from lora_rec.train.shared import as_in_main, sum_gradients
 from lora_rec.train.state import Best, EpochLog, Learner, Progress, StepLoss, TrainingState, keep
 
 logger = logging.getLogger(__name__)
@@ -124,13 +124,14 @@ def run_epochs(
     n_steps = epochs * n_batches
     schedule = warmup_cosine(optimizer, n_steps=n_steps, warmup_share=warmup_share)
     allocations = build_allocations(model.towers, n_steps=n_steps)
+    start_validation = as_in_main(start_validation)
     best, progress = Best(model, start_validation), Progress(token_budget)
     state = TrainingState(model, optimizer, schedule, allocations, best, progress)
     if checkpoints is not None and (found := _load_alike(checkpoints, accelerator)) is not None:
         state.load(found)
     elif mine is not None:
-        state.mined = mine()
-    check = LearningCheck(adapters)
+        state.mined = as_in_main(mine())
+    check = LearningCheck(adapters, optimizer)
     logger.info("validation before training: %.4f", start_validation)
     with ends_in_evaluation(model.towers), note_sigterm() as stop, lost_process(accelerator, progress):
         while progress.epoch <= epochs and not progress.is_done:
@@ -176,20 +177,20 @@ def run_epochs(
                     loss=f"{done.loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
                 )
                 keep(state, checkpoints, stop, accelerator)
-            score = validate()
+            score = as_in_main(validate())
             log = progress.close_epoch(score, time.perf_counter() - began)
             parts = "".join(f", {name} {value:.4f}" for name, value in log.parts.items())
             outside = f"; {log.outside:.1%} of the time went into making batches" if log.outside else ""
             logger.info(
                 "epoch %d: loss %.4f%s, validation %.4f%s", log.epoch, log.loss, parts, score, outside
             )
-            state.mined = None if mine is None else mine()
+            state.mined = None if mine is None else as_in_main(mine())
             # An adapter above its budget is not a result, however well it validates.
             best.offer(score, log.epoch, eligible=allocations.are_final)
             keep(state, checkpoints, stop, accelerator, now=True)
         if not progress.is_done:
             if allocations.finish(progress.step, accelerator):
-                best.offer(validate(), len(progress.logs), eligible=True)
+                best.offer(as_in_main(validate()), len(progress.logs), eligible=True)
             best.restore()
             progress.is_done = True
             keep(state, checkpoints, stop, accelerator, now=True)

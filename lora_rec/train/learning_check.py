@@ -17,9 +17,9 @@ class LearningCheck:
     A tensor learns once it has had a gradient and has moved: weight decay alone moves tensors too.
     """
 
-    def __init__(self, trained: Mapping[str, torch.nn.Parameter]) -> None:
+    def __init__(self, trained: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> None:
         """Keeps the tensors as they are before the first step."""
-        self._trained = trained
+        self._trained, self._optimizer = trained, optimizer
         self._still = {name: parameter.detach().clone() for name, parameter in trained.items()}
 
     def after_step(self, step: int, *, last: bool = False) -> None:
@@ -38,7 +38,8 @@ class LearningCheck:
         for name in list(self._still):
             parameter = self._trained[name]
             moved = not torch.equal(self._still[name], parameter.detach())
-            if moved and parameter.grad is not None and bool(parameter.grad.any()):
+            had_gradient = parameter.grad is not None and bool(parameter.grad.any())
+            if had_gradient and (moved or self._is_lost_in_rounding(parameter)):
                 del self._still[name]
         # Where numbers before the tower start at zero, such as a feature's, its A needs the third step, too.
         nothing = last and step > 1 and len(self._still) == len(self._trained)
@@ -48,3 +49,9 @@ class LearningCheck:
                 f" steps, e.g. {next(iter(self._still))}; check target_modules, trained_layers and the"
                 " learning rates"
             )
+
+    def _is_lost_in_rounding(self, parameter: torch.nn.Parameter) -> bool:
+        """Whether a step at the rate of now is: IA3 starts at ones, and a long warm-up near zero."""
+        rates = {id(p): group["lr"] for group in self._optimizer.param_groups for p in group["params"]}
+        least = torch.finfo(parameter.dtype).eps * float(parameter.detach().abs().min())
+        return 0 < rates.get(id(parameter), 0) < least

@@ -84,7 +84,7 @@ def train_two_tower(
         numbers = objectives.first_numbers(model.user_tower.width)
         model.task_numbers.update({n: t.to(model.user_tower.device) for n, t in numbers.items()})
     examples = objectives.material.examples
-    n_batches = max(1, len(examples) // batch_size)
+    n_batches = max(1, -(-len(examples) // batch_size))
 
     def batches(epoch: int) -> list[NDArray[np.int64]]:
         order = np.random.default_rng([seed, epoch]).permutation(len(examples))

@@ -85,7 +85,10 @@ class YesNo(nn.Module):
         return logits[:, 0] - logits[:, 1] + self.lean
 
     def log_odds(self, source: BatchSource, indices: _Ints, *, token_budget: int) -> _Floats:
-        """Gives (n,), the log-odds of yes for the chosen prompts, without gradients."""
+        """Gives (n,), the log-odds of yes for the chosen prompts, without gradients.
+
+        The prompts end in their question: they are tokenised with `keep_end`.
+        """
         states = encode_states(self.tower, source, indices, token_budget=token_budget)
         with torch.no_grad():
             return self(torch.from_numpy(states).to(self.rows)).cpu().numpy()
@@ -109,7 +112,7 @@ class YesNo(nn.Module):
         """Learns labels of the chosen prompts by binary cross-entropy, and keeps what validates best.
 
         Args:
-            source: of all prompts.
+            source: of all prompts, tokenised with `keep_end`.
             indices: (n,), which are learned from.
             labels: (n,), whether the answer is yes.
             accelerator: of accelerate.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from lora_rec.towers.two_tower import Tower, batch_or_first, encode_states
 from lora_rec.train.adversary import Shifts
 from lora_rec.train.sharding import in_company
 
+Found = TypeVar("Found")
 TextLoss = Callable[[torch.Tensor, NDArray[np.int64]], torch.Tensor]
 """From states and the positions of their texts to a number."""
 TextCount = Callable[[torch.Tensor, NDArray[np.int64]], NDArray[np.float64]]
@@ -199,10 +200,19 @@ def _encode(tower: Tower, batch: TokenBatch, pooled: bool) -> torch.Tensor:
 
 
 def same_everywhere(accelerator: Accelerator, compute: Callable[[], float]) -> float:
-    """Computes a number in the main process and gives it to all: sums depend on threads in the last bits."""
-    found = [compute() if accelerator.is_main_process else 0.0]
-    broadcast_object_list(found)
-    return found[0]
+    """Computes a number in the main process and gives it to all."""
+    return as_in_main(compute() if accelerator.is_main_process else 0.0)
+
+
+def as_in_main(found: Found) -> Found:
+    """Gives all processes what the main one found.
+
+    All found it from the same numbers, but sums depend on threads and processors in the last bits, and two
+    processes that decide differently wait for each other for ever.
+    """
+    values = [found]
+    broadcast_object_list(values)
+    return values[0]
 
 
 def _share(accelerator: Accelerator, n: int) -> NDArray[np.int64]:

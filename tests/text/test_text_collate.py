@@ -31,6 +31,16 @@ def test_an_empty_text_has_one_real_token(models):
     assert tokens[0].tolist() == [tokenizer.eos_token_id]
 
 
+def test_a_prompt_is_cut_at_its_start(models):
+    tokenizer = AutoTokenizer.from_pretrained(models["bert"])
+    whole, cut, usual = (
+        tokenize(tokenizer, ["war1 war2 war3 war4"], max_tokens=n, keep_end=end)[0].tolist()
+        for n, end in ((9, True), (4, True), (4, False))
+    )
+    assert cut == [whole[0], *whole[-3:]]
+    assert usual == [*whole[:3], whole[-1]]
+
+
 def test_a_batch_is_padded_to_its_longest(models):
     tokens = tokenize(AutoTokenizer.from_pretrained(models["bert"]), ["war1", "war1 war2 war3"], max_tokens=4)
     batch = tokens.batch(np.array([0, 1]))

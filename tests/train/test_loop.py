@@ -2,6 +2,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,13 @@ def test_training_lowers_the_loss(recipe_tree):
     assert result.epochs[-1].loss < 0.9 * result.epochs[0].loss
 
 
+def check_of(*, rate=0.1, **trained):
+    return LearningCheck(trained, torch.optim.AdamW(trained.values(), lr=rate))
+
+
 def test_an_adapter_that_stands_still_is_an_error():
     parameter = torch.nn.Parameter(torch.ones(2))
-    check = LearningCheck({"lora_A": parameter})
+    check = check_of(lora_A=parameter)
     for step in (1, 2):
         check.after_step(step)
     parameter.data.mul_(0.99)  # weight decay moves a tensor that has no gradient
@@ -128,15 +133,28 @@ def test_an_adapter_that_stands_still_is_an_error():
 
 def test_a_run_of_two_steps_is_stopped_only_where_nothing_moved():
     moved, still = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
-    check = LearningCheck({"lora_B": moved, "lora_A": still})
+    check = check_of(lora_B=moved, lora_A=still)
     check.after_step(1)
     moved.grad = torch.ones(2)
     moved.data.mul_(0.9)
     check.after_step(2, last=True)  # behind numbers that start at zero an A moves in the third step
-    nothing = LearningCheck({"lora_A": still})
+    nothing = check_of(lora_A=still)
     nothing.after_step(1)
     with pytest.raises(TrainingError, match="1 of 1 trained tensors did not learn in 2 steps"):
         nothing.after_step(2, last=True)
+
+
+@pytest.mark.parametrize(
+    ("start", "rate", "stops"), [(1.0, 3e-8, False), (1.0, 0.0, True), (0.0, 3e-8, True)]
+)
+def test_a_step_lost_in_rounding_is_no_standstill(start, rate, stops):
+    ones = torch.nn.Parameter(
+        torch.full((2,), float(start))
+    )  # IA3's, at the first of ten thousand warm-up steps
+    check = check_of(ia3_l=ones, rate=rate)
+    ones.grad = torch.ones(2)
+    with pytest.raises(TrainingError, match="did not learn") if stops else nullcontext():
+        check.after_step(3)
 
 
 def test_a_loss_that_is_no_number_stops_the_run(recipe_tree, monkeypatch):

@@ -78,7 +78,8 @@ def opened(folder, **settings):
     section = TowerSection(backbone=str(folder), **({"trained_layers": None, "lora_rank": 8} | settings))
     tower = build_tower(section, width=8, where="item_tower")
     texts, labels = prompts()
-    return answer_by_yes_or_no(tower), tokenize(tower.backbone_info.tokenizer, texts, max_tokens=96), labels
+    tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=96, keep_end=True)
+    return answer_by_yes_or_no(tower), tokens, labels
 
 
 def rising():
