@@ -88,7 +88,6 @@ def recipe_tree(models, tables):
 def make_bundle(recipe_tree, tmp_path_factory):
     """Writes bundles with the recipe script: one for each name and its overrides, once for all tests."""
     import runpy
-    from contextlib import nullcontext
     from pathlib import Path
 
     from tiny import every_epoch_is_the_best
@@ -108,7 +107,7 @@ def make_bundle(recipe_tree, tmp_path_factory):
             previous = os.environ.get("LORA_REC_CACHE")
             os.environ["LORA_REC_CACHE"] = str(root / "cache")
             try:
-                with every_epoch_is_the_best() if overrides else nullcontext():
+                with every_epoch_is_the_best():
                     script["run"](build_config(Recipe, tree))
             finally:
                 if previous is None:
