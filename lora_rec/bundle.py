@@ -12,14 +12,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import SafetensorError
 
-from lora_rec.errors import BundleError
+from lora_rec.errors import BundleError, LoraRecError
 from lora_rec.lock import LOCK, FolderLock, is_locked
 from lora_rec.schema import Manifest
 
 MANIFEST = "bundle.json"
+TRIES = 5
+Read = TypeVar("Read")
 PRETRAINED = "pretrain.json"
 """In the folder of an adapter that was trained without labels."""
 
@@ -229,6 +232,30 @@ def read_manifest(folder: str | Path) -> Manifest:
                 " get the bundle again or run its recipe"
             )
     return manifest
+
+
+def read_unreplaced(folder: str | Path, read: Callable[[], Read]) -> Read:
+    """Reads a bundle of which a run may write the next one meanwhile: all of one, never parts of two.
+
+    Args:
+        folder: of the bundle.
+        read: opens its files by their paths.
+
+    Raises:
+        BundleError: it was replaced each time; or what `read` raises.
+    """
+    file = Path(folder) / MANIFEST
+    for _ in range(TRIES):
+        before = file.read_bytes() if file.is_file() else b""
+        try:
+            found = read()
+        except (LoraRecError, OSError):
+            if file.is_file() and file.read_bytes() != before:
+                continue
+            raise
+        if file.is_file() and file.read_bytes() == before:
+            return found
+    raise BundleError(f"{folder}: replaced again and again while it was read; load it again")
 
 
 def list_files(folder: Path) -> list[str]:

@@ -67,6 +67,9 @@ def _index(arguments: argparse.Namespace) -> None:
 
 def _read_queries(file: str) -> NDArray[np.float32]:
     try:
-        return np.load(file, allow_pickle=False).astype(np.float32)
+        found = np.load(file, allow_pickle=False)
+        if not isinstance(found, np.ndarray):
+            raise ValueError("it holds several arrays")
+        return found.astype(np.float32)
     except ValueError as error:
         raise DataError(f"--queries: {file} does not read ({error}); give a file of numpy.save") from error

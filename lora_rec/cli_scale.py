@@ -73,7 +73,8 @@ def _add_recommend_all(commands: Any) -> None:
         "recommend-all",
         help="lists for all users, in blocks, as Parquet files",
         description="Writes user_id, rank, item_id, score and title for every user. Neither users nor lists"
-        " need fit in memory. Killed, the same command goes on behind the blocks that are finished.",
+        " need fit in memory. Killed, the same command goes on behind the blocks that are finished (with"
+        " --engine ray it starts again).",
         epilog="example: lora-rec recommend-all runs/quickstart --users data/stored --output lists",
     )
     lists.add_argument("bundle", help=cli_hub.BUNDLE_HELP)

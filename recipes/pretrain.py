@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import sys
 
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from lora_rec.export.pretrained import check_place
 from lora_rec.pipeline.domain import read_domain
-from lora_rec.pipeline.launch import check_launch, check_processes, launch
+from lora_rec.pipeline.launch import check_launch, launch, start_processes
 from lora_rec.pipeline.pretrain import (
     build_learner,
     check_tasks,
@@ -32,8 +31,7 @@ def run(recipe: PretrainRecipe) -> None:
     check_place(recipe.output)
     check_tasks(recipe)
     check_launch()
-    accelerator = Accelerator()
-    check_processes(accelerator)
+    accelerator = start_processes()
     set_seed(recipe.train.seed)
     stages = Stages()
 

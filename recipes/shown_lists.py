@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import sys
 
-from accelerate import Accelerator
 from accelerate.utils import set_seed
 
 from lora_rec.bundle import check_output
 from lora_rec.export.bundle_writer import export_bundle
 from lora_rec.pipeline.checkpoints import open_checkpoints
 from lora_rec.pipeline.hub import check_push, push_after_run
-from lora_rec.pipeline.launch import check_launch, check_processes, launch
+from lora_rec.pipeline.launch import check_launch, launch, start_processes
 from lora_rec.pipeline.report import Stages, collect_training
 from lora_rec.pipeline.shown import (
     ShownComparison,
@@ -34,6 +33,7 @@ from lora_rec.pipeline.towers import build_towers, solve_and_encode
 from lora_rec.rank.linear import centre
 from lora_rec.rank.spaces import ItemSpaces
 from lora_rec.recipe import Recipe
+from lora_rec.train.shared import as_in_main
 
 
 def run(recipe: Recipe) -> None:
@@ -41,8 +41,7 @@ def run(recipe: Recipe) -> None:
     check_output(recipe.output)
     check_push(recipe.hub)
     check_launch()
-    accelerator = Accelerator()
-    check_processes(accelerator)
+    accelerator = start_processes()
     set_seed(recipe.train.seed)
     stages = Stages()
 
@@ -53,7 +52,7 @@ def run(recipe: Recipe) -> None:
     with stages("load towers"):  # before what takes longer, since a name may be wrong
         model = build_towers(recipe, device=accelerator.device)
     with stages("EASE"):
-        teacher = teach_shown(recipe, data)
+        teacher = as_in_main(teach_shown(recipe, data))  # signs of eigenvectors are each machine's own
         material = prepare_shown_material(recipe, data, teacher)
     shown = data.split.validation
     judged = (shown.candidates.values, shown.candidates.offsets, shown.clicks)

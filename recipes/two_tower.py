@@ -25,7 +25,7 @@ from lora_rec.pipeline.data import (
 from lora_rec.pipeline.head import fit_head
 from lora_rec.pipeline.hub import check_push, push_after_run
 from lora_rec.pipeline.interest import interest_line
-from lora_rec.pipeline.launch import check_launch, check_processes, launch
+from lora_rec.pipeline.launch import check_launch, launch, start_processes
 from lora_rec.pipeline.objectives import prepare_material
 from lora_rec.pipeline.pictures import check_pictures, draw_front, draw_ranks
 from lora_rec.pipeline.ranking import Comparison, choose_ease, choose_linear, fit_linear
@@ -44,6 +44,7 @@ from lora_rec.pipeline.tradeoff import measure_front, settings_of
 from lora_rec.rank.linear import centre
 from lora_rec.recipe import Recipe
 from lora_rec.train.sharding import loading_device, shard_frozen_layers
+from lora_rec.train.shared import as_in_main
 
 
 def run(recipe: Recipe) -> None:
@@ -52,8 +53,7 @@ def run(recipe: Recipe) -> None:
     check_pictures()
     check_push(recipe.hub)
     check_launch(shards=True)
-    accelerator = Accelerator()
-    check_processes(accelerator)
+    accelerator = start_processes()
     set_seed(recipe.train.seed)
     stages = Stages()
 
@@ -69,7 +69,7 @@ def run(recipe: Recipe) -> None:
     with stages("EASE"):
         chosen = choose_linear(split)
         linear = fit_linear(split.train_histories(), chosen, n_items=split.n_items)
-        teacher = teach(recipe, linear, examples)
+        teacher = as_in_main(teach(recipe, linear, examples))  # signs of eigenvectors are each machine's own
         known = split.train_histories()
         material = prepare_material(
             recipe, dataset, examples, texts, teacher, known=known, log=split.train_log

@@ -19,6 +19,7 @@ from lora_rec.bundle import (
     check_output,
     list_files,
     move_folder,
+    read_unreplaced,
     replace_file,
     rewrite_manifest,
     write_bundle,
@@ -360,3 +361,40 @@ def test_the_light_half_never_imports_torch(bundle):
     rec = lora_rec.load(bundle)
     lists = rec.recommend(["i3"], k=3) + rec.recommend(["i3"], k=3, diversity=0.5)
     assert result.stdout.strip() == str([item.item_id for item in lists])
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_read_again(tmp_path):
+    file = tmp_path / "bundle.json"
+    file.write_text("first")
+
+    def read():
+        found = file.read_text()
+        if found == "first":
+            file.write_text("second")  # the parts that are read now are the next bundle's
+        elif found == "second":
+            file.write_text("third")
+            raise BundleError("a file differs from its digest")
+        return found
+
+    assert read_unreplaced(tmp_path, read) == "third"
+
+    def always():
+        file.write_text(file.read_text() + "x")
+
+    with pytest.raises(BundleError, match="replaced again and again while it was read"):
+        read_unreplaced(tmp_path, always)
+
+
+def test_a_history_may_be_an_iterator(bundle):
+    rec = lora_rec.load(bundle)
+    expected = rec.recommend(["i3", "i5"], k=3)
+    assert rec.recommend(map(str, ["i3", "i5"]), k=3) == expected
+    assert rec.recommend(iter(["i3", "i5"]), k=3, skip_unknown=True, strengths=[1, 1]) == expected
+    with pytest.raises(ValueError, match=r"k: 3.0 is no whole number"):
+        rec.recommend(["i3"], k=3.0)
+
+
+def test_a_fingerprint_knows_the_texts(bundle):
+    rec = lora_rec.load(bundle)
+    other = dataclasses.replace(rec, item_fields=rec.item_fields | {"genre": ["war"] * 40})
+    assert other.fingerprint != rec.fingerprint

@@ -141,7 +141,7 @@ def find_parts(source: BigSource, *, name: str) -> list[Part]:
         path = Path(source)
         if path.is_dir() and (path / "state.json").exists():
             return [_part_of_saved(path, name=name)]
-        files = sorted(p for p in path.iterdir() if p.is_file() and _kind_of(p)) if path.is_dir() else [path]
+        files = _files_of(path, name=name) if path.is_dir() else [path]
         if not files:
             raise DataError(f"{name}: {path} is a folder without a file of {', '.join(KINDS)}; give one")
     else:
@@ -149,6 +149,19 @@ def find_parts(source: BigSource, *, name: str) -> list[Part]:
     if not files:
         raise DataError(f"{name}: no file; give at least one")
     return [_part_of_file(file, name=name) for file in files]
+
+
+def _files_of(folder: Path, *, name: str) -> list[Path]:
+    """Gives the tables of a folder; those in folders below it would be missed without a word."""
+    for below in folder.iterdir():
+        if below.is_dir() and not below.name.startswith((".", "_")):
+            for file in below.rglob("*"):
+                if file.is_file() and _kind_of(file):
+                    raise DataError(
+                        f"{name}: {folder} has tables in folders below it, e.g. {file}; give one folder with"
+                        " all of them, or the files"
+                    )
+    return sorted(path for path in folder.iterdir() if path.is_file() and _kind_of(path))
 
 
 def _kind_of(path: Path) -> str | None:

@@ -19,6 +19,7 @@ from lora_rec.data.stored import StoredDataset
 from lora_rec.errors import DataError
 from lora_rec.export.blocks import Blocks
 from lora_rec.export.user_histories import Ranks, open_users, read_histories
+from lora_rec.rank.check import check_length
 
 if TYPE_CHECKING:
     from lora_rec.data.parts import BigSource
@@ -75,12 +76,14 @@ def rank_block(recommender: Ranks, users: pa.Array, histories: Lists, *, k: int,
     return pa.table(columns, schema=LISTS_SCHEMA)
 
 
-def check_settings_of_all(users_at_once: int | None, settings: Mapping[str, Any]) -> None:
+def check_settings_of_all(k: int, users_at_once: int | None, settings: Mapping[str, Any]) -> None:
     """Refuses what would write no lists, or wrong ones.
 
     Raises:
+        ArgumentError: `k` is no length of a list.
         DataError: blocks of no users, or vectors that every block would take for its own.
     """
+    check_length(k)
     if users_at_once is not None and users_at_once < 1:
         raise DataError(f"users_at_once: {users_at_once} users in a block; give 1 or more")
     if settings.get("user_embeddings") is not None:
@@ -135,7 +138,7 @@ def recommend_all(
             below 1, or there are `user_embeddings`, which no block would find its own among.
         BundleError: `output` is something else, or cannot be written.
     """
-    check_settings_of_all(users_at_once, settings)
+    check_settings_of_all(k, users_at_once, settings)
     target = check_output(output, marker=ABOUT, what="folder of lists")
     blocks_of, identity = open_users(
         recommender, users, users_at_once=users_at_once, skip_unknown=skip_unknown

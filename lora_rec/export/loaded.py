@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import RLock
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lora_rec.bundle import read_manifest
+from lora_rec.bundle import read_manifest, read_unreplaced
 from lora_rec.errors import BundleError, TowerError
 from lora_rec.export.explain import MatchExplanation, explain_match
 from lora_rec.export.projections import copy_state, mix_projections, read_projection
@@ -290,11 +291,12 @@ def load_towers(
     device: str,
 ) -> LoadedTowers:
     """Builds the towers that a bundle holds; see `lora_rec.load_towers`."""
-    folder = Path(bundle)
-    manifest = read_manifest(folder)
-    given = dict(zip(TOWERS, (user_backbone, item_backbone), strict=True))
-    towers = {
-        name: load_tower(folder, manifest, name, backbone=given[name], precision=precision, device=device)
-        for name in manifest.towers
-    }
-    return LoadedTowers(manifest, nn.ModuleDict(towers))
+    folder, given = Path(bundle), dict(zip(TOWERS, (user_backbone, item_backbone), strict=True))
+
+    def read() -> LoadedTowers:
+        manifest = read_manifest(folder)
+        load = partial(load_tower, folder, manifest, precision=precision, device=device)
+        towers = {name: load(name, backbone=given[name]) for name in manifest.towers}
+        return LoadedTowers(manifest, nn.ModuleDict(towers))
+
+    return read_unreplaced(folder, read)

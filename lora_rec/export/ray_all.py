@@ -21,6 +21,7 @@ from lora_rec.bundle import check_output, move_folder, read_manifest
 from lora_rec.errors import BundleError, DataError, LoraRecError, missing_extra
 from lora_rec.hub import find_bundle
 from lora_rec.lock import FolderLock, clear
+from lora_rec.schema import Manifest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,8 +35,10 @@ MOST_SCORES = 64_000_000
 class ListWorker:
     """What a worker holds: a bundle, opened once."""
 
-    def __init__(self, bundle: str, k: int, settings: dict[str, Any]) -> None:
+    def __init__(self, bundle: str, k: int, settings: dict[str, Any], expected: Manifest) -> None:
         self._recommender = lora_rec.load(bundle)
+        if self._recommender.manifest != expected:
+            raise BundleError(f"{bundle}: replaced while lists were made from it; start again")
         self._settings = settings | {"k": k}
 
     def __call__(self, histories: pa.Table) -> pa.Table:
@@ -72,24 +75,25 @@ def lists_dataset(
     Raises:
         LoraRecError: Ray is not installed or has fewer than two CPUs.
         DataError: there is no such file of users, or see `all_users.check_settings_of_all`.
-        BundleError: there is no bundle, or one of its files was changed.
+        BundleError: there is no bundle, or one of its files was changed; or, as it is computed, the bundle
+            was replaced.
     """
     from lora_rec.export.all_users import check_settings_of_all
 
-    check_settings_of_all(users_at_once, settings)
+    check_settings_of_all(k, users_at_once, settings)
     data, n_cpus = _start()
     folder = Path(bundle)
     name = str(folder.resolve()) if folder.is_dir() else str(bundle)
-    n_items = read_manifest(find_bundle(name)).n_items
+    manifest = read_manifest(find_bundle(name))
     if isinstance(users, str | Path):
         if "://" not in str(users) and not Path(users).exists():
             raise DataError(f"users: there is no file or folder {str(users)!r}; give one in Parquet")
         users = data.read_parquet(str(users)).select_columns(["user_id", "history"])
-    at_once = users_at_once or max(1, min(MOST_USERS, MOST_SCORES // max(1, n_items)))
+    at_once = users_at_once or max(1, min(MOST_USERS, MOST_SCORES // max(1, manifest.n_items)))
     dataset: Dataset = users  # type: ignore[assignment]  # the others are read by now
     return dataset.map_batches(
         ListWorker,
-        fn_constructor_args=(name, k, settings),
+        fn_constructor_args=(name, k, settings, manifest),
         batch_format="pyarrow",
         batch_size=at_once,
         compute=data.ActorPoolStrategy(min_size=1, max_size=n_workers or max(1, n_cpus - 1)),

@@ -64,9 +64,7 @@ def read_histories(
             there = ", ".join(histories.column_names)
             raise DataError(f"users.{name}: no such column; give {USER} and {HISTORY} (columns: {there})")
     users = _as_ids(one_array(histories.column(USER)), where=f"users.{USER}")
-    column = one_array(histories.column(HISTORY))
-    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-        raise DataError(f"users.{HISTORY}: cells of type {column.type}; give lists of item ids, oldest first")
+    column = _as_lists(one_array(histories.column(HISTORY)))
     counts = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     values = _as_ids(column.flatten(), where=f"users.{HISTORY}").dictionary_encode()
@@ -81,9 +79,22 @@ def read_histories(
         places = recommender.find_items(distinct, where=f"users.{HISTORY}")
     except DataError:
         for user, history in zip(users.to_pylist(), column.to_pylist(), strict=True):
-            recommender.find_items([str(item) for item in history], where=f"history of {user}")
+            recommender.find_items([str(item) for item in history or ()], where=f"history of {user}")
         raise
     return users, Lists(places[numbers], offsets)
+
+
+def _as_lists(cells: pa.Array) -> pa.Array:
+    """Gives histories as Arrow's plain lists: a step of Ray in numpy leaves lists of its own kind."""
+    kind = cells.type
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return cells
+    rows = [] if pa.types.is_string(kind) else cells.to_pylist()
+    is_lists = isinstance(kind, pa.BaseExtensionType) or pa.types.is_nested(kind) or pa.types.is_null(kind)
+    if not is_lists or any(isinstance(row, str | bytes | dict) for row in rows):
+        raise DataError(f"users.{HISTORY}: cells of type {kind}; give lists of item ids, oldest first")
+    plain = pa.array([None if row is None else list(row) for row in rows])
+    return plain.cast(pa.list_(pa.string())) if pa.types.is_null(plain.type) else plain
 
 
 def _known_items(places: NDArray[np.int64], offsets: NDArray[np.int64]) -> Lists:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 R = TypeVar("R")
+PATIENCE = timedelta(days=1)
+"""How long a process waits for the others."""
 
 
 def launch(
@@ -55,7 +58,7 @@ def launch(
     parser.add_argument("overrides", nargs="*", help="section.field=value, e.g. train.learning_rate=2e-4")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("lora_rec").setLevel(logging.INFO)
+    logging.getLogger("lora_rec").setLevel(logging.INFO if _is_first() else logging.WARNING)
     _use_cores()
     _end_with_launcher()
     show_all_letters()
@@ -88,13 +91,45 @@ def check_launch(*, shards: bool = False) -> None:
             " recipes/launch/ddp.yaml"
         )
     mixed = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    if mixed != "no" and os.environ.get("RANK", "0") == "0":
+    if mixed != "no" and _is_first():
         logger.warning("launch: mixed precision %s has no effect; a tower's `precision` says it", mixed)
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps != "1" and _is_first():
+        logger.warning(
+            "launch: %s accumulation steps have no effect; `train.batch_size` is that of a step, whatever"
+            " `train.token_budget` lets into memory at a time",
+            steps,
+        )
+    compiler = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
+    if compiler.lower() != "no" and _is_first():
+        logger.warning("launch: the dynamo backend %s has no effect", compiler.lower())
+    if wants_sharding() and os.environ.get("FSDP_OFFLOAD_PARAMS", "").lower() == "true":
+        raise TrainingError(
+            "launch: fsdp_offload_params would have no effect; set it to false, and where memory does not"
+            " suffice use more processes or precision 4bit"
+        )
     if wants_sharding() and os.environ.get("FSDP_CPU_RAM_EFFICIENT_LOADING", "").lower() == "true":
         raise TrainingError(
             "launch: fsdp_cpu_ram_efficient_loading leaves the weights of all but one process empty; set it"
             " to false, as recipes/launch/fsdp.yaml does"
         )
+
+
+def start_processes() -> Accelerator:
+    """Gives the accelerator of a run whose processes know of each other.
+
+    They wait for one another as long as it takes: the main one alone translates texts, say, and the ten
+    minutes of NCCL or thirty of gloo would end the run. A process that is lost is noticed at once.
+
+    Raises:
+        TrainingError: see `check_processes`.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    check_processes(accelerator)
+    return accelerator
 
 
 def check_processes(accelerator: Accelerator) -> None:
@@ -132,6 +167,10 @@ def count_cores(limits: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     except (OSError, ValueError):  # another system, or "max", which is no limit
         return cores
     return min(cores, max(1, -(-quota // period)))
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _is_launched() -> bool:

@@ -122,9 +122,9 @@ class Catalogue:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of what decides lists: the manifest, which has the digest of every file, and the titles."""
-        parts = [json.dumps(self.manifest.to_json(), sort_keys=True), *self.titles]
-        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+        """SHA-256 of what decides lists: the manifest, which has the digest of every file, and the texts."""
+        parts = [self.manifest.to_json(), self.item_fields]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -140,7 +140,8 @@ class Catalogue:
         """
         if isinstance(item_ids, str):
             raise DataError(f"{where}: {item_ids!r} is one string; give a list of item ids")
-        unknown = [str(i) for i in item_ids if str(i) not in self.positions]
+        names = [str(item) for item in item_ids]  # once: an iterator is empty the second time
+        unknown = [name for name in names if name not in self.positions]
         if unknown:
             hints = []
             n_hints = HINTED // len(self.item_ids)  # where lists are served, old ids are common
@@ -152,7 +153,7 @@ class Catalogue:
                 f"{where}: unknown item id {', '.join(hints)}{more};"
                 f" the catalogue has {len(self.item_ids):,} items, e.g. {', '.join(self.item_ids[:3])}"
             )
-        return np.array([self.positions[str(i)] for i in item_ids], dtype=np.int64)
+        return np.array([self.positions[name] for name in names], dtype=np.int64)
 
     def find_histories(
         self,
@@ -171,6 +172,7 @@ class Catalogue:
         Raises:
             DataError: an id is unknown, or strengths do not fit.
         """
+        histories = {user: own if isinstance(own, str) else list(own) for user, own in histories.items()}
         missing = [u for u in histories if strengths is not None and u not in strengths]
         if missing:
             raise DataError(

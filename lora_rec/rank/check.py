@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from lora_rec.errors import ArgumentError
 from lora_rec.schema import SPACES, STRATEGIES, VECTOR_STRATEGIES, RankingManifest
+
+
+def check_length(k: int) -> None:
+    """Refuses what is no length of a list.
+
+    Raises:
+        ArgumentError: `k` is below 1, or no whole number.
+    """
+    if not isinstance(k, int | np.integer):
+        raise ArgumentError(f"k: {k!r} is no whole number; give the length of the list")
+    if k < 1:
+        raise ArgumentError(f"k: {k} is below 1; give the length of the list")
 
 
 def check_settings(*, k: int, diversity: float, strategy: str, explore: float, seed: int) -> None:
@@ -12,14 +26,13 @@ def check_settings(*, k: int, diversity: float, strategy: str, explore: float, s
     Raises:
         ArgumentError: a number is out of range, or the strategy is unknown.
     """
-    if k < 1:
-        raise ArgumentError(f"k: {k} is below 1; give the length of the list")
+    check_length(k)
     if not 0 <= diversity <= 1:
         raise ArgumentError(f"diversity: {diversity} is not in [0, 1]")
     if strategy not in STRATEGIES:
         raise ArgumentError(f"strategy: {strategy!r} is unknown; give one of {', '.join(STRATEGIES)}")
-    if seed < 0:
-        raise ArgumentError(f"seed: {seed} is below 0; give a whole number from 0")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ArgumentError(f"seed: {seed!r}; give a whole number from 0")
     if not 0 <= explore <= 1:
         raise ArgumentError(f"explore: {explore} is not in [0, 1]; give a share of the list's places")
 

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
 from lora_rec.errors import ArgumentError, DataError, missing_extra
-from lora_rec.rank.search import top_k
+from lora_rec.rank.check import check_length
+from lora_rec.rank.search import check_finite, top_k
 
 INDEX, ABOUT = "index.faiss", "index.json"
 PROBED_K = 100
@@ -141,10 +142,8 @@ def _check(queries: _Array, width: int, k: int, exclude: Lists | None) -> None:
     """Refuses what cannot be searched for; see `ItemIndex.search`."""
     if queries.ndim != 2 or queries.shape[1] != width:
         raise ArgumentError(f"user_vectors: shape {queries.shape}; give (U, {width}), one row per user")
-    if not np.isfinite(queries).all():
-        raise ArgumentError("user_vectors: a value is not finite; check what made them")
-    if k < 1:
-        raise ArgumentError(f"k: {k} is below 1; give the length of the list")
+    check_finite(queries)
+    check_length(k)
     if exclude is not None and len(exclude) not in (0, len(queries)):
         raise ArgumentError(f"exclude: {len(exclude)} lists for {len(queries)} users; give one for each")
 

@@ -72,6 +72,8 @@ def build_index(
         )
     if queries is not None and (np.ndim(queries) != 2 or not len(queries) or queries.shape[1] != width):
         raise DataError(f"queries: shape {np.shape(queries)}; give (Q, {width}), one row per user")
+    if queries is not None and not np.isfinite(queries).all():
+        raise DataError("queries: a value is not finite; check what made them")
     generator = np.random.default_rng(seed)
     # 4 roots of N, at the lower end of what faiss advises, with enough items in each.
     n_cells = 1 << int(np.log2(min(4 * n_items**0.5, n_items / TRAINED_PER_CELL)))

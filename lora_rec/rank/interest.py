@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_rec.bundle import read_manifest
+from lora_rec.bundle import read_manifest, read_unreplaced
 from lora_rec.errors import BundleError
 from lora_rec.hub import find_bundle
 
@@ -40,8 +40,12 @@ class InterestModel:
             HubError: see `lora_rec.load`.
         """
         folder = find_bundle(bundle)
-        read_manifest(folder)  # which compares every file with its digest
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+        def read() -> Any:
+            read_manifest(folder)  # which compares every file with its digest
+            return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+        metrics = read_unreplaced(folder, read)
         if "interest" not in metrics:
             raise BundleError(
                 f"{bundle}: its towers did not learn who likes what; train with objectives.interest above 0"

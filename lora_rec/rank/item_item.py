@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
 
+ROWS_AT_ONCE = 1 << 16
+"""Items of histories whose weights are added up at a time."""
 LEAST_WEIGHT = 1e-3  # of an item of the history: older ones add next to nothing
 
 
@@ -35,10 +37,19 @@ class ItemItemModel:
         kept = np.flatnonzero(weights)
         users = np.repeat(np.arange(n_users), histories.counts)[kept]
         items = histories.values[kept]
-        cells = users[:, None] * np.int64(n_items) + self.neighbours[items]
-        values = self.weights[items] * weights[kept, None]
-        total = np.bincount(cells.ravel(), weights=values.ravel(), minlength=n_users * n_items)
-        return total.astype(np.float32).reshape(n_users, n_items)
+        firsts = np.searchsorted(users, np.arange(n_users + 1))
+        total = np.empty((n_users, n_items), dtype=np.float32)
+        start = 0
+        while start < n_users:
+            after = int(np.searchsorted(firsts, firsts[start] + ROWS_AT_ONCE, side="right"))
+            stop = max(start + 1, after - 1)
+            rows = slice(firsts[start], firsts[stop])
+            cells = (users[rows, None] - start) * np.int64(n_items) + self.neighbours[items[rows]]
+            values = self.weights[items[rows]] * weights[kept[rows], None]
+            added = np.bincount(cells.ravel(), values.ravel(), minlength=(stop - start) * n_items)
+            total[start:stop] = added.reshape(stop - start, n_items)
+            start = stop
+        return total
 
     def history_weights(self, histories: Lists) -> NDArray[np.float64]:
         """Gives what each item of the histories counts, by its age and strength; 0 for one too old."""

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_rec.data.lists import Lists
+from lora_rec.errors import ArgumentError
+from lora_rec.rank.check import check_length
 
 Wanted = tuple[int, NDArray[np.bool_] | None]
 """Length of a list, and which items (N,) it may hold; None for all."""
@@ -43,7 +45,12 @@ def top_k(
         k: see `top_k_of`.
         exclude: see `top_k_of`.
         block: users scored at a time.
+
+    Raises:
+        ArgumentError: a value is not finite, or `k` is no length of a list.
     """
+    check_length(k)
+    user_vectors = np.asarray(user_vectors, dtype=np.float32)  # two in half precision would be rounded in it
     n_users, n_items = len(user_vectors), len(item_vectors)
     k = min(k, n_items)
     items = np.full((n_users, k), -1, dtype=np.int64)
@@ -73,7 +80,7 @@ def _keep_best(
     left_out: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
 ) -> None:
     """Puts what is better among the scores (U, B) of the items from `first` on into lists (U, K)."""
-    _check_finite(part)
+    check_finite(part)
     if left_out is not None:
         part[left_out] = -np.inf
     k = items.shape[1]
@@ -116,7 +123,7 @@ def top_k_of(
         fewer than K items left has -1 and -inf at the end.
 
     Raises:
-        ValueError: a score is not finite.
+        ArgumentError: a score is not finite.
     """
     (best,) = tops_of(score, [(k, allowed)], n_users=n_users, n_items=n_items, exclude=exclude, block=block)
     return best
@@ -173,7 +180,7 @@ def best_of(
     """
     n_users, n_items = scores.shape
     k = min(k, n_items)
-    _check_finite(scores)
+    check_finite(scores)
     if allowed is not None:
         scores[:, ~allowed] = -np.inf
     if exclude is not None:
@@ -191,7 +198,11 @@ def best_of(
     return items, best_scores
 
 
-def _check_finite(scores: NDArray[np.float32]) -> None:
-    """The scores tell, and they are far fewer than the vectors' values."""
-    if not np.isfinite(scores).all():
-        raise ValueError("user_vectors, item_vectors: a value is not finite; check what made them")
+def check_finite(values: NDArray[np.float32]) -> None:
+    """Refuses vectors, or the scores that tell of them and are far fewer.
+
+    Raises:
+        ArgumentError: a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ArgumentError("user_vectors, item_vectors: a value is not finite; check what made them")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from lora_rec.bundle import read_manifest
+from lora_rec.bundle import read_manifest, read_unreplaced
 from lora_rec.errors import BundleError
 from lora_rec.rank.candidates import CandidateScorer
 from lora_rec.rank.head import RankingHead
@@ -45,8 +45,16 @@ def read_stored(folder: str | Path) -> Stored:
         BundleError: see `bundle.read_manifest`; or a part is missing, by its maker's wish or not, or is as
             wide or as long as another part does not say.
     """
-    root = Path(folder)
-    manifest = read_manifest(root)
+    return read_unreplaced(folder, lambda: _read_stored(Path(folder)))
+
+
+def is_shown_lists(manifest: Manifest) -> bool:
+    """Says whether a bundle orders lists that were shown and ranks no catalogue."""
+    return "head.safetensors" not in manifest.files and "shown.safetensors" in manifest.files
+
+
+def _read_stored(folder: Path) -> Stored:
+    manifest = read_manifest(folder)
     heads = {name for name in HEADS if f"{name}.safetensors" in manifest.files}
     if ITEM_VECTORS in manifest.left_out:
         raise BundleError(
@@ -62,14 +70,9 @@ def read_stored(folder: str | Path) -> Stored:
             folder,
         )
     try:
-        return _read(root, manifest, heads)
+        return _read(folder, manifest, heads)
     except (KeyError, ValueError, OSError, TypeError, AttributeError, SafetensorError) as error:
         raise BundleError(f"{folder}: a file does not read ({error}); get the bundle again") from error
-
-
-def is_shown_lists(manifest: Manifest) -> bool:
-    """Says whether a bundle orders lists that were shown and ranks no catalogue."""
-    return "head.safetensors" not in manifest.files and "shown.safetensors" in manifest.files
 
 
 def _read(root: Path, manifest: Manifest, heads: set[str]) -> Stored:

@@ -89,6 +89,8 @@ class Tower(nn.Module):
         self._n_positions = count_positions(backbone.model)
         self.is_sharded = False
         """Whether processes share its frozen layers, see `train.sharding`: all then run it equally often."""
+        self.n_frozen: int | None = None
+        """Counted before they were parted, after which 4 bit cannot be told from bytes."""
         self.split()
         self.eval()
 
@@ -160,7 +162,12 @@ class Tower(nn.Module):
         """Counts trained and all parameters; a weight in 4 bit counts as one, though two share a byte."""
         trained = sum(p.numel() for p in self.trained_parameters().values())
         fitted = self.projection.weight.numel() + self.projection.bias.numel()
-        return ParameterCount(trained + fitted, sum(map(n_weights, self.parameters())) + fitted)
+        frozen = self.count_frozen() if self.n_frozen is None else self.n_frozen
+        return ParameterCount(trained + fitted, trained + frozen + fitted)
+
+    def count_frozen(self) -> int:
+        """Counts the parameters that are not trained, of layers that are whole."""
+        return sum(n_weights(parameter) for parameter in self.parameters() if not parameter.requires_grad)
 
 
 class TwoTower(nn.Module):

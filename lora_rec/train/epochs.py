@@ -177,6 +177,7 @@ def run_epochs(
                     loss=f"{done.loss:.3f}", texts_per_s=f"{n_texts / (time.perf_counter() - here):.0f}"
                 )
                 keep(state, checkpoints, stop, accelerator)
+            keep(state, checkpoints, stop, accelerator, now=True)  # launchers kill 30 s after SIGTERM
             score = as_in_main(validate())
             log = progress.close_epoch(score, time.perf_counter() - began)
             parts = "".join(f", {name} {value:.4f}" for name, value in log.parts.items())

@@ -53,6 +53,7 @@ def shard_frozen_layers(model: TwoTower, accelerator: Accelerator) -> None:
     layers = {where: _layers(tower, where) for where, tower in model.towers.items()}
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for where, tower in model.towers.items():
+        tower.n_frozen = tower.count_frozen()
         for layer in layers[where]:
             adapters = {parameter for parameter in layer.parameters() if parameter.requires_grad}
             layer.to(accelerator.device)  # the others wait on the processor, so one whole layer has to fit

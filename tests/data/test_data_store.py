@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from lora_rec.data import external_sort, load_dataset, store
+from lora_rec.data.parts import find_parts
 from lora_rec.data.store import store_dataset
 from lora_rec.data.stored import ArrayWriter, Texts, open_stored
 from lora_rec.errors import BundleError, DataError
@@ -131,6 +132,16 @@ def test_many_files_are_one_table(tmp_path):
     texts[9:].to_parquet(tmp_path / "texts/b.parquet")
     both(tmp_path / "rows", tmp_path / "texts", tmp_path / "out", memory=(rows, texts))
     both(sorted((tmp_path / "rows").glob("*.gz")), tmp_path / "texts", tmp_path / "two", memory=(rows, texts))
+
+
+def test_tables_in_folders_below_are_not_missed(tmp_path):
+    for name in ("a.csv", "2026/b.csv", "_temporary/c.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("user_id,item_id\nann,i1\n")
+    with pytest.raises(DataError, match=r"has tables in folders below it, e.g. .*b\.csv; give one folder"):
+        find_parts(tmp_path, name="users")
+    (tmp_path / "2026" / "b.csv").unlink()
+    assert len(find_parts(tmp_path, name="users")) == 1
 
 
 def test_files_may_differ_in_types_that_mean_the_same(tmp_path):

@@ -93,3 +93,24 @@ def test_torch_stays_out(bundle):
         "assert not {'torch', 'transformers', 'peft'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.list_(pa.string(), 1), pa.list_view(pa.string()), pa.large_list_view(pa.string())]
+)
+def test_lists_of_any_kind_are_read(bundle, kind):
+    rec = lora_rec.load(bundle)
+    users, histories = pa.array(["ann", "bob"]), [["i3"], ["i5"]]
+    expected = recommend_block(rec, pa.table({"user_id": users, "history": histories}), k=2)
+    others = pa.table({"user_id": users, "history": pa.array(histories, kind)})
+    assert recommend_block(rec, others, k=2) == expected
+    nobody = pa.table({"user_id": users, "history": pa.nulls(2)})
+    assert len(recommend_block(rec, nobody, k=2)) == 4
+    with pytest.raises(DataError, match="cells of type string; give lists"):
+        recommend_block(rec, pa.table({"user_id": users, "history": ["i3", "i5"]}), k=2)
+
+
+def test_an_unknown_item_behind_somebody_new_is_named(bundle):
+    users = pa.table({"user_id": ["new", "ann"], "history": [None, ["i99x"]]})
+    with pytest.raises(DataError, match="history of ann: unknown item id 'i99x'"):
+        recommend_block(lora_rec.load(bundle), users, k=2)

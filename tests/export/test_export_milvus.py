@@ -182,6 +182,15 @@ def test_wrong_settings_are_one_error(rec, uri, settings, message):
         assert collections(uri) == []
 
 
+def test_a_search_for_nothing_is_refused(rec, uri):
+    export_to_milvus(rec, uri=uri, collection="films")
+    with open_milvus(rec, uri=uri, collection="films") as items:
+        with pytest.raises(LoraRecError, match="k: 0 is below 1"):
+            items.recommend([["i3"]], k=0)
+        with pytest.raises(LoraRecError, match="a value is not finite"):
+            items.search(np.full((1, 8), np.nan), k=2)
+
+
 def test_fields_that_milvus_does_not_hold(rec, uri):
     long = replace(rec, item_fields={"title": ["ä" * 40_000] * 40, "no name": [""] * 40})
     with pytest.raises(DataError, match="fields.title: a text of 80,000 bytes; Milvus holds 65,535"):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from lora_rec import lock
 from lora_rec.cli import main
 from lora_rec.errors import BundleError, DataError, LoraRecError
 from lora_rec.export import ray_all
+from lora_rec.export.all_users import recommend_block
 from lora_rec.export.ray_all import ListWorker, lists_dataset, recommend_all_ray
 
 HISTORIES = {f"u{n}": [f"i{(7 * n + j) % 40}" for j in range(1 + n % 5)] for n in range(30)}
@@ -71,7 +73,7 @@ def test_a_worker_opens_the_bundle_once_and_imports_no_torch(ray, bundle):
     table = pa.table({"user_id": list(HISTORIES), "history": list(HISTORIES.values())})
     watched = ray.data.from_arrow(table).map_batches(
         Watched,
-        fn_constructor_args=(str(bundle), 5, {}),
+        fn_constructor_args=(str(bundle), 5, {}, lora_rec.load(bundle).manifest),
         batch_format="pyarrow",
         batch_size=10,
         compute=ray.data.ActorPoolStrategy(size=1),
@@ -153,3 +155,19 @@ def test_a_missing_extra_says_what_to_install(bundle, users, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(LoraRecError, match=r"ray: not installed; run: pip install 'lora-rec\[ray\]'"):
         lists_dataset(bundle, users)
+
+
+def test_a_bundle_that_is_replaced_meanwhile_is_refused(bundle):
+    expected = replace(lora_rec.load(bundle).manifest, files={})
+    with pytest.raises(BundleError, match="replaced while lists were made from it"):
+        ListWorker(str(bundle), 3, {}, expected)
+
+
+@pytest.mark.parametrize("histories", [[["i1"], ["i2", "i3"]], [["i1", "i2"], ["i2", "i3"]], [[], ["i1"]]])
+def test_what_a_step_in_numpy_leaves_is_read(bundle, histories):
+    """As Ray makes it of a block, without its engine."""
+    block = pytest.importorskip("ray.data.block", reason="needs pip install 'lora-rec[ray]'").BlockAccessor
+    table = pa.table({"user_id": ["ann", "bob"], "history": histories})
+    stepped = block.batch_to_block(block.for_block(table).to_batch_format("numpy"))
+    rec = lora_rec.load(bundle)
+    assert recommend_block(rec, block.for_block(stepped).to_arrow(), k=2) == recommend_block(rec, table, k=2)

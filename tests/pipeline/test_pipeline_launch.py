@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from lora_rec.errors import TrainingError
 from lora_rec.pipeline import launch as module
 from lora_rec.pipeline.launch import check_launch, count_cores
 
@@ -52,6 +53,18 @@ def test_mixed_precision_is_said_to_have_no_effect(monkeypatch, caplog):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     check_launch()
     assert "mixed precision bf16 has no effect; a tower's `precision` says it" in caplog.text
+
+
+def test_what_else_has_no_effect_is_said_too(monkeypatch, caplog):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    check_launch()
+    assert "4 accumulation steps have no effect; `train.batch_size` is that of a step" in caplog.text
+    assert "the dynamo backend inductor has no effect" in caplog.text
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_OFFLOAD_PARAMS", "true")
+    with pytest.raises(TrainingError, match="fsdp_offload_params would have no effect"):
+        check_launch(shards=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a signal of Linux")

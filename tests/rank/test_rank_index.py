@@ -167,13 +167,15 @@ def test_a_value_that_is_not_finite_is_refused(vectors, tmp_path):
     broken[9000, 2] = np.nan
     with pytest.raises(DataError, match="a value among the vectors from 0 on is not finite"):
         build_index(tmp_path, broken)
+    with pytest.raises(DataError, match="queries: a value is not finite"):
+        build_index(tmp_path, vectors, queries=broken[9000:9001])
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_user_that_is_not_finite_is_refused(folder, vectors, exact):
     users = vectors[:3].copy()
     users[1, 2] = np.nan
-    with pytest.raises(ValueError, match="user_vectors: a value is not finite"):
+    with pytest.raises(ValueError, match="user_vectors, item_vectors: a value is not finite"):
         open_index(folder, vectors).search(users, k=5, exact=exact)
 
 

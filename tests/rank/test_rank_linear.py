@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from lora_rec.data.lists import Lists
-from lora_rec.rank import linear
+from lora_rec.rank import item_item, linear
+from lora_rec.rank.item_item import ItemItemModel
 from lora_rec.rank.linear import _decompose_large, centre, decompose
 
 
@@ -56,3 +57,13 @@ def test_the_large_form_agrees_with_the_exact_one(monkeypatch):
 def test_an_empty_history_scores_nothing():
     model = decompose(random_histories(), n_items=15).model(regularisation=1.0, decay=0.9)
     assert not model.user_vectors(Lists.from_arrays([[], [1]]))[0].any()
+
+
+def test_a_few_histories_at_a_time_add_up_to_the_same(monkeypatch):
+    generator, histories = np.random.default_rng(0), random_histories()
+    neighbours = np.stack([generator.permutation(15)[:6] for _ in range(15)]).astype(np.int32)
+    model = ItemItemModel(neighbours, generator.normal(size=(15, 6)).astype(np.float32), decay=1.0)
+    whole = model.scores(histories)
+    for at_once in (1, 9):
+        monkeypatch.setattr(item_item, "ROWS_AT_ONCE", at_once)
+        np.testing.assert_array_equal(model.scores(histories), whole)

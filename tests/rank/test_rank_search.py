@@ -46,3 +46,12 @@ def test_only_allowed_items_are_given():
     found, scores = top_k_of(lambda rows: np.ones((len(rows), 1), "f4") @ items.T, **head)
     assert found.tolist() == [[2, 0, -1]]
     assert scores.tolist() == [[3, 1, -np.inf]]
+
+
+def test_two_in_half_precision_are_not_rounded():
+    generator = np.random.default_rng(0)
+    users, items = (generator.normal(size=(n, 64)).astype("f2") for n in (20, 3000))
+    found, scores = top_k(users, items, k=50)
+    expected, exactly = top_k(users.astype("f4"), items.astype("f4"), k=50)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(scores, exactly)

@@ -91,8 +91,9 @@ def test_killed_runs_end_with_the_same_bits(tree, killed_at, name):
     tree = with_adapter(tree, name)
     model, result, _ = train(tree)
     assert result.best_epoch == 2
-    steps = [killed_at(tree, n, written=w) for n, w in ((1, False), (2, True), (1, True), (3, False))]
-    assert steps == [1, 2, 3, 5]  # the third after step 3 comes after the end of an epoch
+    kills = ((1, False), (2, True), (1, True), (2, True), (3, False))
+    steps = [killed_at(tree, n, written=w) for n, w in kills]
+    assert steps == [1, 2, 3, 4, 5]  # after step 4, the end of an epoch, one before and one after validation
     again, resumed, _ = train(tree, keep=True)
     assert_equal(learned(model), learned(again))
     assert resumed.ranks == result.ranks
@@ -120,7 +121,7 @@ def test_early_stopping_is_remembered(tree, killed_at, monkeypatch):
     )
     model, result, _ = train(tree)
     assert (result.best_epoch, len(result.epochs)) == (0, 1)
-    assert killed_at(tree, 2, written=True) == 1  # the end of the first epoch, after its only step
+    assert killed_at(tree, 3, written=True) == 1  # the end of the first epoch, after its only step
     monkeypatch.setattr(gradients.Gradients, "__call__", lambda *_: pytest.fail("trains again"))
     again, resumed, _ = train(tree, keep=True)
     assert_equal(learned(model), learned(again))

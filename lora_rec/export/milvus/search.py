@@ -22,8 +22,10 @@ from lora_rec.export.milvus.client import (
     own_collections,
     source_prefix,
 )
+from lora_rec.rank.check import check_length
 from lora_rec.rank.inner_product import HeadVectors
 from lora_rec.rank.ranker import Recommender
+from lora_rec.rank.search import check_finite
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -63,9 +65,11 @@ class MilvusItems:
             filter: which items are given, as Milvus writes it: `array_contains(genres, "War")`.
 
         Raises:
+            ArgumentError: `k` is no length of a list.
             DataError: an id is unknown, the vectors are the towers', or the items were dropped meanwhile.
             LoraRecError: Milvus fails, e.g. by a filter that it cannot read.
         """
+        check_length(k)
         if self.parts is None:
             raise DataError("milvus: these are the item tower's vectors; call search with the user tower's")
         lists = self.rec.find_histories({str(n): h for n, h in enumerate(histories)}, None)
@@ -92,7 +96,13 @@ class MilvusItems:
                 towers' ones.
             k: list length, 16,384 at most.
             filter: see `recommend`.
+
+        Raises:
+            ArgumentError: `k` is no length of a list, or a value is not finite.
+            LoraRecError: see `recommend`.
         """
+        check_length(k)
+        check_finite(np.asarray(user_vectors, dtype=np.float32))
         k = min(k, len(self.rec.item_ids), MOST)
         items = np.full((len(user_vectors), k), -1, dtype=np.int64)
         scores = np.full((len(user_vectors), k), -np.inf, dtype=np.float32)
