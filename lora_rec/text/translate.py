@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from lora_rec.errors import TowerError
 TEXTS_AT_ONCE = 32
 MOST_TOKENS = 256
 N_BEAMS = 2
+SECONDS_UNKEPT = 60.0
+"""A run that ends loses the translations of so long."""
 
 
 def translate_there_and_back(
@@ -57,6 +60,7 @@ def _translate(texts: list[str], name: str, *, root: Path, where: str) -> list[s
     touch(file)
     missing = [text for text in dict.fromkeys(texts) if text.strip() and text not in known]
     missing.sort(key=len)
+    written = time.monotonic()
     for start in tqdm(
         range(0, len(missing), TEXTS_AT_ONCE), desc=f"translating, {name}", disable=not missing
     ):
@@ -73,12 +77,18 @@ def _translate(texts: list[str], name: str, *, root: Path, where: str) -> list[s
                 max_new_tokens=MOST_TOKENS,
             )
         known |= dict(zip(part, tokenizer.batch_decode(output, skip_special_tokens=True), strict=True))
-    if missing:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = file.with_suffix(f".{os.getpid()}")
-        scratch.write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
-        os.replace(scratch, file)
+        is_last = start + TEXTS_AT_ONCE >= len(missing)
+        if is_last or time.monotonic() - written >= SECONDS_UNKEPT:
+            _keep(known, file)
+            written = time.monotonic()
     return [known.get(text, "") for text in texts]
+
+
+def _keep(known: dict[str, str], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
+    os.replace(scratch, file)
 
 
 def _load(name: str, *, where: str) -> tuple[Any, Any]:

@@ -157,6 +157,28 @@ def test_translations_are_made_once(translators, tmp_path, monkeypatch):
     assert all(isinstance(json.loads(file.read_text()), dict) for file in kept)
 
 
+def test_what_was_translated_before_a_run_ended_is_kept(translators, tmp_path, monkeypatch):
+    monkeypatch.setattr(translate, "MOST_TOKENS", 8)
+    monkeypatch.setattr(translate, "TEXTS_AT_ONCE", 1)
+    monkeypatch.setattr(translate, "SECONDS_UNKEPT", 0.0)
+    there, back = translators
+    original, seen = translate._keep, []
+
+    def keep(known, file):
+        original(known, file)
+        seen.append(dict(known))
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(translate, "_keep", keep)
+    with pytest.raises(KeyboardInterrupt):
+        translate_there_and_back(["war war1", "love"], there=there, back=back, root=tmp_path)
+    (file,) = (tmp_path / "translations").iterdir()
+    assert list(json.loads(file.read_text())) == ["love"]
+    translate_there_and_back(["war war1", "love"], there=there, back=back, root=tmp_path)
+    assert seen[1] == seen[0] | {"war war1": seen[1]["war war1"]}
+
+
 def test_a_model_that_is_no_translator_is_an_error(models, tmp_path):
     with pytest.raises(TowerError, match="regularisation.translate_there: '.*bert' does not load"):
         translate_there_and_back(["war"], there=str(models["bert"]), back="x", root=tmp_path)
