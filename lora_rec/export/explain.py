@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from lora_rec.errors import DataError
 from lora_rec.rank.shapley import shapley_values
-from lora_rec.text.collate import tokenize
 from lora_rec.text.labels import LabelledText
 from lora_rec.towers.two_tower import Tower, encode
 
@@ -131,7 +130,7 @@ def _explain_text(
 
 
 def _encode(tower: Tower, texts: list[str], max_tokens: int) -> NDArray[np.float64]:
-    tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
+    tokens = tower.tokenize(texts, max_tokens=max_tokens)
     return encode(tower, tokens, np.arange(len(tokens)), token_budget=TOKEN_BUDGET).astype(np.float64)
 
 

@@ -21,7 +21,6 @@ from lora_rec.export.towers import check_base, check_precision, load_tower, warn
 from lora_rec.hub import find_bundle
 from lora_rec.rank.candidates import unit_rows
 from lora_rec.schema import TOWERS, Manifest
-from lora_rec.text.collate import tokenize
 from lora_rec.text.labels import label_history, label_item
 from lora_rec.text.templates import check_rows, find_fields, render_histories, render_items
 from lora_rec.towers.adapters import (
@@ -197,7 +196,7 @@ class LoadedTowers:
         """Gives (n, H) unit vectors of item texts as the user tower reads them, for `rank_shown`."""
         tower = self._tower("user_tower")
         max_tokens = self._manifest_of("user_tower").tower("user_tower").max_tokens
-        tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
+        tokens = tower.tokenize(texts, max_tokens=max_tokens)
         return unit_rows(encode_states(tower, tokens, np.arange(len(tokens)), token_budget=token_budget))
 
     def render_items(self, fields: dict[str, Sequence[str]]) -> list[str]:
@@ -264,7 +263,7 @@ class LoadedTowers:
         tower = self._tower(name)
         if adapters is None:
             max_tokens = self._manifest_of(name).tower(name).max_tokens
-            tokens = tokenize(tower.backbone_info.tokenizer, texts, max_tokens=max_tokens)
+            tokens = tower.tokenize(texts, max_tokens=max_tokens)
             return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
         if len(adapters) != len(texts):
             raise TowerError(f"{name}: {len(adapters)} adapters for {len(texts)} texts; name one for each")

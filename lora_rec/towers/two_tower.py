@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from lora_rec.text.collate import BatchSource, TokenBatch, plan_micro_batches
+from lora_rec.text.collate import BatchSource, TokenBatch, TokenizedTexts, plan_micro_batches, tokenize
 from lora_rec.towers.adapters import Attached, prefix_inputs
 from lora_rec.towers.backbone import Backbone
 from lora_rec.towers.layout import check_length, count_positions
@@ -113,6 +113,17 @@ class Tower(nn.Module):
     def check_length(self, n_tokens: int, *, where: str) -> None:
         """Refuses a text that the backbone has no positions for; see `layout.check_length`."""
         check_length(n_tokens, self._n_positions, n_virtual=self.adapter.settings.n_virtual, where=where)
+
+    def tokenize(self, texts: Sequence[str], *, max_tokens: int) -> TokenizedTexts:
+        """Tokenises texts to be read: cut where those of training were, and where the positions end.
+
+        Args:
+            texts: any strings.
+            max_tokens: of the recipe; more than the positions where no text of training was so long.
+        """
+        if self._n_positions is not None:
+            max_tokens = min(max_tokens, self._n_positions - self.adapter.settings.n_virtual)
+        return tokenize(self.backbone_info.tokenizer, texts, max_tokens=max_tokens)
 
     def encode_prefix(self, batch: TokenBatch) -> torch.Tensor:
         """Gives what the frozen layers make of token ids, (B, L, H); there are some."""

@@ -115,6 +115,8 @@ def test_the_longest_text_is_what_the_positions_allow(backbone_folder, name):
 def test_virtual_tokens_take_positions(backbone_folder, name):
     tower = make_tower(backbone_folder(name), adapter="prefix")
     tokens = TokenizedTexts(np.full(56 + 57, 5, np.int32), np.array([0, 56, 56 + 57]))
+    served = tower.tokenize(["war " * 200, "war"], max_tokens=128)  # the longest text of training had fewer
+    assert served.lengths[0] == (128 if name == "llama" else 56)
     assert np.isfinite(encode_states(tower, tokens, np.zeros(1, np.int64), token_budget=1000)).all()
     if name != "llama":
         with pytest.raises(TowerError, match="items: .* 64 positions less 8 virtual tokens; set .* to 56"):
