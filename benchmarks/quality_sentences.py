@@ -7,8 +7,10 @@ own, because transformers 5.24 asks for a peft that is not released, and `add_ad
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -92,24 +94,36 @@ def run(prepared: Prepared, seed: int, trials: int, *, python: Path, folder: Pat
     log = folder / f"{prepared.name}-{NAME}-{seed}.log"
     ordered = isinstance(prepared, ImpressionSet) or prepared.ordered
 
-    def encode(histories: Lists, settings: Settings) -> NDArray[np.float32]:
-        pairs = pairs_of(histories, prepared.item_texts, ordered=ordered, seed=seed)
-        return fine_tuned(
-            prepared.item_texts, pairs, settings, seed=seed, python=python, folder=folder, log=log
-        )
-
     answer_for = _answer_impressions if isinstance(prepared, ImpressionSet) else _answer_lists
     # Another draw withholds other items, of which this one's choice has learned.
     drawn = "" if isinstance(prepared, ImpressionSet) or prepared.draw is None else f"-{prepared.draw}"
+    kept = folder / f"{prepared.name}{drawn}-{NAME}-trials"
+
+    def encode(histories: Lists, settings: Settings) -> NDArray[np.float32]:
+        pairs = pairs_of(histories, prepared.item_texts, ordered=ordered, seed=seed)
+        asked = json.dumps([VERSION, settings, seed, *prepared.item_texts]).encode()
+        file = kept / f"{hashlib.sha256(asked + pairs.tobytes()).hexdigest()[:16]}.npy"
+        if file.exists():  # of a run that was stopped
+            return np.asarray(np.load(file))
+        vectors = fine_tuned(
+            prepared.item_texts, pairs, settings, seed=seed, python=python, folder=folder, log=log
+        )
+        kept.mkdir(exist_ok=True)
+        np.save(scratch := kept / f"{os.getpid()}.part.npy", vectors)
+        scratch.replace(file)
+        return vectors
+
     choice = folder / f"{prepared.name}{drawn}-{NAME}-{trials}.choice.json"
     given = {"version": VERSION, "axes": {key: list(values) for key, values in AXES.items()}, "start": START}
     about = json.loads(choice.read_text(encoding="utf-8")) if choice.exists() else {}
     known = about["settings"] if about.get("given") == given else None
     answer = answer_for(prepared, encode, trials, known)  # type: ignore[arg-type]
     if known is not None:
+        shutil.rmtree(kept, ignore_errors=True)
         return Answer(answer.results, known, about["validation"], about["trials"])
     about = {"settings": answer.settings, "validation": answer.validation, "trials": answer.trials}
     choice.write_text(json.dumps(about | {"given": given}), encoding="utf-8")
+    shutil.rmtree(kept, ignore_errors=True)
     return answer
 
 

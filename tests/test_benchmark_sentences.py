@@ -105,6 +105,24 @@ def test_the_first_seed_chooses_and_the_test_is_learned_anew(calls, tmp_path, co
     assert set(first.results) == ({"all", "withheld"} if cold else {"all"})
 
 
+def test_what_was_trained_before_a_run_was_stopped_is_read(calls, tmp_path, monkeypatch):
+    prepared, original = with_texts(prepare()), sentences.fine_tuned
+    (system,) = sentences.sentence_systems(Path("python"), tmp_path).values()
+
+    def stopped(*arguments, **named):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(sentences, "fine_tuned", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        system.run(prepared, 0, 3)
+    monkeypatch.setattr(sentences, "fine_tuned", original)
+    answer = system.run(prepared, 0, 3)
+    assert (answer.trials, len(calls)) == (3, 4)  # two before, a trial and the test after
+    assert [file.suffix for file in tmp_path.iterdir()] == [".json"]
+
+
 def test_impressions_are_ordered_by_what_earlier_readers_read(calls, tmp_path):
     def part(history):
         plain = shown([1, 0], [[3, 4]])
