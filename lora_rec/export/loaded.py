@@ -262,8 +262,7 @@ class LoadedTowers:
     ) -> NDArray[np.float32]:
         tower = self._tower(name)
         if adapters is None:
-            max_tokens = self._manifest_of(name).tower(name).max_tokens
-            tokens = tower.tokenize(texts, max_tokens=max_tokens)
+            tokens = tower.tokenize(texts, max_tokens=self._manifest_of(name).tower(name).max_tokens)
             return encode(tower, tokens, np.arange(len(tokens)), token_budget=token_budget)
         if len(adapters) != len(texts):
             raise TowerError(f"{name}: {len(adapters)} adapters for {len(texts)} texts; name one for each")
